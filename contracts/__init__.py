@@ -1,0 +1,1 @@
+"""What crosses a border: messages, outcomes, topics, keys, settings, errors. Opens no connection."""

@@ -1,0 +1,1 @@
+"""The streams: partition writers (aiokafka, in batches) and the Faust application for per-event work."""

@@ -1,0 +1,111 @@
+"""The decision on one message: what writers persist, show and publish, and what clients read."""
+
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+import orjson
+
+from contracts.messages import Shipping
+from contracts.outcomes import RETRYABLE, Kind, Reason
+from contracts.times import from_ms
+
+
+class Order(msgspec.Struct, frozen=True):
+    """One order of one product with its pending payment; every value a snapshot at the time of deciding."""
+
+    order_id: str
+    name: str
+    cover: str
+    price: Decimal
+    currency: str
+    total: Decimal
+    payment_method: str
+    expires_at: datetime
+    shipping: Shipping
+    note: str
+
+
+class Decision(msgspec.Struct, frozen=True):
+    """What became of the message at (partition, offset). Fields of the line are empty for a dead letter.
+
+    `first_offset` is, for a repeated line, where it was decided; its partition is the same.
+    `detail` says for a dead letter what was wrong.
+    """
+
+    partition: int
+    offset: int
+    kind: Kind
+    decided_at: datetime
+    checkout_id: str | None = None
+    buyer_id: str = ""
+    product_id: str = ""
+    quantity: int = 0
+    payload_hash: str = ""
+    line: int = 0
+    lines: int = 1
+    accepted_at: datetime | None = None
+    reason: Reason | None = None
+    order: Order | None = None
+    first_offset: int | None = None
+    detail: str = ""
+
+    def document(self) -> bytes:
+        """The decision as JSON: the data of its event, the entry of the view and the answer to a poll."""
+        answer: dict[str, Any] = {
+            "checkout_id": self.checkout_id,
+            "buyer_id": self.buyer_id,
+            "line": self.line,
+            "lines": self.lines,
+            "product_id": self.product_id,
+            "quantity": self.quantity,
+            "status": "created" if self.order is not None else "refused",
+            "partition": self.partition,
+            "offset": self.offset,
+            "accepted_at": self.accepted_at,
+            "decided_at": self.decided_at,
+        }
+        order = self.order
+        if order is not None:
+            currency = order.currency
+            answer["order"] = {
+                "order_id": order.order_id,
+                "number": order_number(self.decided_at, self.partition, self.offset),
+                "name": order.name,
+                "cover": order.cover,
+                "price": {"amount": str(order.price), "currency": currency},
+                "total": {"amount": str(order.total), "currency": currency},
+                "payment": {
+                    "status": "pending",
+                    "method": order.payment_method,
+                    "expires_at": order.expires_at,
+                },
+            }
+        elif self.reason is not None:
+            answer["reason"] = self.reason.value
+            answer["retryable"] = self.reason in RETRYABLE
+        return orjson.dumps(answer, option=orjson.OPT_UTC_Z)
+
+
+def order_id_of(decided_at_ms: int, partition: int, offset: int) -> str:
+    """UUID version 8 (RFC 9562 §5.8) of 48 bits of Unix milliseconds, 12 of partition, 62 of offset.
+
+    Unique because (partition, offset) is; sorts by time; `number_of` reads it back.
+    """
+    low = 0x8000_0000_0000_0000 | offset
+    high = (decided_at_ms << 16) | 0x8000 | partition
+    text = f"{high:016x}{low:016x}"
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+def order_number(decided_at: datetime, partition: int, offset: int) -> str:
+    """What people call an order: UTC second, partition, offset. Unique and, as text, sortable by time."""
+    return f"{decided_at:%Y%m%d-%H%M%S}-{partition:04d}-{offset:012d}"
+
+
+def number_of(order_id: str) -> str:
+    """The order number, from the order id alone."""
+    bits = int(order_id.replace("-", ""), 16)
+    decided_at = from_ms(bits >> 80)
+    return order_number(decided_at, (bits >> 64) & 0xFFF, bits & 0x3FFF_FFFF_FFFF_FFFF)

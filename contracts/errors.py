@@ -1,0 +1,58 @@
+"""Every error Sluiceway raises on purpose, as one tree. Adapters translate a library's errors into these.
+
+SluicewayError
+├── SettingsError            configuration that cannot work; the message names the variables
+├── Invalid                  bad input from outside
+│   └── UndecodableMessage   a Kafka message that goes to the dead-letter topic
+├── NotAcknowledged          no broker ack within the deadline; the outcome is unknown, retry with the same key
+├── Overloaded               a bounded queue is full; nothing was taken in
+├── FenceLost                another writer owns a partition of the batch; nothing was written
+├── StaleView                what was loaded is not what Postgres holds; reload and decide again
+├── Unavailable              Postgres, the cache or Kafka does not answer; retry
+├── Stalled                  no progress for too long; the process must end
+└── LogTruncated             Kafka no longer has messages that were never decided
+"""
+
+
+class SluicewayError(Exception):
+    """Base of all errors raised on purpose."""
+
+
+class SettingsError(SluicewayError):
+    """Configuration that cannot work; the message names each variable and how to mend it."""
+
+
+class Invalid(SluicewayError):
+    """Bad input from outside; the message says what to do."""
+
+
+class UndecodableMessage(Invalid):
+    """A message that no retry can make valid: it goes to the dead-letter topic."""
+
+
+class NotAcknowledged(SluicewayError):
+    """The broker did not acknowledge within the deadline; whether the message is in the log is unknown."""
+
+
+class Overloaded(SluicewayError):
+    """A bounded queue is full; nothing was taken in."""
+
+
+class FenceLost(SluicewayError):
+    """Another writer owns a partition of this batch; the transaction was rolled back."""
+
+
+class StaleView(SluicewayError):
+    """Loaded stock or prices differ from Postgres; the transaction was rolled back."""
+
+
+class Unavailable(SluicewayError):
+    """A server does not answer or broke the connection; the effect of the last call may be unknown."""
+
+
+class Stalled(SluicewayError):
+    """No progress for too long; the process must end so that another takes its partitions."""
+
+
+class LogTruncated(SluicewayError):
+    """Kafka's first offset lies beyond the next one to decide: accepted checkouts were deleted undecided."""

@@ -1,0 +1,36 @@
+"""Events on the events topic: CloudEvents 1.0, Kafka protocol binding, binary mode."""
+
+from contracts.decisions import Decision
+from contracts.outcomes import Kind
+
+ORDER_CREATED = "order.created"
+CHECKOUT_REFUSED = "checkout.refused"
+
+Headers = list[tuple[str, bytes]]
+Event = tuple[bytes, bytes, Headers]  # key, value, headers
+
+_SOURCE = b"/sluiceway/checkouts"
+_COMMON: Headers = [("ce_specversion", b"1.0"), ("ce_source", _SOURCE), ("content-type", b"application/json")]
+_CREATED: Headers = [*_COMMON, ("ce_type", ORDER_CREATED.encode()), ("ce_sequence", b"1")]
+_REFUSED: Headers = [*_COMMON, ("ce_type", CHECKOUT_REFUSED.encode())]
+
+
+def event_of(decision: Decision, document: bytes) -> Event | None:
+    """The event of a decision, or None where it has none (repeated lines, dead letters).
+
+    `ce_id` is "partition-offset" of the decided message: the same however often it is published, so that
+    consumers can drop repeats. It goes to the partition of the same number as the decided message. The key is the
+    order id, or the checkout id of a refusal. `ce_sequence` counts the events of an order from 1 without gaps.
+    """
+    if decision.kind in (Kind.REPEATED, Kind.DEAD) or decision.checkout_id is None:
+        return None
+    order = decision.order
+    headers = _REFUSED if order is None else _CREATED
+    key = decision.checkout_id if order is None else order.order_id
+    identity = b"%d-%d" % (decision.partition, decision.offset)
+    time = decision.decided_at.isoformat(timespec="milliseconds").replace("+00:00", "Z").encode()
+    return (
+        key.encode(),
+        document,
+        [*headers, ("ce_id", identity), ("ce_time", time), ("ce_subject", key.encode())],
+    )

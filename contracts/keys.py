@@ -1,0 +1,41 @@
+"""All Redis keys. A `{pN}` hash tag keeps what one writer shows together on one cluster node."""
+
+
+class Keys:
+    """Key names under the configured prefix.
+
+    | key | type | value |
+    |---|---|---|
+    | progress | string | "epoch:next_offset:decided_per_s:beat" of the partition |
+    | stock | string | "epoch:seq:available" of the product |
+    | product | string | catalogue entry as JSON |
+    | sold_out | set | ids of the partition's products without stock |
+    | result | hash | product id → line decision as JSON; "#partition:offset" → an idempotency conflict |
+    | payload | string | hash of the payload last seen under this checkout id |
+    """
+
+    def __init__(self, prefix: str) -> None:
+        self.prefix = prefix
+
+    def progress(self, partition: int) -> str:
+        return f"{self.prefix}progress:{{p{partition}}}"
+
+    def stock(self, partition: int, product_id: str) -> str:
+        return f"{self.prefix}stock:{{p{partition}}}:{product_id}"
+
+    def product(self, partition: int, product_id: str) -> str:
+        return f"{self.prefix}product:{{p{partition}}}:{product_id}"
+
+    def sold_out(self, partition: int) -> str:
+        return f"{self.prefix}soldout:{{p{partition}}}"
+
+    def result(self, checkout_id: str) -> str:
+        return f"{self.prefix}result:{checkout_id}"
+
+    def payload(self, checkout_id: str) -> str:
+        return f"{self.prefix}payload:{checkout_id}"
+
+
+def conflict_field(partition: int, offset: int) -> str:
+    """Field of a result hash that holds the refusal of one conflicting message."""
+    return f"#{partition}:{offset}"

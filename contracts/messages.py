@@ -1,0 +1,105 @@
+"""The messages on the checkouts topic, their decoding, and the types they share with the HTTP requests."""
+
+from decimal import Decimal
+from typing import Annotated, Literal
+
+import msgspec
+
+from contracts.errors import UndecodableMessage
+from contracts.topics import partition_of
+
+Id = Annotated[
+    str,
+    msgspec.Meta(
+        pattern=r"^[A-Za-z0-9_-]{1,64}\Z", description="1-64 of A-Z a-z 0-9 _ -", examples=["sku-1001"]
+    ),
+]
+Uuid = Annotated[
+    str, msgspec.Meta(pattern=r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\Z")
+]
+Amount = Annotated[
+    str,
+    msgspec.Meta(
+        pattern=r"^[0-9]{1,12}(\.[0-9]{1,4})?\Z",
+        description="decimal number as a string",
+        examples=["129.00"],
+    ),
+]
+Currency = Annotated[str, msgspec.Meta(pattern=r"^[A-Z]{3}\Z", description="ISO 4217 code", examples=["CNY"])]
+PaymentMethod = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9_]{1,32}\Z", examples=["wechat"])]
+# No U+0000: Postgres cannot store it in text.
+Name = Annotated[str, msgspec.Meta(pattern=r"^[^\x00]*\Z", min_length=1, max_length=100)]
+Phone = Annotated[str, msgspec.Meta(pattern=r"^[0-9+() .-]{3,32}\Z", examples=["+86 138 0000 0000"])]
+AddressText = Annotated[str, msgspec.Meta(pattern=r"^[^\x00]*\Z", min_length=1, max_length=500)]
+Note = Annotated[str, msgspec.Meta(pattern=r"^[^\x00]*\Z", max_length=10_000)]
+
+
+class Money(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An amount in the main unit of a currency, exact."""
+
+    amount: Amount
+    currency: Currency
+
+    def decimal(self) -> Decimal:
+        return Decimal(self.amount)
+
+
+class Shipping(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where to, as it is copied into the order."""
+
+    contact_name: Name
+    phone: Phone
+    address: AddressText
+
+
+class CheckoutLine(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One product of one checkout: the value of a message on the checkouts topic, as JSON.
+
+    Unknown fields are ignored, so that an older writer can read a newer ingest's messages; `v` changes when
+    that would be wrong. `basket` is all lines of the checkout, there only when `expected_total` spans several.
+    """
+
+    v: Literal[1]
+    checkout_id: Uuid
+    buyer_id: Id
+    product_id: Id
+    quantity: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
+    payload_hash: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{32}\Z")]
+    accepted_at_ms: Annotated[int, msgspec.Meta(ge=0, le=4_102_444_800_000)]
+    line: Annotated[int, msgspec.Meta(ge=0, le=999)] = 0
+    lines: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 1
+    policy: Literal["independent"] = "independent"
+    payment_method: PaymentMethod = "wechat"
+    note: Note = ""
+    address_id: Id | None = None
+    shipping: Shipping | None = None
+    expected_total: Money | None = None
+    basket: list[tuple[Id, Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]]] | None = None
+
+    def partition_key(self) -> bytes:
+        return self.product_id.encode()
+
+
+_decoder = msgspec.json.Decoder(CheckoutLine)
+
+
+def decode_checkout_line(
+    value: bytes | None, key: bytes | None, partition: int, partitions: int
+) -> CheckoutLine:
+    """Decode and check the value of a checkouts message found in `partition` of `partitions`.
+
+    Raises UndecodableMessage with what is wrong: no retry can mend it, it goes to the dead-letter topic.
+    """
+    if value is None:
+        raise UndecodableMessage("the message has no value")
+    try:
+        line = _decoder.decode(value)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:  # ValidationError is a DecodeError
+        raise UndecodableMessage(str(error)) from error
+    if key != line.partition_key():
+        raise UndecodableMessage("the key is not the product id")
+    if partition_of(line.product_id, partitions) != partition:
+        raise UndecodableMessage(f"product {line.product_id} does not belong to partition {partition}")
+    if (line.address_id is None) == (line.shipping is None):
+        raise UndecodableMessage("exactly one of address_id and shipping must be given")
+    return line

@@ -1,0 +1,74 @@
+"""Errors as RFC 9457 problem details: one table from error to status, one place that writes them."""
+
+from typing import Any
+
+import msgspec
+import orjson
+
+BASE = "urn:sluiceway:problem:"
+CONTENT_TYPE = b"application/problem+json"
+
+
+class ProblemType(msgspec.Struct, frozen=True):
+    """A kind of problem: `code` ends its type URN and is stable."""
+
+    code: str
+    status: int
+    title: str
+
+
+MALFORMED_JSON = ProblemType("malformed_json", 400, "The body is not JSON")
+BAD_REQUEST = ProblemType("bad_request", 400, "The request cannot be understood")
+UNAUTHORIZED = ProblemType("unauthorized", 401, "A valid bearer token is needed")
+NOT_FOUND = ProblemType("not_found", 404, "There is no such thing here")
+METHOD_NOT_ALLOWED = ProblemType("method_not_allowed", 405, "The method is not allowed here")
+SOLD_OUT = ProblemType("sold_out", 409, "The product is sold out")
+TOO_LARGE = ProblemType("content_too_large", 413, "The body is too large")
+UNSUPPORTED_MEDIA_TYPE = ProblemType("unsupported_media_type", 415, "The body must be application/json")
+INVALID = ProblemType("invalid", 422, "Some fields are missing, unknown or wrong")
+POLICY_UNSUPPORTED = ProblemType("policy_unsupported", 422, "This policy is not available yet")
+IDEMPOTENCY_CONFLICT = ProblemType(
+    "idempotency_conflict", 422, "The idempotency key was used for another checkout"
+)
+INTERNAL = ProblemType("internal", 500, "Something went wrong here")
+NOT_ACKNOWLEDGED = ProblemType("not_acknowledged", 503, "The checkout could not be confirmed in time")
+OVERLOADED = ProblemType("overloaded", 503, "Too many checkouts are waiting")
+UNAVAILABLE = ProblemType("unavailable", 503, "A server behind this one does not answer")
+
+ALL = tuple(value for value in list(globals().values()) if isinstance(value, ProblemType))
+
+
+class Problem(Exception):  # noqa: N818 - it is the answer, not a failure of the program
+    """Raised to answer a request with a problem document.
+
+    `errors` are {"detail", "pointer"} with JSON Pointers (RFC 6901) as URI fragments.
+    """
+
+    def __init__(
+        self,
+        kind: ProblemType,
+        detail: str,
+        *,
+        errors: list[dict[str, str]] | None = None,
+        headers: list[tuple[bytes, bytes]] | None = None,
+        **members: Any,
+    ) -> None:
+        super().__init__(detail)
+        self.kind = kind
+        self.detail = detail
+        self.errors = errors
+        self.headers = headers or []
+        self.members = members
+
+    def body(self) -> bytes:
+        document: dict[str, Any] = {
+            "type": BASE + self.kind.code,
+            "title": self.kind.title,
+            "status": self.kind.status,
+            "detail": self.detail,
+            "code": self.kind.code,
+        }
+        if self.errors:
+            document["errors"] = self.errors
+        document.update(self.members)
+        return orjson.dumps(document)

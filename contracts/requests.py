@@ -1,0 +1,167 @@
+"""What HTTP clients send and get. The OpenAPI document is made from these types, and they validate."""
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+import msgspec
+
+from contracts.messages import Currency, Id, Money, Note, PaymentMethod, Shipping, Uuid
+from contracts.outcomes import Reason
+
+
+class Item(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """So many units of a product. A product named twice counts as one item with the sum."""
+
+    product_id: Id
+    quantity: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
+
+
+class CheckoutRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A checkout. Exactly one of `address_id` and `shipping` is given.
+
+    `expected_total` is the sum over all items that the buyer saw; every line is refused with `price_changed` if the
+    catalogue has come to another one.
+    """
+
+    items: Annotated[list[Item], msgspec.Meta(min_length=1)]
+    policy: Literal["independent", "all_or_nothing"] = "independent"
+    address_id: Id | None = None
+    shipping: Shipping | None = None
+    payment_method: PaymentMethod = "wechat"
+    note: Note = ""
+    expected_total: Money | None = None
+
+
+class AcceptedLine(msgspec.Struct, frozen=True):
+    """Where a line lies in the log: its place in the queue and its audit trail."""
+
+    product_id: Id
+    quantity: int
+    partition: int
+    offset: int
+
+
+class Accepted(msgspec.Struct, frozen=True):
+    """The checkout is in the log and will be decided. `receipt` signs the lines' positions for this buyer.
+
+    `idempotency_key` is the client's, or one made here (`idempotency_key_source` says which): sending the same
+    request with it again is the same checkout.
+    """
+
+    checkout_id: Uuid
+    status_url: str
+    accepted_at: datetime
+    idempotency_key: str
+    idempotency_key_source: Literal["client", "server"]
+    receipt: str
+    lines: list[AcceptedLine]
+
+
+class Total(msgspec.Struct, frozen=True):
+    """An amount in the main unit of a currency, exact."""
+
+    amount: str
+    currency: Currency
+
+
+class LinePayment(msgspec.Struct, frozen=True):
+    """The payment an order waits for."""
+
+    status: Literal["pending"]
+    method: str
+    expires_at: datetime
+
+
+class LineOrder(msgspec.Struct, frozen=True):
+    """The order a line became, with the item as it was when it was decided."""
+
+    order_id: Uuid
+    number: str
+    name: str
+    cover: str
+    price: Total
+    total: Total
+    payment: LinePayment
+
+
+class QueuedLine(msgspec.Struct, frozen=True):
+    """A line that waits. `ahead` messages come before it; it never grows. `eta_s` is None while nothing is measured."""
+
+    line: int
+    partition: int
+    offset: int
+    ahead: int
+    eta_s: float | None
+    status: Literal["queued"] = "queued"
+
+
+class DecidedLine(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A line's final answer: `created` with its order, `refused` with the reason and whether trying anew makes sense,
+    or `dead_lettered`: set aside by the operators with `detail`.
+    """
+
+    line: int
+    partition: int
+    offset: int
+    decided_at: datetime
+    status: Literal["created", "refused", "dead_lettered"]
+    product_id: str = ""
+    quantity: int = 0
+    order: LineOrder | None = None
+    reason: Reason | None = None
+    retryable: bool | None = None
+    detail: str = ""
+
+
+class CheckoutStatus(msgspec.Struct, frozen=True):
+    """What is known of a checkout. `queued` until every line is decided; then `created` if every line became an order,
+    `refused` if none did, `partly_created` otherwise. `ahead` and `eta_s` are the largest of the queued lines'.
+    """
+
+    checkout_id: Uuid
+    status: Literal["queued", "created", "partly_created", "refused"]
+    lines: list[QueuedLine | DecidedLine]
+    ahead: int = 0
+    eta_s: float | None = None
+
+
+class OrderItem(msgspec.Struct, frozen=True):
+    """An item of an order as it was when it was decided."""
+
+    line: int
+    product_id: str
+    name: str
+    cover: str
+    price: Total
+    quantity: int
+
+
+class OrderPayment(msgspec.Struct, frozen=True):
+    """The payment of an order."""
+
+    status: str
+    method: str
+    amount: Total
+    expires_at: datetime
+
+
+class OrderView(msgspec.Struct, frozen=True):
+    """An order with snapshots of its items and its address."""
+
+    order_id: Uuid
+    number: str
+    checkout_id: Uuid
+    status: str
+    total: Total
+    shipping: Shipping
+    note: str
+    created_at: datetime
+    items: list[OrderItem]
+    payment: OrderPayment
+
+
+class OrderPage(msgspec.Struct, frozen=True):
+    """Orders, newest first. `next` is the URL of the next page, None at the end."""
+
+    orders: list[OrderView]
+    next: str | None

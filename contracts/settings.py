@@ -1,0 +1,147 @@
+"""The one configuration: frozen, read from the environment once per process, checked as a whole.
+
+Every field is the variable `SLUICEWAY_<FIELD IN CAPITALS>`. Units end the names: `_s`, `_ms`, `_bytes`, `_max`.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated
+
+import msgspec
+
+from contracts.errors import SettingsError
+
+PREFIX = "SLUICEWAY_"
+
+Positive = Annotated[int, msgspec.Meta(ge=1)]
+Seconds = Annotated[float, msgspec.Meta(gt=0)]
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """All settings of all processes, with their defaults."""
+
+    # Servers
+    kafka_url: str = "127.0.0.1:9092"
+    postgres_url: str = "postgresql://postgres@127.0.0.1:5432/sluiceway"
+    redis_url: str = "redis://127.0.0.1:6379/0"
+
+    # Topics
+    topic_prefix: str = "sluiceway"
+    partitions: Annotated[int, msgspec.Meta(ge=1, le=4096)] = 16
+    replication_factor: Annotated[int, msgspec.Meta(ge=1, le=9)] = 1
+    consumer_group: str = "sluiceway-writers"
+    cache_prefix: str = "sw:"
+
+    # HTTP
+    host: str = "127.0.0.1"
+    ingest_port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 8080
+    api_port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 8081
+    worker_port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0
+    streams_port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0
+    api_public_url: str = (
+        ""  # prefix of Location and status_url; empty: relative, ingest and api behind one host
+    )
+    shutdown_grace_s: Seconds = 9.0
+
+    # Who may buy
+    jwt_hs256_secret: str = ""
+    jwt_public_keys_file: str = ""  # PEM public keys, one after the other: RSA for RS256, P-256 for ES256
+    jwt_issuer: str = ""
+    jwt_audience: str = ""
+    jwt_cache_max: Positive = 100_000
+    receipt_secret: str = ""
+
+    # Limits of a checkout
+    lines_max: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 50
+    quantity_max: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 10_000
+    note_chars_max: Annotated[int, msgspec.Meta(ge=0, le=10_000)] = 500
+    body_bytes_max: Positive = 64 * 1024
+
+    # Ingest
+    produce_linger_ms: Annotated[float, msgspec.Meta(ge=0, le=1000)] = 2.0
+    produce_ack_deadline_s: Seconds = 5.0
+    produce_queue_max: Positive = 50_000
+    produce_batch_bytes: Positive = 512 * 1024
+    gate_refresh_ms: Positive = 100
+    gate_stale_s: Seconds = 5.0
+    idempotency_ttl_s: Positive = 24 * 3600
+    retry_after_s: Positive = 1
+
+    # Workers
+    batch_rows_max: Positive = 4000
+    fetch_bytes_max: Positive = 8 * 1024 * 1024
+    idle_beat_s: Seconds = 1.0
+    session_timeout_ms: Positive = 6000
+    stall_exit_s: Seconds = 60.0
+    not_ready_after_s: Seconds = 5.0
+    result_ttl_s: Positive = 3600
+    cache_timeout_s: Seconds = 0.5
+    cache_retry_s: Seconds = 1.0
+    postgres_timeout_s: Seconds = 15.0
+    postgres_pool_max: Positive = 4
+    payment_ttl_s: Positive = 900
+
+    log_level: str = "INFO"
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str]) -> "Settings":
+        """Read `SLUICEWAY_*`; raise SettingsError that lists every unknown, ill-typed or contradicting variable."""
+        known = set(cls.__struct_fields__)
+        given = {k.removeprefix(PREFIX).lower(): v for k, v in env.items() if k.startswith(PREFIX)}
+        values, wrong = {}, []
+        for name, text in given.items():
+            if name in NOT_SETTINGS:
+                continue
+            if name not in known:
+                wrong.append(f"{PREFIX}{name.upper()} is not a setting; remove it or correct its name")
+                continue
+            try:
+                values[name] = msgspec.convert(text, cls.__annotations__[name], strict=False)
+            except msgspec.ValidationError as error:
+                wrong.append(f"{PREFIX}{name.upper()}={text!r}: {error}")
+        if wrong:
+            raise SettingsError("; ".join(wrong))
+        settings = cls(**values)
+        settings.check()
+        return settings
+
+    def check(self) -> None:
+        """Raise SettingsError where values contradict each other."""
+        wrong = []
+        if not self.kafka_url or not self.postgres_url or not self.redis_url:
+            wrong.append("kafka_url, postgres_url and redis_url must all name a server")
+        if not self.postgres_url.startswith(("postgresql://", "postgres://")):
+            wrong.append("postgres_url must begin with postgresql://")
+        if not self.redis_url.startswith(("redis://", "rediss://")):
+            wrong.append("redis_url must begin with redis:// or rediss://")
+        if self.shutdown_grace_s <= self.produce_ack_deadline_s:
+            wrong.append("shutdown_grace_s must exceed produce_ack_deadline_s, or requests in flight are cut")
+        if self.stall_exit_s <= self.not_ready_after_s:
+            wrong.append("stall_exit_s must exceed not_ready_after_s")
+        if self.postgres_timeout_s >= self.stall_exit_s:
+            wrong.append("postgres_timeout_s must be below stall_exit_s")
+        if self.gate_stale_s <= self.idle_beat_s:
+            wrong.append("gate_stale_s must exceed idle_beat_s, or an idle writer's gate always stands open")
+        if wrong:
+            raise SettingsError("; ".join(wrong))
+
+    def require_secrets(self) -> None:
+        """Raise SettingsError unless buyers can be told apart and receipts signed."""
+        wrong = []
+        if not self.jwt_hs256_secret and not self.jwt_public_keys_file:
+            wrong.append(
+                "set SLUICEWAY_JWT_HS256_SECRET or SLUICEWAY_JWT_PUBLIC_KEYS_FILE to verify buyers' tokens"
+            )
+        if self.jwt_hs256_secret and len(self.jwt_hs256_secret.encode()) < 32:
+            wrong.append("SLUICEWAY_JWT_HS256_SECRET must have at least 32 bytes (RFC 7518 §3.2)")
+        if len(self.receipt_secret.encode()) < 32:
+            wrong.append("set SLUICEWAY_RECEIPT_SECRET to at least 32 bytes, the same for ingest and api")
+        if wrong:
+            raise SettingsError("; ".join(wrong))
+
+    def as_env(self) -> dict[str, str]:
+        """The variables that make another process read these same settings."""
+        return {PREFIX + name.upper(): str(getattr(self, name)) for name in self.__struct_fields__}
+
+
+# Variables with the prefix that are about the local stack, not settings of a process.
+NOT_SETTINGS = frozenset({"cache_dir", "home"})

@@ -1,0 +1,184 @@
+"""The decision: a pure function over a batch and what was loaded for it. No I/O and no clock of its own."""
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta
+from decimal import Decimal
+
+import msgspec
+
+from contracts.decisions import Decision, Order, order_id_of
+from contracts.messages import CheckoutLine, Shipping
+from contracts.outcomes import Kind, Reason
+from contracts.times import from_ms, to_ms
+
+
+class Received(msgspec.Struct, frozen=True):
+    """A message at its place in the log: a decoded line, or the error that made it a dead letter."""
+
+    partition: int
+    offset: int
+    line: CheckoutLine | None
+    error: str = ""
+
+
+class Product(msgspec.Struct, frozen=True):
+    """A catalogue entry. `buyer_limit` is units per buyer over all orders; None is no limit."""
+
+    product_id: str
+    name: str
+    cover: str
+    price: Decimal
+    currency: str
+    on_shelf: bool
+    buyer_limit: int | None
+    payment_ttl_s: int
+    version: int
+
+
+class Stock(msgspec.Struct, frozen=True):
+    """Units available, and the sequence number of the ledger entry that made it so."""
+
+    available: int
+    seq: int
+
+
+class Loaded(msgspec.Struct):
+    """All that deciding a batch needs. What is absent does not exist.
+
+    `decided` maps (checkout_id, product_id) to the offset of its decision; `hashes` maps a checkout id to the
+    payload hash of its decided lines, whichever their product.
+    """
+
+    products: dict[str, Product]
+    stock: dict[str, Stock]
+    bought: dict[tuple[str, str], int]  # (product_id, buyer_id) -> units
+    addresses: dict[tuple[str, str], Shipping]  # (buyer_id, address_id)
+    decided: dict[tuple[str, str], int]
+    hashes: dict[str, str]
+
+
+class Decided(msgspec.Struct, frozen=True):
+    """One decision per message, in order; stock of the products that changed; units bought by limited buyers."""
+
+    decisions: list[Decision]
+    stock: dict[str, Stock]
+    bought: dict[tuple[str, str], int]  # units this batch adds
+
+
+def decide(batch: Iterable[Received], loaded: Loaded, now: datetime) -> Decided:
+    """Decide every message of the batch, in its order.
+
+    Idempotency first, then the guards in the order of `Reason`; once they have passed, creating cannot fail.
+    """
+    now_ms = to_ms(now)
+    stock = dict(loaded.stock)
+    decided = dict(loaded.decided)
+    hashes = dict(loaded.hashes)
+    added: dict[tuple[str, str], int] = {}
+    decisions: list[Decision] = []
+
+    for message in batch:
+        line = message.line
+        if line is None:
+            decisions.append(
+                Decision(message.partition, message.offset, Kind.DEAD, now, detail=message.error)
+            )
+            continue
+
+        kind, reason, order, first = Kind.CREATED, None, None, None
+        identity = (line.checkout_id, line.product_id)
+        if hashes.setdefault(line.checkout_id, line.payload_hash) != line.payload_hash:
+            kind, reason = Kind.CONFLICT, Reason.IDEMPOTENCY_CONFLICT
+        elif identity in decided:
+            kind, first = Kind.REPEATED, decided[identity]
+        else:
+            decided[identity] = message.offset
+            reason = refusal(line, loaded, stock, added)
+            if reason is not None:
+                kind = Kind.REFUSED
+            else:
+                product, before = loaded.products[line.product_id], stock[line.product_id]
+                after = Stock(before.available - line.quantity, before.seq + 1)
+                stock[line.product_id] = after
+                if product.buyer_limit is not None:
+                    buyer = (line.product_id, line.buyer_id)
+                    added[buyer] = added.get(buyer, 0) + line.quantity
+                order = Order(
+                    order_id=order_id_of(now_ms, message.partition, message.offset),
+                    name=product.name,
+                    cover=product.cover,
+                    price=product.price,
+                    currency=product.currency,
+                    total=product.price * line.quantity,
+                    payment_method=line.payment_method,
+                    expires_at=now + timedelta(seconds=product.payment_ttl_s),
+                    shipping=line.shipping or loaded.addresses[line.buyer_id, line.address_id or ""],
+                    note=line.note,
+                )
+        decisions.append(
+            Decision(
+                partition=message.partition,
+                offset=message.offset,
+                kind=kind,
+                decided_at=now,
+                checkout_id=line.checkout_id,
+                buyer_id=line.buyer_id,
+                product_id=line.product_id,
+                quantity=line.quantity,
+                payload_hash=line.payload_hash,
+                line=line.line,
+                lines=line.lines,
+                accepted_at=from_ms(line.accepted_at_ms),
+                reason=reason,
+                order=order,
+                first_offset=first,
+            )
+        )
+
+    changed = {
+        product_id: after for product_id, after in stock.items() if after is not loaded.stock[product_id]
+    }
+    return Decided(decisions, changed, added)
+
+
+def refusal(
+    line: CheckoutLine, loaded: Loaded, stock: Mapping[str, Stock], added: Mapping[tuple[str, str], int]
+) -> Reason | None:
+    """The first reason, in the order of `Reason`, not to create an order for this line; None if there is none."""
+    product = loaded.products.get(line.product_id)
+    if product is None:
+        return Reason.UNKNOWN_PRODUCT
+    if not product.on_shelf:
+        return Reason.OFF_SHELF
+    if line.shipping is None and (line.buyer_id, line.address_id or "") not in loaded.addresses:
+        return Reason.ADDRESS_UNKNOWN
+    if line.expected_total is not None and not _total_is_as_expected(line, product, loaded):
+        return Reason.PRICE_CHANGED
+    if product.price * line.quantity <= 0:
+        return Reason.TOTAL_NOT_POSITIVE
+    if product.buyer_limit is not None:
+        buyer = (line.product_id, line.buyer_id)
+        if loaded.bought.get(buyer, 0) + added.get(buyer, 0) + line.quantity > product.buyer_limit:
+            return Reason.BUYER_LIMIT
+    available = stock[line.product_id].available
+    if available <= 0:
+        return Reason.SOLD_OUT
+    if available < line.quantity:
+        return Reason.INSUFFICIENT_STOCK
+    return None
+
+
+def _total_is_as_expected(line: CheckoutLine, product: Product, loaded: Loaded) -> bool:
+    """Whether the total the client saw, over all lines of its checkout, is today's."""
+    expected = line.expected_total
+    if expected is None:
+        return True
+    if line.basket is None:
+        return product.currency == expected.currency and product.price * line.quantity == expected.decimal()
+    total = Decimal(0)
+    for product_id, quantity in line.basket:
+        other = loaded.products.get(product_id)
+        if other is None or other.currency != expected.currency:
+            return False
+        total += other.price * quantity
+    return total == expected.decimal()

@@ -1,0 +1,88 @@
+"""The ledger as writers see it: what to load, what to persist, who owns a partition. Postgres is its real adapter."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Protocol
+
+import msgspec
+
+from contracts.decisions import Decision
+from stock_ledger.decide import Decided, Loaded, Product, Received, Stock
+
+Entry = tuple[Product, Stock]
+
+
+class Claim(msgspec.Struct, frozen=True):
+    """Ownership of a partition: the epoch that fences, and the next offset to decide."""
+
+    epoch: int
+    next_offset: int
+
+
+class Advance(msgspec.Struct, frozen=True):
+    """A step of one partition: from the claim's next offset to `next_offset`, under its epoch."""
+
+    partition: int
+    claim: Claim
+    next_offset: int
+
+
+class Need(msgspec.Struct, frozen=True):
+    """What a batch asks Postgres for: the idempotency of its checkouts, and what only Postgres knows."""
+
+    checkouts: list[str]
+    limited: list[tuple[str, str]]  # (product_id, buyer_id)
+    addresses: list[tuple[str, str]]  # (buyer_id, address_id)
+
+
+def need_of(batch: Sequence[Received], products: dict[str, Product]) -> Need:
+    """What deciding `batch` asks of Postgres, given the catalogue entries already loaded."""
+    checkouts, limited, addresses = set(), set(), set()
+    for message in batch:
+        line = message.line
+        if line is None:
+            continue
+        checkouts.add(line.checkout_id)
+        if line.address_id is not None:
+            addresses.add((line.buyer_id, line.address_id))
+        product = products.get(line.product_id)
+        if product is not None and product.buyer_limit is not None:
+            limited.add((line.product_id, line.buyer_id))
+    return Need(sorted(checkouts), sorted(limited), sorted(addresses))
+
+
+class Ledger(Protocol):
+    """Every method raises Unavailable when the server does not answer; persist's effect is then unknown."""
+
+    async def claim(self, partitions: Sequence[int], owner: str, now: datetime) -> dict[int, Claim]:
+        """Become the writer of `partitions`: every earlier claim on them is void from now on."""
+        ...
+
+    async def state(self, partitions: Sequence[int]) -> dict[int, Claim]:
+        """Epoch and next offset as they are, by partition; one never claimed is absent."""
+        ...
+
+    async def products(self, product_ids: Sequence[str]) -> dict[str, Entry]:
+        """Catalogue and stock of those of the products that exist."""
+        ...
+
+    async def partition_products(self, partition: int) -> dict[str, Entry]:
+        """Catalogue and stock of all products of a partition."""
+        ...
+
+    async def load(self, need: Need, entries: dict[str, Entry]) -> Loaded:
+        """All that deciding needs, given catalogue and stock."""
+        ...
+
+    async def persist(self, advances: Sequence[Advance], decided: Decided, loaded: Loaded) -> None:
+        """All of a batch, or nothing.
+
+        Raises FenceLost if a partition is no longer ours or not at its claim's next offset, StaleView if stock,
+        price or idempotency is not what was loaded; in both cases nothing was written. Raises Unavailable if the
+        connection broke: whether it was written is then for `state` to say.
+        """
+        ...
+
+    async def decisions(self, partition: int, start: int, end: int) -> list[Decision]:
+        """The decisions of offsets start ≤ offset < end, in order."""
+        ...

@@ -1,0 +1,275 @@
+"""The ledger in Postgres: the truth."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime
+from typing import Any
+
+import asyncpg
+from asyncpg.connect_utils import SessionAttribute
+
+from contracts.decisions import Decision, Order
+from contracts.errors import FenceLost, SettingsError, StaleView, Unavailable
+from contracts.messages import Shipping
+from contracts.outcomes import Kind, Reason
+from contracts.settings import Settings
+from stock_ledger import sql
+from stock_ledger.decide import Decided, Loaded, Product, Stock
+from stock_ledger.ledger import Advance, Claim, Entry, Need
+
+# The connection or the server failed, not the statement: the same call may succeed later.
+TRANSIENT = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.TransactionRollbackError,
+    asyncpg.InternalClientError,
+)
+
+
+async def connect_pool(settings: Settings, *, min_size: int = 0) -> asyncpg.Pool[Any]:
+    """A pool that connects when first used, only to a server that takes writes.
+
+    With `min_size` 0 nothing is connected yet, so a process can start before Postgres does.
+    """
+    try:
+        pool: asyncpg.Pool[Any] = await asyncpg.create_pool(
+            settings.postgres_url,
+            min_size=min_size,
+            max_size=settings.postgres_pool_max,
+            command_timeout=settings.postgres_timeout_s,
+            timeout=settings.postgres_timeout_s,
+            target_session_attrs=SessionAttribute.read_write,
+            server_settings={"application_name": "sluiceway"},
+        )
+        return pool
+    except TRANSIENT as error:
+        raise Unavailable(f"Postgres: {error!r}") from error
+    except ValueError as error:
+        raise SettingsError(f"SLUICEWAY_POSTGRES_URL: {error}") from error
+
+
+@asynccontextmanager
+async def acquired(pool: "asyncpg.Pool[Any]") -> AsyncIterator[Any]:
+    """A connection of the pool; the library's errors of connection become Unavailable."""
+    try:
+        async with pool.acquire() as connection:
+            yield connection
+    except TRANSIENT as error:
+        # After a failover the pool may hold dead or read-only connections: none is trusted again.
+        await pool.expire_connections()
+        raise Unavailable(f"Postgres: {error!r}") from error
+
+
+class PostgresLedger:
+    """See `stock_ledger.ledger.Ledger`."""
+
+    def __init__(self, pool: "asyncpg.Pool[Any]") -> None:
+        self._pool = pool
+
+    async def claim(self, partitions: Sequence[int], owner: str, now: datetime) -> dict[int, Claim]:
+        return _claims(await self._fetch(sql.CLAIM, list(partitions), owner, now))
+
+    async def state(self, partitions: Sequence[int]) -> dict[int, Claim]:
+        return _claims(await self._fetch(sql.STATE, list(partitions)))
+
+    async def products(self, product_ids: Sequence[str]) -> dict[str, Entry]:
+        return _entries(await self._fetch(sql.PRODUCTS, list(product_ids)))
+
+    async def partition_products(self, partition: int) -> dict[str, Entry]:
+        return _entries(await self._fetch(sql.PARTITION_PRODUCTS, partition))
+
+    async def load(self, need: Need, entries: dict[str, Entry]) -> Loaded:
+        decided, bought, addresses = await asyncio.gather(
+            self._fetch(sql.DECIDED, need.checkouts),
+            self._fetch_pairs(sql.BOUGHT, need.limited),
+            self._fetch_pairs(sql.ADDRESSES, need.addresses),
+        )
+        return Loaded(
+            products={product_id: product for product_id, (product, _) in entries.items()},
+            stock={product_id: stock for product_id, (_, stock) in entries.items()},
+            bought={(r["product_id"], r["buyer_id"]): r["quantity"] for r in bought},
+            addresses={
+                (r["buyer_id"], r["address_id"]): Shipping(r["contact_name"], r["phone"], r["address"])
+                for r in addresses
+            },
+            decided={(str(r["checkout_id"]), r["product_id"]): r["offset"] for r in decided},
+            hashes={str(r["checkout_id"]): r["payload_hash"] for r in decided},
+        )
+
+    async def persist(self, advances: Sequence[Advance], decided: Decided, loaded: Loaded) -> None:
+        async with acquired(self._pool) as connection:
+            try:
+                async with connection.transaction():
+                    await _pass_fence(connection, advances)
+                    await _copy(
+                        connection, "decisions", sql.DECISION_COLUMNS, _decision_rows(decided.decisions)
+                    )
+                    created = [(d, d.order) for d in decided.decisions if d.order is not None]
+                    if created:
+                        await _copy(connection, "orders", sql.ORDER_COLUMNS, _order_rows(created))
+                        await _copy(connection, "order_items", sql.ITEM_COLUMNS, _item_rows(created))
+                        await _copy(connection, "payments", sql.PAYMENT_COLUMNS, _payment_rows(created))
+                        await _copy(connection, "ledger", sql.LEDGER_COLUMNS, _ledger_rows(created, loaded))
+                        await _advance_stock(connection, decided, loaded)
+                        await _add_purchases(connection, decided)
+            except asyncpg.IntegrityConstraintViolationError as error:
+                raise StaleView(f"{error.constraint_name}: {error.detail or error}") from error
+
+    async def decisions(self, partition: int, start: int, end: int) -> list[Decision]:
+        return [decision_of(row) for row in await self._fetch(sql.DECISIONS_BETWEEN, partition, start, end)]
+
+    async def _fetch(self, query: str, *arguments: Any) -> list[Any]:
+        async with acquired(self._pool) as connection:
+            rows: list[Any] = await connection.fetch(query, *arguments)
+            return rows
+
+    async def _fetch_pairs(self, query: str, pairs: list[tuple[str, str]]) -> list[Any]:
+        if not pairs:
+            return []
+        first, second = zip(*pairs, strict=True)
+        return await self._fetch(query, first, second)
+
+
+async def _pass_fence(connection: Any, advances: Sequence[Advance]) -> None:
+    status = await connection.execute(
+        sql.FENCE,
+        [a.partition for a in advances],
+        [a.claim.epoch for a in advances],
+        [a.claim.next_offset for a in advances],
+        [a.next_offset for a in advances],
+    )
+    if _rows(status) != len(advances):
+        raise FenceLost(f"of partitions {[a.partition for a in advances]} {_rows(status)} are still ours")
+
+
+async def _advance_stock(connection: Any, decided: Decided, loaded: Loaded) -> None:
+    ids = list(decided.stock)
+    before = [loaded.stock[i] for i in ids]
+    after = [decided.stock[i] for i in ids]
+    status = await connection.execute(
+        sql.ADVANCE_STOCK,
+        ids,
+        [s.seq for s in before],
+        [s.available for s in before],
+        [s.seq for s in after],
+        [s.available for s in after],
+        [loaded.products[i].version for i in ids],
+    )
+    if _rows(status) != len(ids):
+        raise StaleView(f"stock or catalogue of {len(ids) - _rows(status)} products is not as loaded")
+
+
+async def _add_purchases(connection: Any, decided: Decided) -> None:
+    if decided.bought:
+        products, buyers = zip(*decided.bought, strict=True)
+        await connection.execute(sql.ADD_PURCHASES, products, buyers, list(decided.bought.values()))
+
+
+async def _copy(connection: Any, table: str, columns: tuple[str, ...], rows: list[tuple[Any, ...]]) -> None:
+    await connection.copy_records_to_table(table, records=rows, columns=columns)
+
+
+def _rows(status: str) -> int:
+    """The row count of a command tag such as "UPDATE 3"."""
+    return int(status.rsplit(" ", 1)[1])
+
+
+def _decision_rows(decisions: list[Decision]) -> list[tuple[Any, ...]]:
+    return [
+        (
+            d.partition, d.offset, d.kind.value, d.checkout_id, d.buyer_id, d.product_id, d.quantity, d.payload_hash,
+            d.line, d.lines, None if d.reason is None else d.reason.value, d.detail,
+            None if d.order is None else d.order.order_id, d.first_offset, d.accepted_at, d.decided_at,
+        )
+        for d in decisions
+    ]  # fmt: skip
+
+
+Created = list[tuple[Decision, Order]]
+
+
+def _order_rows(created: Created) -> list[tuple[Any, ...]]:
+    return [
+        (
+            o.order_id, d.checkout_id, d.buyer_id, "pending_payment", o.total, o.currency,
+            o.shipping.contact_name, o.shipping.phone, o.shipping.address, o.note, d.decided_at,
+        )
+        for d, o in created
+    ]  # fmt: skip
+
+
+def _item_rows(created: Created) -> list[tuple[Any, ...]]:
+    return [(o.order_id, d.line, d.product_id, o.name, o.cover, o.price, d.quantity) for d, o in created]
+
+
+def _payment_rows(created: Created) -> list[tuple[Any, ...]]:
+    return [
+        (o.order_id, o.total, o.currency, o.payment_method, "pending", o.expires_at, d.decided_at)
+        for d, o in created
+    ]
+
+
+def _ledger_rows(created: Created, loaded: Loaded) -> list[tuple[Any, ...]]:
+    stock = dict(loaded.stock)
+    rows = []
+    for d, o in created:
+        before = stock[d.product_id]
+        after = stock[d.product_id] = Stock(before.available - d.quantity, before.seq + 1)
+        rows.append(
+            (d.product_id, after.seq, -d.quantity, after.available, "order", d.partition, d.offset, o.order_id, d.decided_at)
+        )  # fmt: skip
+    return rows
+
+
+def _claims(rows: list[Any]) -> dict[int, Claim]:
+    return {r["partition"]: Claim(r["epoch"], r["next_offset"]) for r in rows}
+
+
+def _entries(rows: list[Any]) -> dict[str, Entry]:
+    return {r["product_id"]: (product_of(r), Stock(r["available"], r["seq"])) for r in rows}
+
+
+def product_of(row: Any) -> Product:
+    """A catalogue entry from a row that has its columns."""
+    return Product(**{name: row[name] for name in Product.__struct_fields__})
+
+
+def decision_of(row: Any) -> Decision:
+    """A decision as it was persisted, from a row of `sql.DECISIONS`."""
+    order = None
+    if row["order_id"] is not None:
+        order = Order(
+            order_id=str(row["order_id"]),
+            name=row["name"],
+            cover=row["cover"],
+            price=row["price"],
+            currency=row["currency"],
+            total=row["total"],
+            payment_method=row["method"],
+            expires_at=row["expires_at"],
+            shipping=Shipping(row["contact_name"], row["phone"], row["address"]),
+            note=row["note"],
+        )
+    return Decision(
+        partition=row["partition"],
+        offset=row["offset"],
+        kind=Kind(row["kind"]),
+        decided_at=row["decided_at"],
+        checkout_id=None if row["checkout_id"] is None else str(row["checkout_id"]),
+        buyer_id=row["buyer_id"],
+        product_id=row["product_id"],
+        quantity=row["quantity"],
+        payload_hash=row["payload_hash"],
+        line=row["line"],
+        lines=row["lines"],
+        accepted_at=row["accepted_at"],
+        reason=None if row["reason"] is None else Reason(row["reason"]),
+        order=order,
+        first_offset=row["first_offset"],
+        detail=row["detail"],
+    )

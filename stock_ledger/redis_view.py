@@ -1,0 +1,224 @@
+"""The view in Redis (or anything that speaks its protocol)."""
+
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from decimal import Decimal
+from itertools import islice
+from typing import Any
+
+import msgspec
+import orjson
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from contracts.errors import Unavailable
+from contracts.keys import Keys
+from contracts.settings import Settings
+from stock_ledger.decide import Product, Stock
+from stock_ledger.ledger import Entry
+from stock_ledger.view import Gate, PartitionView, Progress, Shown
+
+# KEYS: progress, sold-out set, then stock and product key of each entry.
+# ARGV: epoch, next_offset, progress text, mode, then id, seq, available, product JSON ("" keeps it) of each entry.
+# Mode 0 writes an entry only if newer; 1 writes it whatever was there; 2 also forgets what was sold out.
+SHOW = """
+local function newer(key, epoch, number)
+  local current = redis.call('GET', key)
+  if not current then return true end
+  local e, n = string.match(current, '^(%d+):(%d+)')
+  e, n = tonumber(e), tonumber(n)
+  return not e or epoch > e or (epoch == e and number >= n)
+end
+local epoch = tonumber(ARGV[1])
+if not newer(KEYS[1], epoch, tonumber(ARGV[2])) then return 0 end
+if ARGV[4] == '2' then redis.call('DEL', KEYS[2]) end
+local key = 3
+for arg = 5, #ARGV, 4 do
+  local id, seq, available, product = ARGV[arg], ARGV[arg + 1], ARGV[arg + 2], ARGV[arg + 3]
+  if ARGV[4] ~= '0' or newer(KEYS[key], epoch, tonumber(seq)) then
+    redis.call('SET', KEYS[key], ARGV[1] .. ':' .. seq .. ':' .. available)
+    if product ~= '' then redis.call('SET', KEYS[key + 1], product) end
+    if tonumber(available) <= 0 then redis.call('SADD', KEYS[2], id) else redis.call('SREM', KEYS[2], id) end
+  end
+  key = key + 2
+end
+redis.call('SET', KEYS[1], ARGV[3])
+return 1
+"""
+
+# KEYS: result hashes. ARGV: ttl in seconds, then field and document of each.
+RESULTS = """
+for i = 1, #KEYS do
+  redis.call('HSET', KEYS[i], ARGV[2 * i], ARGV[2 * i + 1])
+  redis.call('EXPIRE', KEYS[i], ARGV[1])
+end
+return #KEYS
+"""
+
+# KEYS: payload keys. ARGV: ttl in seconds, then the hash of each. Gives what was there before, or "".
+PAYLOADS = """
+local before = {}
+for i = 1, #KEYS do
+  before[i] = redis.call('GET', KEYS[i]) or ''
+  if before[i] == '' then redis.call('SET', KEYS[i], ARGV[i + 1], 'EX', ARGV[1]) end
+end
+return before
+"""
+
+
+ENTRIES_MAX = 2000  # of one script call: a script holds up everyone else while it runs
+
+
+def connect_redis(settings: Settings) -> Redis:
+    """A client that gives up fast and never repeats a command by itself. Connects when first used."""
+    return Redis.from_url(
+        settings.redis_url,
+        socket_timeout=settings.cache_timeout_s,
+        socket_connect_timeout=settings.cache_timeout_s,
+        retry=Retry(NoBackoff(), 0),
+        health_check_interval=0,
+    )
+
+
+class RedisView:
+    """See `stock_ledger.view.View`. All scripts write absolute values: running one twice changes nothing."""
+
+    def __init__(self, redis: Redis, settings: Settings) -> None:
+        self._redis = redis
+        self._keys = Keys(settings.cache_prefix)
+        self._result_ttl_s = settings.result_ttl_s
+        self._payload_ttl_s = settings.idempotency_ttl_s
+        self._partitions = settings.partitions
+
+    async def load(self, wanted: Mapping[int, Sequence[str]]) -> dict[int, PartitionView]:
+        keys: list[str] = []
+        for partition, product_ids in wanted.items():
+            keys.append(self._keys.progress(partition))
+            for product_id in product_ids:
+                keys += (self._keys.stock(partition, product_id), self._keys.product(partition, product_id))
+        async with translated():
+            values: Iterator[Any] = iter(await self._redis.mget(keys) if keys else [])
+        found: dict[int, PartitionView] = {}
+        for partition, product_ids in wanted.items():
+            progress = _progress(next(values))
+            entries: dict[str, Entry] = {}
+            for product_id in product_ids:
+                entry = _entry(next(values), next(values))
+                if entry is not None:
+                    entries[product_id] = entry
+            found[partition] = PartitionView(progress, entries)
+        return found
+
+    async def show(self, shown: Sequence[Shown], results: Sequence[tuple[str, str, bytes]]) -> None:
+        async with translated(), self._redis.pipeline(transaction=False) as pipe:
+            if results:
+                keys = [self._keys.result(checkout_id) for checkout_id, _, _ in results]
+                arguments: list[Any] = [self._result_ttl_s]
+                for _, field, document in results:
+                    arguments += (field, document)
+                pipe.eval(RESULTS, len(keys), *keys, *arguments)
+            for part in shown:
+                keys, arguments = self._show_arguments(part)
+                pipe.eval(SHOW, len(keys), *keys, *arguments)
+            await pipe.execute()
+
+    def _show_arguments(self, part: Shown) -> tuple[list[str], list[Any]]:
+        keys = [self._keys.progress(part.partition), self._keys.sold_out(part.partition)]
+        arguments: list[Any] = [
+            part.progress.epoch,
+            part.progress.next_offset,
+            part.progress.text(),
+            int(part.whole),
+        ]
+        for product_id, stock in part.stock.items():
+            product = part.products.get(product_id)
+            keys += (
+                self._keys.stock(part.partition, product_id),
+                self._keys.product(part.partition, product_id),
+            )
+            arguments += (product_id, stock.seq, stock.available, encode_product(product) if product else b"")
+        return keys, arguments
+
+    async def progress(self, partitions: Sequence[int]) -> dict[int, Progress]:
+        async with translated():
+            values = await self._redis.mget([self._keys.progress(p) for p in partitions])
+        found = {p: _progress(value) for p, value in zip(partitions, values, strict=True)}
+        return {p: progress for p, progress in found.items() if progress is not None}
+
+    async def results(self, checkout_id: str) -> dict[str, bytes]:
+        async with translated():
+            fields: dict[Any, Any] = await self._redis.hgetall(self._keys.result(checkout_id))
+        return {field.decode(): document for field, document in fields.items()}
+
+    async def gates(self, partitions: Sequence[int]) -> dict[int, Gate]:
+        async with translated(), self._redis.pipeline(transaction=False) as pipe:
+            for p in partitions:
+                pipe.get(self._keys.progress(p))
+                pipe.smembers(self._keys.sold_out(p))
+            answers = iter(await pipe.execute())
+        return {
+            p: Gate(_progress(next(answers)), frozenset(m.decode() for m in next(answers)))
+            for p in partitions
+        }
+
+    async def remember_payloads(self, payloads: Sequence[tuple[str, str]]) -> list[str | None]:
+        keys = [self._keys.payload(checkout_id) for checkout_id, _ in payloads]
+        hashes = [payload_hash for _, payload_hash in payloads]
+        async with translated():
+            before: Any = await self._redis.eval(PAYLOADS, len(keys), *keys, self._payload_ttl_s, *hashes)
+        return [value.decode() or None for value in before]
+
+    async def drop(self) -> None:
+        async with translated():
+            await self._redis.delete(*(self._keys.progress(p) for p in range(self._partitions)))
+
+
+@asynccontextmanager
+async def translated() -> AsyncIterator[None]:
+    """The library's errors become Unavailable."""
+    try:
+        yield
+    except (RedisError, OSError, TimeoutError) as error:
+        raise Unavailable(f"cache: {error!r}") from error
+
+
+def batched(items: Iterable[tuple[str, Stock]], size: int) -> Iterator[list[tuple[str, Stock]]]:
+    """Lists of at most `size` items, at least one list even if it is empty."""
+    rest = iter(items)
+    yield list(islice(rest, size))
+    while more := list(islice(rest, size)):
+        yield more
+
+
+def _progress(value: Any) -> Progress | None:
+    """What is not readable counts as not there: the writer then rebuilds it."""
+    try:
+        return None if value is None else Progress.parse(value.decode())
+    except (ValueError, TypeError):
+        return None
+
+
+def _entry(stock: Any, product: Any) -> Entry | None:
+    if stock is None or product is None:
+        return None
+    try:
+        _, seq, available = stock.split(b":")
+        return decode_product(product), Stock(int(available), int(seq))
+    except (ValueError, msgspec.ValidationError):
+        return None
+
+
+def encode_product(product: Product) -> bytes:
+    return orjson.dumps(msgspec.structs.asdict(product), default=_decimal_as_text)
+
+
+def decode_product(document: bytes) -> Product:
+    return msgspec.convert(orjson.loads(document), Product, strict=False)
+
+
+def _decimal_as_text(value: Any) -> str:
+    if isinstance(value, Decimal):
+        return str(value)
+    raise TypeError(f"{type(value)} has no place in the view")

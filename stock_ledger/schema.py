@@ -1,0 +1,54 @@
+"""Schema migrations: Alembic over asyncpg, one at a time whoever calls."""
+
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, make_url, text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from contracts.errors import Unavailable
+
+_LOCK = 7_310_402_211  # advisory lock: any number, the same for everyone who migrates
+
+
+async def migrate(postgres_url: str) -> tuple[str | None, str | None]:
+    """Bring the schema to the newest revision. Returns (revision before, revision after).
+
+    All or nothing in one transaction under an advisory lock. Raises Unavailable if Postgres does not answer.
+    """
+    engine = create_async_engine(_sqlalchemy_url(postgres_url))
+    try:
+        async with engine.begin() as connection:
+            await connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
+            return await connection.run_sync(_upgrade)
+    except (OSError, DBAPIError) as error:
+        raise Unavailable(f"Postgres: {error}") from error
+    finally:
+        await engine.dispose()
+
+
+def newest_revision() -> str | None:
+    """The revision that this code needs."""
+    return ScriptDirectory.from_config(_config()).get_current_head()
+
+
+def _upgrade(connection: Connection) -> tuple[str | None, str | None]:
+    before = MigrationContext.configure(connection).get_current_revision()
+    config = _config()
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
+    return before, MigrationContext.configure(connection).get_current_revision()
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
+    return config
+
+
+def _sqlalchemy_url(postgres_url: str) -> str:
+    return make_url(postgres_url).set(drivername="postgresql+asyncpg").render_as_string(hide_password=False)

@@ -1,0 +1,99 @@
+"""Every query of the hot path, named. Arrays go in, one round trip each."""
+
+# Take over a partition: a new epoch fences off whoever had it. $1 partitions, $2 owner, $3 now
+CLAIM = """
+INSERT INTO partition_state AS s (partition, epoch, next_offset, owner, claimed_at)
+SELECT p, 1, 0, $2, $3 FROM unnest($1::int[]) AS p ORDER BY p
+ON CONFLICT (partition) DO UPDATE SET epoch = s.epoch + 1, owner = excluded.owner, claimed_at = excluded.claimed_at
+RETURNING partition, epoch, next_offset
+"""
+
+STATE = "SELECT partition, epoch, next_offset FROM partition_state WHERE partition = ANY($1::int[])"
+
+# The fence: advance only what is still ours and still where we think. $1 partitions, $2 epochs, $3 from, $4 to
+FENCE = """
+UPDATE partition_state AS s SET next_offset = u.new_offset
+FROM unnest($1::int[], $2::bigint[], $3::bigint[], $4::bigint[]) AS u (partition, epoch, expected, new_offset)
+WHERE s.partition = u.partition AND s.epoch = u.epoch AND s.next_offset = u.expected
+"""
+
+# New totals, only if what they were computed from is still true, price included.
+# $1 products, $2 seq before, $3 available before, $4 seq, $5 available, $6 product versions
+ADVANCE_STOCK = """
+UPDATE stock AS s SET available = u.available, seq = u.seq
+FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[])
+    AS u (product_id, seq_before, available_before, seq, available, version)
+JOIN products AS p ON p.product_id = u.product_id AND p.version = u.version
+WHERE s.product_id = u.product_id AND s.seq = u.seq_before AND s.available = u.available_before
+"""
+
+# $1 products, $2 buyers, $3 units
+ADD_PURCHASES = """
+INSERT INTO purchases AS p (product_id, buyer_id, quantity)
+SELECT * FROM unnest($1::text[], $2::text[], $3::bigint[])
+ON CONFLICT (product_id, buyer_id) DO UPDATE SET quantity = p.quantity + excluded.quantity
+"""
+
+# What is decided already of these checkouts, whichever the product.
+DECIDED = """
+SELECT checkout_id, product_id, "offset", payload_hash FROM decisions
+WHERE checkout_id = ANY($1::uuid[]) AND kind IN ('created', 'refused')
+"""
+
+BOUGHT = """
+SELECT p.product_id, p.buyer_id, p.quantity FROM purchases AS p
+JOIN unnest($1::text[], $2::text[]) AS u (product_id, buyer_id) USING (product_id, buyer_id)
+"""
+
+ADDRESSES = """
+SELECT a.buyer_id, a.address_id, a.contact_name, a.phone, a.address FROM addresses AS a
+JOIN unnest($1::text[], $2::text[]) AS u (buyer_id, address_id) USING (buyer_id, address_id)
+"""
+
+_PRODUCT = """
+SELECT p.product_id, p.name, p.cover, p.price, p.currency, p.on_shelf, p.buyer_limit, p.payment_ttl_s, p.version,
+       s.available, s.seq
+FROM products AS p JOIN stock AS s USING (product_id)
+"""
+PRODUCTS = _PRODUCT + "WHERE p.product_id = ANY($1::text[])"
+PARTITION_PRODUCTS = _PRODUCT + "WHERE s.partition = $1"
+
+# Decisions to show and publish again. $1 partition, $2 from offset, $3 to offset (exclusive)
+DECISIONS = """
+SELECT d.*, i.name, i.cover, i.price, o.total, o.currency, o.contact_name, o.phone, o.address, o.note,
+       pay.method, pay.expires_at
+FROM decisions AS d
+LEFT JOIN orders AS o USING (order_id)
+LEFT JOIN order_items AS i USING (order_id)
+LEFT JOIN payments AS pay USING (order_id)
+"""
+DECISIONS_BETWEEN = (
+    DECISIONS
+    + """
+WHERE d.partition = $1 AND d."offset" >= $2 AND d."offset" < $3 ORDER BY d."offset"
+"""
+)
+DECISIONS_OF_CHECKOUT = (
+    DECISIONS + "WHERE d.checkout_id = $1 AND d.kind IN ('created', 'refused') ORDER BY d.line"
+)
+# $1 partitions, $2 offsets
+DECISIONS_AT = (
+    DECISIONS
+    + """
+JOIN unnest($1::int[], $2::bigint[]) AS u (partition, "offset")
+    ON d.partition = u.partition AND d."offset" = u."offset"
+"""
+)
+
+# Columns of the COPY streams.
+DECISION_COLUMNS = (
+    "partition", "offset", "kind", "checkout_id", "buyer_id", "product_id", "quantity", "payload_hash",
+    "line", "lines", "reason", "detail", "order_id", "first_offset", "accepted_at", "decided_at",
+)  # fmt: skip
+ORDER_COLUMNS = (
+    "order_id", "checkout_id", "buyer_id", "status", "total", "currency",
+    "contact_name", "phone", "address", "note", "created_at",
+)  # fmt: skip
+ITEM_COLUMNS = ("order_id", "line", "product_id", "name", "cover", "price", "quantity")
+PAYMENT_COLUMNS = ("order_id", "amount", "currency", "method", "status", "expires_at", "created_at")
+LEDGER_COLUMNS = ("product_id", "seq", "delta", "available", "kind", "partition", "offset", "order_id", "at")

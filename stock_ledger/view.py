@@ -1,0 +1,87 @@
+"""The view: what Redis shows. It can be dropped at any moment; versions tell when it is not what Postgres holds."""
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import msgspec
+
+from stock_ledger.decide import Product, Stock
+from stock_ledger.ledger import Entry
+
+
+class Progress(msgspec.Struct, frozen=True):
+    """How far a partition is decided. `beat` changes with every write: a writer that lives keeps it moving."""
+
+    epoch: int
+    next_offset: int
+    decided_per_s: int
+    beat: int
+
+    def text(self) -> str:
+        return f"{self.epoch}:{self.next_offset}:{self.decided_per_s}:{self.beat}"
+
+    @classmethod
+    def parse(cls, text: str) -> "Progress":
+        return cls(*map(int, text.split(":")))
+
+
+class Shown(msgspec.Struct, frozen=True):
+    """What to show of one partition: absolute stock by product, catalogue entries where they are to be cached.
+
+    With `whole`, it is all there is of the partition: what the view had before is dropped.
+    """
+
+    partition: int
+    progress: Progress
+    stock: Mapping[str, Stock]
+    products: Mapping[str, Product]
+    whole: bool = False
+
+
+class PartitionView(msgspec.Struct, frozen=True):
+    """What the view holds of a partition; entries that are not there are absent."""
+
+    progress: Progress | None
+    entries: dict[str, Entry]
+
+
+class Gate(msgspec.Struct, frozen=True):
+    """What the edge needs of a partition: its progress and the products shown as sold out."""
+
+    progress: Progress | None
+    sold_out: frozenset[str]
+
+
+class View(Protocol):
+    """Every method raises Unavailable when the cache does not answer in time."""
+
+    async def load(self, wanted: Mapping[int, Sequence[str]]) -> dict[int, PartitionView]:
+        """Progress, catalogue and stock of the wanted products, by partition."""
+        ...
+
+    async def show(self, shown: Sequence[Shown], results: Sequence[tuple[str, str, bytes]]) -> None:
+        """Write results (checkout_id, field, document) first, then each partition unless the view's is newer.
+
+        Newer is the higher (epoch, next_offset) for progress, the higher (epoch, seq) for stock.
+        """
+        ...
+
+    async def progress(self, partitions: Sequence[int]) -> dict[int, Progress]:
+        """Progress of those partitions that have one."""
+        ...
+
+    async def results(self, checkout_id: str) -> dict[str, bytes]:
+        """Documents by field: product id, or `conflict_field` of a position."""
+        ...
+
+    async def gates(self, partitions: Sequence[int]) -> dict[int, Gate]:
+        """What the edge needs, of each partition."""
+        ...
+
+    async def remember_payloads(self, payloads: Sequence[tuple[str, str]]) -> list[str | None]:
+        """For (checkout_id, hash): keep the hash if none is kept, and give the one that was there before, if any."""
+        ...
+
+    async def drop(self) -> None:
+        """Make every writer rebuild its partitions' view from Postgres."""
+        ...

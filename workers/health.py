@@ -1,0 +1,71 @@
+"""Whether a writer lives: its own account of progress, and a watchdog that ends a process that makes none."""
+
+import logging
+import os
+import threading
+from collections.abc import Callable
+
+from contracts.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+STALLED_EXIT_CODE = 70  # EX_SOFTWARE: whoever runs the process starts it again
+
+
+class Health:
+    """Progress as the writer reports it. Read by /readyz and by the watchdog."""
+
+    def __init__(self, settings: Settings, monotonic: Callable[[], float]) -> None:
+        self._settings = settings
+        self._monotonic = monotonic
+        self._progress_at = monotonic()
+        self._problem = "the group has not assigned partitions yet"
+        self._decided = 0
+        self._partitions = 0
+
+    def progressed(self, partitions: int) -> None:
+        """A round of the loop went through, whether or not there was anything to decide."""
+        self._progress_at = self._monotonic()
+        self._partitions = partitions
+        self._problem = ""
+
+    def decided(self, count: int) -> None:
+        self._decided += count
+
+    def failed(self, error: Exception) -> None:
+        self._problem = str(error)
+
+    def stalled_s(self) -> float:
+        return self._monotonic() - self._progress_at
+
+    def report(self) -> tuple[bool, dict[str, object]]:
+        """(ready, what to tell)."""
+        stalled_s = self.stalled_s()
+        ready = not self._problem and stalled_s < self._settings.not_ready_after_s
+        told: dict[str, object] = {
+            "partitions": self._partitions,
+            "decided": self._decided,
+            "last_progress_s": round(stalled_s, 1),
+        }
+        if self._problem:
+            told["problem"] = self._problem
+        return ready, told
+
+
+def start_watchdog(health: Health, settings: Settings, stop: threading.Event) -> threading.Thread:
+    """A thread of its own, so that a blocked event loop cannot hold it up, ends the process after `stall_exit_s`."""
+
+    def watch() -> None:
+        while not stop.wait(1.0):
+            if health.stalled_s() > settings.stall_exit_s:
+                logger.critical(
+                    "no progress for %.0f s: exiting so that another writer takes over",
+                    health.stalled_s(),
+                    extra={"action": "stalled"},
+                )
+                logging.shutdown()
+                os._exit(STALLED_EXIT_CODE)
+
+    thread = threading.Thread(target=watch, name="watchdog", daemon=True)
+    thread.start()
+    return thread

@@ -1,0 +1,156 @@
+"""The log in Kafka, by aiokafka."""
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRebalanceListener
+from aiokafka.coordinator.assignors.range import RangePartitionAssignor
+from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
+
+from contracts.errors import FenceLost, NotAcknowledged, Unavailable
+from contracts.kafka import Record, consumer_options, producer_options, send, tp
+from contracts.settings import Settings
+from contracts.topics import Topics
+from workers.log import Batch, Revoked
+
+logger = logging.getLogger(__name__)
+
+
+class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]
+    """Keeps an own account of the assignment: aiokafka's is live before its callbacks end."""
+
+    def __init__(self, revoked: Revoked) -> None:
+        self.generation = 0
+        self.partitions: frozenset[int] = frozenset()
+        self._revoked = revoked
+
+    async def on_partitions_revoked(self, revoked: Any) -> None:
+        self.partitions = frozenset()
+        await self._revoked()
+
+    async def on_partitions_assigned(self, assigned: Any) -> None:
+        self.generation += 1
+        self.partitions = frozenset(p.partition for p in assigned)
+        logger.info(
+            "partitions assigned", extra={"action": "assigned", "partitions": sorted(self.partitions)}
+        )
+
+
+class KafkaLog:
+    """See `workers.log.Log`."""
+
+    def __init__(self, settings: Settings, client_id: str) -> None:
+        self._settings = settings
+        self._topics = Topics(settings)
+        self._client_id = client_id
+        self._consumer: AIOKafkaConsumer | None = None
+        self._producer: AIOKafkaProducer | None = None
+        self._listener: _Listener | None = None
+
+    async def start(self, revoked: Revoked) -> None:
+        self._listener = _Listener(revoked)
+        self._consumer = AIOKafkaConsumer(
+            group_id=self._settings.consumer_group,
+            client_id=self._client_id,
+            partition_assignment_strategy=(RangePartitionAssignor,),
+            **consumer_options(self._settings),
+        )
+        self._consumer.subscribe([self._topics.checkouts], listener=self._listener)
+        try:
+            await self._consumer.start()
+        except KafkaError as error:
+            raise Unavailable(f"Kafka: {error!r}") from error
+
+    async def stop(self) -> None:
+        if self._consumer is not None:
+            await self._consumer.stop()
+        await self._drop_producer()
+
+    def assigned(self) -> tuple[int, frozenset[int]]:
+        if self._listener is None:
+            return 0, frozenset()
+        return self._listener.generation, self._listener.partitions
+
+    async def read(self, rows_max: int, wait_ms: int) -> Batch:
+        # Never cancelled and never under a timeout: that would disable the eviction of a stuck member.
+        records = await self._reader.getmany(timeout_ms=wait_ms, max_records=rows_max)
+        return {where.partition: messages for where, messages in records.items() if messages}
+
+    def seek(self, partition: int, offset: int) -> None:
+        try:
+            self._reader.seek(tp(self._topics.checkouts, partition), offset)
+        except IllegalStateError as error:  # the partition is not ours any more
+            raise FenceLost(str(error)) from error
+
+    async def first_offsets(self, partitions: Sequence[int]) -> dict[int, int]:
+        try:
+            found = await self._reader.beginning_offsets([tp(self._topics.checkouts, p) for p in partitions])
+        except KafkaError as error:
+            raise Unavailable(f"Kafka: {error!r}") from error
+        return {where.partition: offset for where, offset in found.items()}
+
+    async def committed(self, partitions: Sequence[int]) -> dict[int, int]:
+        try:
+            return {p: await self._reader.committed(tp(self._topics.checkouts, p)) or 0 for p in partitions}
+        except IllegalStateError as error:
+            raise FenceLost(str(error)) from error
+        except KafkaError as error:
+            raise Unavailable(f"Kafka: {error!r}") from error
+
+    async def commit(self, offsets: Mapping[int, int]) -> None:
+        try:
+            await self._reader.commit(
+                {tp(self._topics.checkouts, p): offset for p, offset in offsets.items()}
+            )
+        except (CommitFailedError, IllegalStateError) as error:
+            raise FenceLost(str(error)) from error
+        except KafkaError as error:
+            raise Unavailable(f"Kafka: {error!r}") from error
+
+    async def publish(self, events: Mapping[int, Sequence[Record]], timestamp_ms: int) -> None:
+        await self._send(self._topics.events, events, timestamp_ms)
+
+    async def set_aside(self, letters: Mapping[int, Sequence[Record]], timestamp_ms: int) -> None:
+        await self._send(self._topics.dead_letters, letters, timestamp_ms)
+
+    async def _send(self, topic: str, records: Mapping[int, Sequence[Record]], timestamp_ms: int) -> None:
+        """Send and wait for every ack. A producer that failed is not used again: its sequence may be stuck."""
+        try:
+            async with asyncio.timeout(self._settings.produce_ack_deadline_s):
+                producer = await self._ready_producer()
+                sent = [await send(producer, topic, p, of_p, timestamp_ms) for p, of_p in records.items()]
+                for _, ack in (batch for batches in sent for batch in batches):
+                    await ack
+        except (KafkaError, TimeoutError, NotAcknowledged) as error:
+            await self._drop_producer()
+            raise NotAcknowledged(f"{topic}: {error!r}") from error
+
+    async def _ready_producer(self) -> AIOKafkaProducer:
+        if self._producer is None:
+            producer = AIOKafkaProducer(client_id=self._client_id, **producer_options(self._settings))
+            try:
+                await producer.start()
+            except BaseException:
+                await producer.stop()
+                raise
+            self._producer = producer
+        return self._producer
+
+    async def _drop_producer(self) -> None:
+        """Stop the producer without waiting for what it could not send: the caller sends that again."""
+        producer, self._producer = self._producer, None
+        if producer is None:
+            return
+        try:
+            async with asyncio.timeout(1.0):
+                await producer.stop()
+        except (KafkaError, TimeoutError) as error:
+            logger.warning("producer did not stop cleanly: %r", error, extra={"action": "producer_stop"})
+
+    @property
+    def _reader(self) -> AIOKafkaConsumer:
+        if self._consumer is None:
+            raise Unavailable("the log is not started")
+        return self._consumer

@@ -1,0 +1,65 @@
+"""The log as a writer sees it: read, seek, publish, commit. Kafka is its real adapter."""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Protocol
+
+from contracts.kafka import Record
+
+
+class Message(Protocol):
+    """What is read: aiokafka's ConsumerRecord has this shape."""
+
+    @property
+    def offset(self) -> int: ...
+    @property
+    def key(self) -> bytes | None: ...
+    @property
+    def value(self) -> bytes | None: ...
+
+
+Batch = dict[int, Sequence[Message]]  # by partition, in the order of offsets
+Revoked = Callable[[], Awaitable[None]]
+
+
+class Log(Protocol):
+    """Every method but `read` raises Unavailable or NotAcknowledged when the brokers do not answer."""
+
+    async def start(self, revoked: Revoked) -> None:
+        """Join the group. `revoked` is awaited before partitions go to another member."""
+        ...
+
+    async def stop(self) -> None:
+        """Leave the group, so that the others take over at once."""
+        ...
+
+    def assigned(self) -> tuple[int, frozenset[int]]:
+        """Generation of the assignment, and the partitions that are ours in it."""
+        ...
+
+    async def read(self, rows_max: int, wait_ms: int) -> Batch:
+        """The next messages of the assigned partitions; empty after `wait_ms` without any."""
+        ...
+
+    def seek(self, partition: int, offset: int) -> None:
+        """Read the partition from `offset` on."""
+        ...
+
+    async def first_offsets(self, partitions: Sequence[int]) -> dict[int, int]:
+        """The oldest offset that is still there."""
+        ...
+
+    async def committed(self, partitions: Sequence[int]) -> dict[int, int]:
+        """The group's committed offsets; 0 where there is none."""
+        ...
+
+    async def commit(self, offsets: Mapping[int, int]) -> None:
+        """Commit next offsets. Raises FenceLost if the group has gone on without us."""
+        ...
+
+    async def publish(self, events: Mapping[int, Sequence[Record]], timestamp_ms: int) -> None:
+        """Publish to the events topic, by partition, and wait for every ack."""
+        ...
+
+    async def set_aside(self, letters: Mapping[int, Sequence[Record]], timestamp_ms: int) -> None:
+        """Publish to the dead-letter topic, by partition, and wait for every ack."""
+        ...
