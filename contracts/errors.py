@@ -9,7 +9,6 @@ SluicewayError
 ├── FenceLost                another writer owns a partition of the batch; nothing was written
 ├── StaleView                what was loaded is not what Postgres holds; reload and decide again
 ├── Unavailable              Postgres, the cache or Kafka does not answer; retry
-├── Stalled                  no progress for too long; the process must end
 └── LogTruncated             Kafka no longer has messages that were never decided
 """
 
@@ -48,10 +47,6 @@ class StaleView(SluicewayError):
 
 class Unavailable(SluicewayError):
     """A server does not answer or broke the connection; the effect of the last call may be unknown."""
-
-
-class Stalled(SluicewayError):
-    """No progress for too long; the process must end so that another takes its partitions."""
 
 
 class LogTruncated(SluicewayError):

@@ -141,7 +141,7 @@ def decide(batch: Iterable[Received], loaded: Loaded, now: datetime) -> Decided:
     return Decided(decisions, changed, added)
 
 
-def refusal(
+def refusal(  # noqa: PLR0911 - one return per guard, in order of precedence
     line: CheckoutLine, loaded: Loaded, stock: Mapping[str, Stock], added: Mapping[tuple[str, str], int]
 ) -> Reason | None:
     """The first reason, in the order of `Reason`, not to create an order for this line; None if there is none."""
