@@ -38,7 +38,7 @@ UNAVAILABLE = ProblemType("unavailable", 503, "A server behind this one does not
 ALL = tuple(value for value in list(globals().values()) if isinstance(value, ProblemType))
 
 
-class Problem(Exception):  # noqa: N818 - it is the answer, not a failure of the program
+class Problem(Exception):
     """Raised to answer a request with a problem document.
 
     `errors` are {"detail", "pointer"} with JSON Pointers (RFC 6901) as URI fragments.

@@ -57,12 +57,12 @@ end
 return #KEYS
 """
 
-# KEYS: payload keys. ARGV: ttl in seconds, then the hash of each. Gives what was there before, or "".
+# KEYS: payload keys. ARGV: ttl in seconds, then the hash of each, "" only to read. Gives what was there, or "".
 PAYLOADS = """
 local before = {}
 for i = 1, #KEYS do
   before[i] = redis.call('GET', KEYS[i]) or ''
-  if before[i] == '' then redis.call('SET', KEYS[i], ARGV[i + 1], 'EX', ARGV[1]) end
+  if before[i] == '' and ARGV[i + 1] ~= '' then redis.call('SET', KEYS[i], ARGV[i + 1], 'EX', ARGV[1]) end
 end
 return before
 """

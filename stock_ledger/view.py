@@ -79,7 +79,10 @@ class View(Protocol):
         ...
 
     async def remember_payloads(self, payloads: Sequence[tuple[str, str]]) -> list[str | None]:
-        """For (checkout_id, hash): keep the hash if none is kept, and give the one that was there before, if any."""
+        """For (checkout_id, hash): keep the hash if none is kept, and give the one that was there before, if any.
+
+        An empty hash is not kept: it only asks.
+        """
         ...
 
     async def drop(self) -> None:

@@ -1,0 +1,244 @@
+"""The HTTP side of ingest: one hot route as plain ASGI, the rest by Starlette."""
+
+import asyncio
+import logging
+import uuid
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from typing import Any, NoReturn
+
+import msgspec
+import orjson
+
+from contracts import openapi, problems
+from contracts.auth import BearerVerifier
+from contracts.errors import Invalid, NotAcknowledged, Overloaded
+from contracts.http import application
+from contracts.messages import CheckoutLine
+from contracts.problems import Problem
+from contracts.receipts import Receipt, ReceiptSigner
+from contracts.settings import Settings
+from contracts.times import from_ms
+from contracts.topics import partition_of
+from ingest.admission import Admitted, admit, idempotency_key, parse
+from ingest.gate import PayloadMemory, SoldOutGate
+from ingest.publisher import Publisher
+
+logger = logging.getLogger(__name__)
+
+PATH = "/v1/checkouts"
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Scope]]
+Send = Callable[[Scope], Awaitable[None]]
+Headers = list[tuple[bytes, bytes]]
+
+_JSON = (b"content-type", b"application/json")
+
+
+class Ingest:
+    """The ASGI application of an ingest process."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        verifier: BearerVerifier,
+        signer: ReceiptSigner,
+        publisher: Publisher,
+        gate: SoldOutGate,
+        payloads: PayloadMemory,
+        now_ms: Callable[[], int],
+    ) -> None:
+        self._settings = settings
+        self._verifier = verifier
+        self._signer = signer
+        self._publisher = publisher
+        self._gate = gate
+        self._payloads = payloads
+        self._now_ms = now_ms
+        self._retry_after = (b"retry-after", str(settings.retry_after_s).encode())
+        self._rest = application(openapi.routes(), self._ready)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] != PATH:
+            await self._rest(scope, receive, send)
+            return
+        try:
+            status, headers, body = await self.checkout(scope, receive)
+        except Problem as problem:
+            status, headers, body = answer_of(problem)
+        except Disconnected:
+            return
+        except Exception:
+            logger.exception("a checkout failed", extra={"action": "http_error"})
+            status, headers, body = answer_of(
+                Problem(problems.INTERNAL, "it is in the server's log; retry with the same key")
+            )
+        headers.append((b"content-length", str(len(body)).encode()))
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
+
+    async def checkout(self, scope: Scope, receive: Receive) -> tuple[int, Headers, bytes]:
+        """Who → what → is it the same as before → is there any left → into the log → 202."""
+        if scope["method"] != "POST":
+            raise Problem(
+                problems.METHOD_NOT_ALLOWED, f"POST a checkout to {PATH}", headers=[(b"allow", b"POST")]
+            )
+        now_ms = self._now_ms()
+        given = read_headers(scope["headers"])
+        buyer_id = self._buyer(given.authorization, now_ms)
+        body = await read_body(receive, given, self._settings.body_bytes_max)
+        key = uuid.uuid4().hex if given.idempotency_key is None else idempotency_key(given.idempotency_key)
+        admitted = admit(parse(body), buyer_id, key, now_ms, self._settings)
+        own_key = given.idempotency_key is not None
+        await self._pass_gate(admitted, own_key=own_key)
+        if own_key:
+            before = await self._payloads.remember(admitted.checkout_id, admitted.payload_hash)
+            if before is not None and before != admitted.payload_hash:
+                raise Problem(problems.IDEMPOTENCY_CONFLICT, "use a new Idempotency-Key for another checkout")
+        offsets = await self._publish(admitted.lines)
+        return self._accepted(admitted, buyer_id, key, offsets, own_key=own_key, now_ms=now_ms)
+
+    def _buyer(self, authorization: str | None, now_ms: int) -> str:
+        try:
+            return self._verifier.buyer(authorization, now_ms / 1000)
+        except Invalid as error:
+            raise Problem(problems.UNAUTHORIZED, str(error)) from error
+
+    async def _pass_gate(self, admitted: Admitted, *, own_key: bool) -> None:
+        """Refuse a checkout none of whose products is left, unless it was taken in before: then it has an answer."""
+        if not all(self._gate.is_sold_out(line.product_id) for line in admitted.lines):
+            return
+        if own_key and await self._payloads.recall(admitted.checkout_id) is not None:
+            return
+        raise Problem(
+            problems.SOLD_OUT,
+            "nothing of it is left, and this request was not taken in. "
+            "If an earlier one with this Idempotency-Key was, its answer is at status_url",
+            product_ids=[line.product_id for line in admitted.lines],
+            checkout_id=admitted.checkout_id,
+            status_url=self._status_url(admitted.checkout_id),
+        )
+
+    async def _publish(self, lines: Sequence[CheckoutLine]) -> list[tuple[int, int]]:
+        """(partition, offset) of every line, once all are acknowledged."""
+        count = self._settings.partitions
+        places = [partition_of(line.product_id, count) for line in lines]
+        try:
+            async with asyncio.timeout(self._settings.produce_ack_deadline_s):
+                waiting = [
+                    self._publisher.submit(place, (line.partition_key(), msgspec.json.encode(line), []))
+                    for place, line in zip(places, lines, strict=True)
+                ]
+                offsets = [await waiting[0]] if len(waiting) == 1 else await asyncio.gather(*waiting)
+        except (TimeoutError, NotAcknowledged) as error:
+            self._refuse_unacknowledged(error)
+        except Overloaded as error:
+            raise Problem(
+                problems.OVERLOADED, f"{error}; retry with the same key", headers=[self._retry_after]
+            ) from error
+        return list(zip(places, offsets, strict=True))
+
+    def _refuse_unacknowledged(self, error: Exception) -> NoReturn:
+        raise Problem(
+            problems.NOT_ACKNOWLEDGED,
+            "whether it was taken in is not known: retry with the same Idempotency-Key, it cannot be bought twice",
+            headers=[self._retry_after],
+        ) from error
+
+    def _accepted(
+        self,
+        admitted: Admitted,
+        buyer_id: str,
+        key: str,
+        offsets: list[tuple[int, int]],
+        *,
+        own_key: bool,
+        now_ms: int,
+    ) -> tuple[int, Headers, bytes]:
+        """The answer that `contracts.requests.Accepted` describes."""
+        receipt = self._signer.sign(admitted.checkout_id, buyer_id, Receipt(now_ms, tuple(offsets)))
+        status_url = f"{self._status_url(admitted.checkout_id)}?receipt={receipt}"
+        body = orjson.dumps(
+            {
+                "checkout_id": admitted.checkout_id,
+                "status_url": status_url,
+                "accepted_at": from_ms(now_ms),
+                "idempotency_key": key,
+                "idempotency_key_source": "client" if own_key else "server",
+                "receipt": receipt,
+                "lines": [
+                    {"product_id": line.product_id, "quantity": line.quantity, "partition": p, "offset": o}
+                    for line, (p, o) in zip(admitted.lines, offsets, strict=True)
+                ],
+            },
+            option=orjson.OPT_UTC_Z,
+        )
+        return 202, [_JSON, (b"location", status_url.encode()), self._retry_after], body
+
+    def _status_url(self, checkout_id: str) -> str:
+        return f"{self._settings.api_public_url}{PATH}/{checkout_id}"
+
+    async def _ready(self) -> tuple[bool, dict[str, object]]:
+        problem = self._publisher.problem
+        return not problem, {"kafka": problem or "ok", "gate": self._gate.problem or "ok"}
+
+
+class Disconnected(Exception):
+    """The client left before its body was read."""
+
+
+class Given(msgspec.Struct, frozen=True):
+    """The request headers that matter."""
+
+    authorization: str | None
+    content_type: bytes
+    content_length: bytes
+    idempotency_key: bytes | None
+
+
+def read_headers(headers: Headers) -> Given:
+    """Raises Problem 400 if Idempotency-Key or Authorization comes more than once."""
+    found: dict[bytes, bytes] = {}
+    for name, value in headers:
+        if name in found and name in (b"idempotency-key", b"authorization"):
+            raise Problem(problems.BAD_REQUEST, f"send the header {name.decode()} once")
+        found[name] = value
+    authorization = found.get(b"authorization")
+    return Given(
+        None if authorization is None else authorization.decode("latin-1"),
+        found.get(b"content-type", b""),
+        found.get(b"content-length", b""),
+        found.get(b"idempotency-key"),
+    )
+
+
+async def read_body(receive: Receive, given: Given, bytes_max: int) -> bytes:
+    """The whole body. Raises Problem 415 for another type, 413 as soon as it is too large."""
+    media_type = given.content_type.split(b";", 1)[0].strip().lower()
+    if media_type != b"application/json":
+        raise Problem(problems.UNSUPPORTED_MEDIA_TYPE, "send Content-Type: application/json")
+    too_large = Problem(
+        problems.TOO_LARGE, f"at most {bytes_max} bytes are taken", headers=[(b"connection", b"close")]
+    )
+    if given.content_length.isdigit() and int(given.content_length) > bytes_max:
+        raise too_large
+    parts: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise Disconnected
+        part = message.get("body", b"")
+        size += len(part)
+        if size > bytes_max:
+            raise too_large
+        parts.append(part)
+        if not message.get("more_body"):
+            return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def answer_of(problem: Problem) -> tuple[int, Headers, bytes]:
+    headers: Headers = [(b"content-type", problems.CONTENT_TYPE), *problem.headers]
+    if problem.kind.status == 401:
+        headers.append((b"www-authenticate", b'Bearer realm="sluiceway"'))
+    return problem.kind.status, headers, problem.body()

@@ -1,0 +1,119 @@
+"""What the edge knows from the view: who is sold out, and which payload came under an idempotency key.
+
+Both fail open: without the cache, or with one that is behind, every checkout goes to the log, whose writer decides.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from contracts.errors import Unavailable
+from contracts.settings import Settings
+from contracts.topics import partition_of
+from stock_ledger.view import Progress, View
+
+logger = logging.getLogger(__name__)
+
+_BATCH_DELAY_S = 0.001
+
+
+class SoldOutGate:
+    """A copy of the sold-out products, refreshed every `gate_refresh_ms`.
+
+    A partition's list counts only while its writer is seen to live: its progress has changed within `gate_stale_s`.
+    """
+
+    def __init__(self, view: View, settings: Settings, monotonic: Callable[[], float]) -> None:
+        self._view = view
+        self._settings = settings
+        self._monotonic = monotonic
+        self._seen: dict[int, tuple[Progress, float]] = {}
+        self._sold_out: dict[int, frozenset[str]] = {}
+        self.problem = "not refreshed yet"
+
+    def is_sold_out(self, product_id: str) -> bool:
+        """Whether the product is surely shown as sold out now."""
+        partition = partition_of(product_id, self._settings.partitions)
+        return product_id in self._sold_out.get(partition, ())
+
+    async def refresh(self) -> None:
+        """Read the gates once. Opens all of them if the cache does not answer."""
+        try:
+            gates = await self._view.gates(range(self._settings.partitions))
+        except Unavailable as error:
+            if not self.problem:
+                logger.warning("the sold-out gate stands open: %s", error, extra={"action": "gate_open"})
+            self.problem = str(error)
+            self._sold_out, self._seen = {}, {}
+            return
+        now = self._monotonic()
+        shut: dict[int, frozenset[str]] = {}
+        for partition, gate in gates.items():
+            if gate.progress is None:
+                self._seen.pop(partition, None)
+                continue
+            progress, since = self._seen.get(partition, (gate.progress, now))
+            if progress != gate.progress:
+                progress, since = gate.progress, now
+            self._seen[partition] = (progress, since)
+            if gate.sold_out and now - since < self._settings.gate_stale_s:
+                shut[partition] = gate.sold_out
+        self._sold_out = shut
+        self.problem = ""
+
+    async def run(self) -> None:
+        """Refresh until cancelled."""
+        while True:
+            await self.refresh()
+            pause_s = self._settings.cache_retry_s if self.problem else self._settings.gate_refresh_ms / 1000
+            await asyncio.sleep(pause_s)
+
+
+class PayloadMemory:
+    """Tells which payload came first under a checkout id, in one round trip for the requests of a millisecond."""
+
+    def __init__(self, view: View, settings: Settings, monotonic: Callable[[], float]) -> None:
+        self._view = view
+        self._settings = settings
+        self._monotonic = monotonic
+        self._waiting: list[tuple[str, str, asyncio.Future[str | None]]] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._away_until = 0.0
+
+    async def remember(self, checkout_id: str, payload_hash: str) -> str | None:
+        """Keep the hash if none is kept; the one that was there before, None if there was none or no cache answers."""
+        return await self._ask(checkout_id, payload_hash)
+
+    async def recall(self, checkout_id: str) -> str | None:
+        """The hash that is kept, None if there is none or no cache answers."""
+        return await self._ask(checkout_id, "")
+
+    async def _ask(self, checkout_id: str, payload_hash: str) -> str | None:
+        if self._monotonic() < self._away_until:
+            return None
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[str | None] = loop.create_future()
+        self._waiting.append((checkout_id, payload_hash, answer))
+        if len(self._waiting) == 1:
+            loop.call_later(_BATCH_DELAY_S, self._flush)
+        return await answer
+
+    def _flush(self) -> None:
+        task = asyncio.get_running_loop().create_task(self._send(self._waiting))
+        self._waiting = []
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _send(self, batch: list[tuple[str, str, "asyncio.Future[str | None]"]]) -> None:
+        before: list[str | None] = [None] * len(batch)
+        try:
+            before = await self._view.remember_payloads(
+                [(checkout_id, text) for checkout_id, text, _ in batch]
+            )
+        except Unavailable as error:
+            self._away_until = self._monotonic() + self._settings.cache_retry_s
+            logger.warning("idempotency is left to the writers: %s", error, extra={"action": "payloads_away"})
+        finally:
+            for (_, _, answer), value in zip(batch, before, strict=True):
+                if not answer.done():
+                    answer.set_result(value)

@@ -1,0 +1,135 @@
+"""Publishing checkouts: requests that arrive together share a produce batch per partition."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError
+
+from contracts.errors import NotAcknowledged, Overloaded
+from contracts.kafka import Record, producer_options, send
+from contracts.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+Waiting = list[tuple[Record, "asyncio.Future[int]"]]
+ProducerFactory = Callable[[], Awaitable[Any]]
+
+
+async def start_producer(settings: Settings) -> AIOKafkaProducer:
+    """A started producer with acks=all and idempotence. Raises KafkaError if no broker answers."""
+    producer = AIOKafkaProducer(client_id="sluiceway-ingest", **producer_options(settings))
+    try:
+        await producer.start()
+    except BaseException:
+        await producer.stop()
+        raise
+    return producer
+
+
+class Publisher:
+    """Hands records to Kafka and tells each its offset once the broker has acknowledged it.
+
+    Records wait up to `produce_linger_ms`, or as long as the partition's batch before them is under way. A producer
+    that failed is replaced: after a broken sequence it could never send again.
+    """
+
+    def __init__(
+        self, start: ProducerFactory, topic: str, settings: Settings, now_ms: Callable[[], int]
+    ) -> None:
+        self._start = start
+        self._topic = topic
+        self._settings = settings
+        self._now_ms = now_ms
+        self._waiting: dict[int, Waiting] = {}
+        self._waiting_count = 0
+        self._busy: set[int] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._producer: Any = None
+        self._starting = asyncio.Lock()
+        self.problem = "no producer yet"  # why the last batch failed; empty when it did not
+
+    def submit(self, partition: int, record: Record) -> "asyncio.Future[int]":
+        """Queue a record; the future is its offset. Raises Overloaded when `produce_queue_max` records wait.
+
+        The future raises NotAcknowledged if the producer failed. Cancelling it before its batch is made withdraws
+        the record; afterwards its outcome is unknown.
+        """
+        if self._waiting_count >= self._settings.produce_queue_max:
+            raise Overloaded(f"{self._waiting_count} checkouts wait for Kafka")
+        loop = asyncio.get_running_loop()
+        acknowledged: asyncio.Future[int] = loop.create_future()
+        self._waiting.setdefault(partition, []).append((record, acknowledged))
+        self._waiting_count += 1
+        if self._timer is None:
+            self._timer = loop.call_later(self._settings.produce_linger_ms / 1000, self._flush)
+        return acknowledged
+
+    async def ensure_producer(self) -> Any:
+        """The producer, started if need be. Raises KafkaError if no broker answers."""
+        async with self._starting:
+            if self._producer is None:
+                self._producer = await self._start()
+                self.problem = ""
+            return self._producer
+
+    async def stop(self) -> None:
+        """Send what waits, then stop the producer."""
+        self._flush()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=self._settings.produce_ack_deadline_s)
+        await self._replace(self._producer)
+
+    def _flush(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        for partition in [p for p in self._waiting if p not in self._busy]:
+            self._busy.add(partition)
+            task = asyncio.get_running_loop().create_task(self._send(partition, self._waiting.pop(partition)))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _send(self, partition: int, batch: Waiting) -> None:
+        self._waiting_count -= len(batch)
+        batch = [entry for entry in batch if not entry[1].done()]  # the others gave up: not sent
+        producer = None
+        try:
+            producer = await self.ensure_producer()
+            records = [record for record, _ in batch]
+            sent = await send(producer, self._topic, partition, records, self._now_ms())
+            position = 0
+            for count, acknowledgement in sent:
+                base = (await acknowledgement).offset
+                if base < 0:
+                    raise NotAcknowledged("the broker took the batch twice and does not tell its offset")
+                for i in range(count):
+                    acknowledged = batch[position + i][1]
+                    if not acknowledged.done():
+                        acknowledged.set_result(base + i)
+                position += count
+            self.problem = ""
+        except (KafkaError, NotAcknowledged, OSError) as error:
+            self.problem = repr(error)
+            logger.warning("a produce batch failed: %r", error, extra={"action": "produce_failed"})
+            for _, acknowledged in batch:
+                if not acknowledged.done():
+                    acknowledged.set_exception(NotAcknowledged(str(error)))
+            await self._replace(producer)
+        finally:
+            self._busy.discard(partition)
+            if partition in self._waiting:
+                self._flush()
+
+    async def _replace(self, producer: Any) -> None:
+        if producer is None or producer is not self._producer:
+            return
+        self._producer = None
+        try:
+            async with asyncio.timeout(1.0):
+                await producer.stop()
+        except (KafkaError, TimeoutError) as error:
+            logger.warning("producer did not stop cleanly: %r", error, extra={"action": "producer_stop"})
