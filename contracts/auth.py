@@ -55,9 +55,12 @@ class BearerVerifier:
         buyer = claims.get("sub")
         if not isinstance(buyer, str) or not _BUYER.match(buyer):
             raise Invalid("the token's sub must be 1-64 characters of A-Z a-z 0-9 _ -")
+        expires_at_s = float(claims["exp"]) + _LEEWAY_S
+        if expires_at_s <= now_s:
+            raise Invalid("the token is not valid: it has expired")
         if len(self._cache) >= self._cache_max:
             self._cache.pop(next(iter(self._cache)))  # the oldest
-        self._cache[authorization] = (buyer, float(claims["exp"]) + _LEEWAY_S)
+        self._cache[authorization] = (buyer, expires_at_s)
         return buyer
 
     def _verify(self, token: str) -> dict[str, Any]:

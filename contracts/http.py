@@ -12,6 +12,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from contracts import problems
+from contracts.errors import Unavailable
 from contracts.problems import Problem
 
 logger = logging.getLogger(__name__)
@@ -50,7 +51,12 @@ def application(routes: list[BaseRoute], ready: Ready) -> Starlette:
 
     return Starlette(
         routes=[*routes, Route("/livez", livez), Route("/readyz", readyz)],
-        exception_handlers={Problem: _problem, HTTPException: _http_exception, Exception: _unexpected},
+        exception_handlers={
+            Problem: _problem,
+            HTTPException: _http_exception,
+            Unavailable: _unavailable,
+            Exception: _unexpected,
+        },
     )
 
 
@@ -70,6 +76,14 @@ async def _http_exception(request: Request, error: Exception) -> Response:
     }
     headers = [(name.encode(), value.encode()) for name, value in (error.headers or {}).items()]
     return problem_response(Problem(kind, details.get(error.status_code, str(error.detail)), headers=headers))
+
+
+async def _unavailable(request: Request, error: Exception) -> Response:
+    """Which server does not answer goes to the log, never to the client."""
+    logger.warning("%s: %s", request.url.path, error, extra={"action": "unavailable"})
+    return problem_response(
+        Problem(problems.UNAVAILABLE, "nothing was changed; try again", headers=[(b"retry-after", b"1")])
+    )
 
 
 async def _unexpected(request: Request, error: Exception) -> Response:

@@ -74,13 +74,20 @@ class CheckoutLine(msgspec.Struct, frozen=True, omit_defaults=True):
     address_id: Id | None = None
     shipping: Shipping | None = None
     expected_total: Money | None = None
-    basket: list[tuple[Id, Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]]] | None = None
+    basket: (
+        Annotated[
+            list[tuple[Id, Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]]],
+            msgspec.Meta(min_length=1, max_length=1000),
+        ]
+        | None
+    ) = None
 
     def partition_key(self) -> bytes:
         return self.product_id.encode()
 
 
 _decoder = msgspec.json.Decoder(CheckoutLine)
+_ERROR_CHARS_MAX = 500
 
 
 def decode_checkout_line(
@@ -94,8 +101,8 @@ def decode_checkout_line(
         raise UndecodableMessage("the message has no value")
     try:
         line = _decoder.decode(value)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:  # ValidationError is a DecodeError
-        raise UndecodableMessage(str(error)) from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise UndecodableMessage(_storable(str(error))) from error
     if key != line.partition_key():
         raise UndecodableMessage("the key is not the product id")
     if partition_of(line.product_id, partitions) != partition:
@@ -103,3 +110,8 @@ def decode_checkout_line(
     if (line.address_id is None) == (line.shipping is None):
         raise UndecodableMessage("exactly one of address_id and shipping must be given")
     return line
+
+
+def _storable(text: str) -> str:
+    """An error may quote its input: no U+0000, which Postgres cannot store, and not any length."""
+    return text.replace("\0", "\\0")[:_ERROR_CHARS_MAX]

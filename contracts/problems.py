@@ -41,7 +41,8 @@ ALL = tuple(value for value in list(globals().values()) if isinstance(value, Pro
 class Problem(Exception):
     """Raised to answer a request with a problem document.
 
-    `errors` are {"detail", "pointer"} with JSON Pointers (RFC 6901) as URI fragments.
+    `errors` are {"detail", "pointer"} with JSON Pointers (RFC 6901) into the body as URI fragments, or {"detail",
+    "parameter"} with the name of a query parameter or header.
     """
 
     def __init__(

@@ -36,11 +36,7 @@ class ReceiptSigner:
         payload = _HEAD.pack(_VERSION, receipt.accepted_at_ms) + b"".join(
             [_LINE.pack(partition, offset) for partition, offset in receipt.positions]
         )
-        return (
-            base64.urlsafe_b64encode(payload + self._mac(checkout_id, buyer_id, payload))
-            .rstrip(b"=")
-            .decode()
-        )
+        return _text(payload + self._mac(checkout_id, buyer_id, payload))
 
     def verify(self, text: str, checkout_id: str, buyer_id: str) -> Receipt:
         """The receipt, if it was signed for this checkout and buyer. Raises Invalid otherwise."""
@@ -48,6 +44,8 @@ class ReceiptSigner:
             raw = base64.urlsafe_b64decode(text.encode("ascii") + b"=" * (-len(text) % 4))
         except (binascii.Error, ValueError) as error:
             raise Invalid("the receipt is not base64url; use the Location of the 202 as it is") from error
+        if _text(raw) != text:  # other characters that decode to the same bytes
+            raise Invalid("the receipt is not base64url; use the Location of the 202 as it is")
         payload, mac = raw[:-_MAC_BYTES], raw[-_MAC_BYTES:]
         if (
             len(payload) < _HEAD.size + _LINE.size
@@ -65,3 +63,7 @@ class ReceiptSigner:
     def _mac(self, checkout_id: str, buyer_id: str, payload: bytes) -> bytes:
         message = b"%b\0%b\0%b" % (checkout_id.encode(), buyer_id.encode(), payload)
         return hmac.digest(self._secret, message, "sha256")[:_MAC_BYTES]
+
+
+def _text(raw: bytes) -> str:
+    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()

@@ -8,6 +8,8 @@ import msgspec
 from contracts.messages import Currency, Id, Money, Note, PaymentMethod, Shipping, Uuid
 from contracts.outcomes import Reason
 
+Moment = Annotated[datetime, msgspec.Meta(tz=True)]  # RFC 3339, UTC
+
 
 class Item(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """So many units of a product. A product named twice counts as one item with the sum."""
@@ -50,7 +52,7 @@ class Accepted(msgspec.Struct, frozen=True):
 
     checkout_id: Uuid
     status_url: str
-    accepted_at: datetime
+    accepted_at: Moment
     idempotency_key: str
     idempotency_key_source: Literal["client", "server"]
     receipt: str
@@ -69,7 +71,7 @@ class LinePayment(msgspec.Struct, frozen=True):
 
     status: Literal["pending"]
     method: str
-    expires_at: datetime
+    expires_at: Moment
 
 
 class LineOrder(msgspec.Struct, frozen=True):
@@ -84,7 +86,7 @@ class LineOrder(msgspec.Struct, frozen=True):
     payment: LinePayment
 
 
-class QueuedLine(msgspec.Struct, frozen=True):
+class QueuedLine(msgspec.Struct, frozen=True, tag_field="status", tag="queued"):
     """A line that waits. `ahead` messages come before it; it never grows. `eta_s` is None while nothing is measured."""
 
     line: int
@@ -92,37 +94,57 @@ class QueuedLine(msgspec.Struct, frozen=True):
     offset: int
     ahead: int
     eta_s: float | None
-    status: Literal["queued"] = "queued"
 
 
-class DecidedLine(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A line's final answer: `created` with its order, `refused` with the reason and whether trying anew makes sense,
-    or `dead_lettered`: set aside by the operators with `detail`.
-    """
+class CreatedLine(msgspec.Struct, frozen=True, tag_field="status", tag="created"):
+    """A line that became an order. `partition` and `offset` are where it was decided."""
 
     line: int
     partition: int
     offset: int
-    decided_at: datetime
-    status: Literal["created", "refused", "dead_lettered"]
-    product_id: str = ""
-    quantity: int = 0
-    order: LineOrder | None = None
-    reason: Reason | None = None
-    retryable: bool | None = None
-    detail: str = ""
+    decided_at: Moment
+    product_id: str
+    quantity: int
+    order: LineOrder
+
+
+class RefusedLine(msgspec.Struct, frozen=True, tag_field="status", tag="refused"):
+    """A line that was refused. `retryable` says whether a new checkout with the same content may succeed."""
+
+    line: int
+    partition: int
+    offset: int
+    decided_at: Moment
+    product_id: str
+    quantity: int
+    reason: Reason
+    retryable: bool
+
+
+class DeadLetteredLine(msgspec.Struct, frozen=True, tag_field="status", tag="dead_lettered"):
+    """A line that could not be decided and was set aside for the operators; `detail` says what was wrong."""
+
+    line: int
+    partition: int
+    offset: int
+    decided_at: Moment
+    detail: str
+
+
+Line = QueuedLine | CreatedLine | RefusedLine | DeadLetteredLine
 
 
 class CheckoutStatus(msgspec.Struct, frozen=True):
     """What is known of a checkout. `queued` until every line is decided; then `created` if every line became an order,
-    `refused` if none did, `partly_created` otherwise. `ahead` and `eta_s` are the largest of the queued lines'.
+    `refused` if none did, `partly_created` otherwise. `ahead` and `eta_s` are the largest of the queued lines'; None
+    if a line's is not known, as without a receipt.
     """
 
     checkout_id: Uuid
     status: Literal["queued", "created", "partly_created", "refused"]
-    lines: list[QueuedLine | DecidedLine]
-    ahead: int = 0
-    eta_s: float | None = None
+    lines: list[Line]
+    ahead: int | None = 0
+    eta_s: float | None = 0.0
 
 
 class OrderItem(msgspec.Struct, frozen=True):
@@ -142,7 +164,7 @@ class OrderPayment(msgspec.Struct, frozen=True):
     status: str
     method: str
     amount: Total
-    expires_at: datetime
+    expires_at: Moment
 
 
 class OrderView(msgspec.Struct, frozen=True):
@@ -155,7 +177,7 @@ class OrderView(msgspec.Struct, frozen=True):
     total: Total
     shipping: Shipping
     note: str
-    created_at: datetime
+    created_at: Moment
     items: list[OrderItem]
     payment: OrderPayment
 

@@ -6,17 +6,18 @@ from typing import Any
 
 import msgspec
 import orjson
-from contracts.openapi import request_schema
 from jsonschema import Draft202012Validator
 
 from contracts import problems
 from contracts.messages import CheckoutLine
+from contracts.openapi import request_schema
 from contracts.problems import Problem
 from contracts.requests import CheckoutRequest
 from contracts.settings import Settings
 
 _IDEMPOTENCY_KEY_CHARS_MAX = 255
 _ERRORS_MAX = 20
+PYTHON_END = r"\Z"  # what other dialects of regular expressions write as $
 
 _decoder = msgspec.json.Decoder(CheckoutRequest)
 _schema = Draft202012Validator(request_schema())
@@ -44,13 +45,14 @@ def parse(body: bytes) -> CheckoutRequest:
 
 def explain(body: bytes, error: msgspec.ValidationError) -> Iterator[dict[str, str]]:
     """Every error of a body that failed, by its JSON Schema; else the one that the decoder met."""
-    found = 0
+    found: set[tuple[str, str]] = set()
     for violation in _schema.iter_errors(orjson.loads(body)):
-        for pointer, detail in _places(violation):
-            found += 1
-            if found > _ERRORS_MAX:
+        for place in _places(violation):
+            if len(found) == _ERRORS_MAX:
                 return
-            yield {"detail": detail, "pointer": pointer}
+            if place not in found:
+                found.add(place)
+                yield {"detail": place[1], "pointer": place[0]}
     if not found:
         detail, _, path = str(error).partition(" - at `")
         yield {"detail": detail, "pointer": _pointer_of_path(path.rstrip("`"))}
@@ -71,6 +73,8 @@ def _places(violation: Any) -> Iterator[tuple[str, str]]:
             yield from _places(inner)
         if not deeper:
             yield where, "wrong type"
+    elif violation.validator == "pattern":
+        yield where, f"must match {violation.validator_value.replace(PYTHON_END, '$')}"
     else:
         yield where, _short(violation.message)
 

@@ -25,19 +25,20 @@ TRANSIENT = (
     asyncpg.PostgresConnectionError,
     asyncpg.InterfaceError,
     asyncpg.OperatorInterventionError,
+    asyncpg.ReadOnlySQLTransactionError,
     asyncpg.InsufficientResourcesError,
     asyncpg.TransactionRollbackError,
     asyncpg.InternalClientError,
 )
 
 
-async def connect_pool(settings: Settings, *, min_size: int = 0) -> asyncpg.Pool[Any]:
+async def connect_pool(settings: Settings, *, min_size: int = 0) -> "asyncpg.Pool[Any]":
     """A pool that connects when first used, only to a server that takes writes.
 
     With `min_size` 0 nothing is connected yet, so a process can start before Postgres does.
     """
     try:
-        pool: asyncpg.Pool[Any] = await asyncpg.create_pool(
+        pool = await asyncpg.create_pool(
             settings.postgres_url,
             min_size=min_size,
             max_size=settings.postgres_pool_max,

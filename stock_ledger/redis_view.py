@@ -21,7 +21,8 @@ from stock_ledger.ledger import Entry
 from stock_ledger.view import Gate, PartitionView, Progress, Shown
 
 # KEYS: progress, sold-out set, then stock and product key of each entry.
-# ARGV: epoch, next_offset, progress text, mode, then id, seq, available, product JSON ("" keeps it) of each entry.
+# ARGV: epoch, next_offset, mode, progress text that must be there ("" for any), progress text to set ("" keeps it),
+# then id, seq, available, product JSON ("" keeps it) of each entry.
 # Mode 0 writes an entry only if newer; 1 writes it whatever was there; 2 also forgets what was sold out.
 SHOW = """
 local function newer(key, epoch, number)
@@ -33,18 +34,19 @@ local function newer(key, epoch, number)
 end
 local epoch = tonumber(ARGV[1])
 if not newer(KEYS[1], epoch, tonumber(ARGV[2])) then return 0 end
-if ARGV[4] == '2' then redis.call('DEL', KEYS[2]) end
+if ARGV[4] ~= '' and redis.call('GET', KEYS[1]) ~= ARGV[4] then return 0 end
+if ARGV[3] == '2' then redis.call('DEL', KEYS[2]) end
 local key = 3
-for arg = 5, #ARGV, 4 do
+for arg = 6, #ARGV, 4 do
   local id, seq, available, product = ARGV[arg], ARGV[arg + 1], ARGV[arg + 2], ARGV[arg + 3]
-  if ARGV[4] ~= '0' or newer(KEYS[key], epoch, tonumber(seq)) then
+  if ARGV[3] ~= '0' or newer(KEYS[key], epoch, tonumber(seq)) then
     redis.call('SET', KEYS[key], ARGV[1] .. ':' .. seq .. ':' .. available)
     if product ~= '' then redis.call('SET', KEYS[key + 1], product) end
     if tonumber(available) <= 0 then redis.call('SADD', KEYS[2], id) else redis.call('SREM', KEYS[2], id) end
   end
   key = key + 2
 end
-redis.call('SET', KEYS[1], ARGV[3])
+if ARGV[5] ~= '' then redis.call('SET', KEYS[1], ARGV[5]) end
 return 1
 """
 
@@ -105,7 +107,7 @@ class RedisView:
             progress = _progress(next(values))
             entries: dict[str, Entry] = {}
             for product_id in product_ids:
-                entry = _entry(next(values), next(values))
+                entry = _entry(progress, next(values), next(values))
                 if entry is not None:
                     entries[product_id] = entry
             found[partition] = PartitionView(progress, entries)
@@ -120,19 +122,25 @@ class RedisView:
                     arguments += (field, document)
                 pipe.eval(RESULTS, len(keys), *keys, *arguments)
             for part in shown:
-                keys, arguments = self._show_arguments(part)
-                pipe.eval(SHOW, len(keys), *keys, *arguments)
+                for keys, arguments in self._show_calls(part):
+                    pipe.eval(SHOW, len(keys), *keys, *arguments)
             await pipe.execute()
 
-    def _show_arguments(self, part: Shown) -> tuple[list[str], list[Any]]:
+    def _show_calls(self, part: Shown) -> Iterator[tuple[list[str], list[Any]]]:
+        """Keys and arguments of the calls that show a part; the last one writes the progress."""
+        pieces = list(batched(part.stock.items(), ENTRIES_MAX))
+        for number, piece in enumerate(pieces):
+            mode = 0 if not part.whole else 2 if number == 0 else 1
+            text = part.progress.text() if number == len(pieces) - 1 else ""
+            yield self._show_arguments(part, piece, mode, text)
+
+    def _show_arguments(
+        self, part: Shown, piece: list[tuple[str, Stock]], mode: int, text: str
+    ) -> tuple[list[str], list[Any]]:
         keys = [self._keys.progress(part.partition), self._keys.sold_out(part.partition)]
-        arguments: list[Any] = [
-            part.progress.epoch,
-            part.progress.next_offset,
-            part.progress.text(),
-            int(part.whole),
-        ]
-        for product_id, stock in part.stock.items():
+        after = "" if part.after is None else part.after.text()
+        arguments: list[Any] = [part.progress.epoch, part.progress.next_offset, mode, after, text]
+        for product_id, stock in piece:
             product = part.products.get(product_id)
             keys += (
                 self._keys.stock(part.partition, product_id),
@@ -142,6 +150,8 @@ class RedisView:
         return keys, arguments
 
     async def progress(self, partitions: Sequence[int]) -> dict[int, Progress]:
+        if not partitions:
+            return {}
         async with translated():
             values = await self._redis.mget([self._keys.progress(p) for p in partitions])
         found = {p: _progress(value) for p, value in zip(partitions, values, strict=True)}
@@ -200,11 +210,13 @@ def _progress(value: Any) -> Progress | None:
         return None
 
 
-def _entry(stock: Any, product: Any) -> Entry | None:
-    if stock is None or product is None:
+def _entry(progress: Progress | None, stock: Any, product: Any) -> Entry | None:
+    if progress is None or stock is None or product is None:
         return None
     try:
-        _, seq, available = stock.split(b":")
+        epoch, seq, available = stock.split(b":")
+        if int(epoch) != progress.epoch:
+            return None
         return decode_product(product), Stock(int(available), int(seq))
     except (ValueError, msgspec.ValidationError):
         return None

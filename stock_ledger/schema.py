@@ -7,7 +7,7 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, make_url, text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from contracts.errors import Unavailable
@@ -25,7 +25,7 @@ async def migrate(postgres_url: str) -> tuple[str | None, str | None]:
         async with engine.begin() as connection:
             await connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
             return await connection.run_sync(_upgrade)
-    except (OSError, DBAPIError) as error:
+    except (OSError, OperationalError, InterfaceError) as error:
         raise Unavailable(f"Postgres: {error}") from error
     finally:
         await engine.dispose()

@@ -97,3 +97,23 @@ ORDER_COLUMNS = (
 ITEM_COLUMNS = ("order_id", "line", "product_id", "name", "cover", "price", "quantity")
 PAYMENT_COLUMNS = ("order_id", "amount", "currency", "method", "status", "expires_at", "created_at")
 LEDGER_COLUMNS = ("product_id", "seq", "delta", "available", "kind", "partition", "offset", "order_id", "at")
+
+# Orders with their payment and items, one row per item.
+_ORDER = """
+SELECT o.*, pay.method, pay.status AS payment_status, pay.amount, pay.currency AS payment_currency, pay.expires_at,
+       i.line, i.product_id, i.name, i.cover, i.price, i.quantity
+"""
+_ORDER_PARTS = "JOIN payments AS pay USING (order_id) JOIN order_items AS i USING (order_id)"
+# $1 order, $2 buyer
+ORDER_OF_BUYER = (
+    _ORDER + "FROM orders AS o " + _ORDER_PARTS + " WHERE o.order_id = $1 AND o.buyer_id = $2 ORDER BY i.line"
+)
+# $1 buyer, $2 orders before this id, $3 how many
+ORDERS_OF_BUYER = (
+    _ORDER  # noqa: S608 - constants alone
+    + """
+FROM (SELECT * FROM orders WHERE buyer_id = $1 AND order_id < $2 ORDER BY order_id DESC LIMIT $3) AS o
+"""
+    + _ORDER_PARTS
+    + " ORDER BY o.order_id DESC, i.line"
+)

@@ -28,7 +28,9 @@ class Progress(msgspec.Struct, frozen=True):
 class Shown(msgspec.Struct, frozen=True):
     """What to show of one partition: absolute stock by product, catalogue entries where they are to be cached.
 
-    With `whole`, it is all there is of the partition: what the view had before is dropped.
+    With `whole`, it is all there is of the partition: what the view had before is dropped. Otherwise it is added to
+    what is there, and only if that is what its writer believes: `after`, where it is given, is the exact progress
+    that the view must have. A view that was flushed, dropped or set back meanwhile is left for a whole one.
     """
 
     partition: int
@@ -36,6 +38,7 @@ class Shown(msgspec.Struct, frozen=True):
     stock: Mapping[str, Stock]
     products: Mapping[str, Product]
     whole: bool = False
+    after: Progress | None = None
 
 
 class PartitionView(msgspec.Struct, frozen=True):
@@ -56,13 +59,17 @@ class View(Protocol):
     """Every method raises Unavailable when the cache does not answer in time."""
 
     async def load(self, wanted: Mapping[int, Sequence[str]]) -> dict[int, PartitionView]:
-        """Progress, catalogue and stock of the wanted products, by partition."""
+        """Progress, catalogue and stock of the wanted products, by partition.
+
+        An entry that was not shown under the epoch of the progress is left from before and counts as absent.
+        """
         ...
 
     async def show(self, shown: Sequence[Shown], results: Sequence[tuple[str, str, bytes]]) -> None:
         """Write results (checkout_id, field, document) first, then each partition unless the view's is newer.
 
-        Newer is the higher (epoch, next_offset) for progress, the higher (epoch, seq) for stock.
+        Newer is the higher (epoch, next_offset) for progress, the higher (epoch, seq) for stock. A part that is not
+        written raises nothing: the progress in the view tells.
         """
         ...
 

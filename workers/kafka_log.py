@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRebalanceListener
@@ -85,28 +86,34 @@ class KafkaLog:
             raise FenceLost(str(error)) from error
 
     async def first_offsets(self, partitions: Sequence[int]) -> dict[int, int]:
-        try:
+        async with self._answering():
             found = await self._reader.beginning_offsets([tp(self._topics.checkouts, p) for p in partitions])
-        except KafkaError as error:
-            raise Unavailable(f"Kafka: {error!r}") from error
+        return {where.partition: offset for where, offset in found.items()}
+
+    async def end_offsets(self, partitions: Sequence[int]) -> dict[int, int]:
+        async with self._answering():
+            found = await self._reader.end_offsets([tp(self._topics.checkouts, p) for p in partitions])
         return {where.partition: offset for where, offset in found.items()}
 
     async def committed(self, partitions: Sequence[int]) -> dict[int, int]:
-        try:
+        async with self._answering():
             return {p: await self._reader.committed(tp(self._topics.checkouts, p)) or 0 for p in partitions}
-        except IllegalStateError as error:
-            raise FenceLost(str(error)) from error
-        except KafkaError as error:
-            raise Unavailable(f"Kafka: {error!r}") from error
 
     async def commit(self, offsets: Mapping[int, int]) -> None:
-        try:
+        async with self._answering():
             await self._reader.commit(
                 {tp(self._topics.checkouts, p): offset for p, offset in offsets.items()}
             )
+
+    @asynccontextmanager
+    async def _answering(self) -> AsyncIterator[None]:
+        """The library's errors become ours. By itself it would ask a coordinator that is away for ever."""
+        try:
+            async with asyncio.timeout(self._settings.produce_ack_deadline_s):
+                yield
         except (CommitFailedError, IllegalStateError) as error:
             raise FenceLost(str(error)) from error
-        except KafkaError as error:
+        except (KafkaError, TimeoutError) as error:
             raise Unavailable(f"Kafka: {error!r}") from error
 
     async def publish(self, events: Mapping[int, Sequence[Record]], timestamp_ms: int) -> None:

@@ -48,6 +48,10 @@ class Log(Protocol):
         """The oldest offset that is still there."""
         ...
 
+    async def end_offsets(self, partitions: Sequence[int]) -> dict[int, int]:
+        """The offset after the newest message."""
+        ...
+
     async def committed(self, partitions: Sequence[int]) -> dict[int, int]:
         """The group's committed offsets; 0 where there is none."""
         ...

@@ -51,7 +51,7 @@ class Shelf:
                 entries |= view.entries
                 missing += [i for i in product_ids if i not in view.entries]
             else:
-                await self.rebuild(p, claims[p], ())
+                await self.rebuild(p, claims[p])
                 missing += product_ids
         if missing:
             entries |= await self._ledger.products(missing)
@@ -65,7 +65,10 @@ class Shelf:
         claims: Mapping[int, Claim],
         results: Results,
     ) -> None:
-        """Show a committed batch: results, absolute stock, progress. A failure leaves the view to be rebuilt."""
+        """Show a committed batch: results, absolute stock, progress. A failure leaves the view to be rebuilt.
+
+        A partition whose view is not trusted is not added to: only a rebuild makes it whole again.
+        """
         touched: dict[int, set[str]] = {p: set() for p in partitions}
         for decision in decided.decisions:
             if decision.product_id in loaded.stock:
@@ -76,12 +79,18 @@ class Shelf:
                 self._progress(p, claims[p]),
                 {i: decided.stock.get(i) or loaded.stock[i] for i in touched[p]},
                 {i: loaded.products[i] for i in touched[p]},
+                after=self._shown[p],
             )
             for p in partitions
+            if p in self._shown
         ]
         await self._try_show(shown, results)
 
-    async def rebuild(self, partition: int, claim: Claim, results: Results) -> None:
+    async def show_results(self, results: Results) -> None:
+        """Show results of earlier batches again."""
+        await self._try_show((), results)
+
+    async def rebuild(self, partition: int, claim: Claim) -> None:
         """Show all of a partition as Postgres has it."""
         self._shown.pop(partition, None)
         if self._is_away():
@@ -90,11 +99,11 @@ class Shelf:
         stock = {i: stock for i, (_, stock) in entries.items()}
         products = {i: product for i, (product, _) in entries.items()}
         await self._try_show(
-            [Shown(partition, self._progress(partition, claim), stock, products, whole=True)], results
+            [Shown(partition, self._progress(partition, claim), stock, products, whole=True)], ()
         )
 
     async def beat(self, claims: Mapping[int, Claim]) -> None:
-        """While nothing comes in: show that the writer lives, and mend a view that was lost."""
+        """Where nothing comes in: show that the writer lives, and mend a view that was lost."""
         now = self._monotonic()
         if now - self._beat_at < self._settings.idle_beat_s or not claims:
             return
@@ -103,9 +112,9 @@ class Shelf:
         intact = []
         for p, claim in claims.items():
             if p in self._shown and p in found and found[p].progress == self._shown[p]:
-                intact.append(Shown(p, self._progress(p, claim), {}, {}))
+                intact.append(Shown(p, self._progress(p, claim), {}, {}, after=self._shown[p]))
             else:
-                await self.rebuild(p, claim, ())
+                await self.rebuild(p, claim)
         await self._try_show(intact, ())
 
     async def _try_load(self, names: Mapping[int, Sequence[str]]) -> Mapping[int, PartitionView]:
@@ -120,7 +129,7 @@ class Shelf:
     async def _try_show(self, shown: Sequence[Shown], results: Results) -> None:
         for part in shown:
             self._shown.pop(part.partition, None)
-        if self._is_away() or not shown:
+        if self._is_away() or not (shown or results):
             return
         try:
             await self._view.show(shown, results)

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 
 from contracts.decisions import Decision
@@ -31,6 +31,9 @@ logger = logging.getLogger(__name__)
 
 RETRY_S = (0.05, 0.1, 0.25, 0.5, 1.0)  # waits between tries while a server is away
 _READ_WAIT_MS = 250
+_LETTER_BYTES_MAX = (
+    256 * 1024
+)  # of a key or value set aside: with its reason it must fit where the original did
 
 
 class Writer:
@@ -53,14 +56,15 @@ class Writer:
         self._clock = clock
         self._claims: dict[int, Claim] = {}
         self._generation = 0
+        self._in_doubt = False  # claims are to be compared with Postgres before anything else is read
         self._busy = asyncio.Lock()  # held while a batch is under way, so that a rebalance waits for it
         self._stopping = asyncio.Event()
 
     async def run(self) -> None:
         """Decide until `stop`; then finish the batch under way and leave the group."""
-        await self._log.start(self._revoked)
         failures = 0
         try:
+            await self._log.start(self._revoked)
             while not self._stopping.is_set():
                 try:
                     async with self._busy:
@@ -72,14 +76,16 @@ class Writer:
                     if self._claims.keys() == self._log.assigned()[1]:
                         self._health.progressed(len(self._claims))
                 except FenceLost as error:
-                    logger.warning("claims dropped: %s", error, extra={"action": "fence_lost"})
-                    self._claims.clear()  # until the group assigns anew
+                    self._in_doubt = True  # it may have been our own commit, whose answer was lost
+                    self._health.failed(error)
+                    logger.warning("fence lost: %s", error, extra={"action": "fence_lost"})
+                    await self._pause(RETRY_S[0])
                 except (Unavailable, StaleView, NotAcknowledged) as error:
                     failures += 1
+                    self._in_doubt = True
                     self._health.failed(error)
                     logger.warning("batch not done, try %d: %s", failures, error, extra={"action": "retry"})
                     await self._pause(RETRY_S[min(failures, len(RETRY_S)) - 1])
-                    self._generation = -1  # resolve the doubt before reading on
         finally:
             await self._log.stop()
 
@@ -102,8 +108,10 @@ class Writer:
         await self._ledger.persist(advances, decided, loaded)  # 5
         for advance in advances:
             self._claims[advance.partition] = Claim(advance.claim.epoch, advance.next_offset)
-        await self._finish(decided, loaded, [a.partition for a in advances], now)  # 6, 7
+        done = [a.partition for a in advances]
+        await self._finish(decided, loaded, done)  # 6, 7
         self._health.decided(len(decided.decisions))
+        await self._shelf.beat({p: claim for p, claim in self._claims.items() if p not in done})
 
     async def _decode(self, batch: Batch, now: datetime) -> tuple[list[Received], list[Advance]]:
         """What is next in each claimed partition, decoded; what cannot be is in the dead-letter topic."""
@@ -131,6 +139,8 @@ class Writer:
                 expected += 1
             if expected != claim.next_offset:
                 advances.append(Advance(partition, claim, expected))
+            elif messages:  # all decided before: the reader went back
+                await self._check_log({partition: expected})
         if dead:
             letters = {p: [dead_letter(p, message, why) for message, why in of_p] for p, of_p in dead.items()}
             await self._log.set_aside(letters, to_ms(now))
@@ -150,64 +160,79 @@ class Writer:
         products = {product_id: product for product_id, (product, _) in entries.items()}
         return await self._ledger.load(need_of(received, products), entries)
 
-    async def _finish(self, decided: Decided, loaded: Loaded, partitions: list[int], now: datetime) -> None:
+    async def _finish(self, decided: Decided, loaded: Loaded, partitions: list[int]) -> None:
         results, events = show_and_tell(decided.decisions)
         await self._shelf.show(decided, loaded, partitions, self._claims, results)  # 6
-        await self._log.publish(events, to_ms(now))  # 7
+        await self._log.publish(events, to_ms(self._clock()))  # 7
         await self._log.commit({p: self._claims[p].next_offset for p in partitions})
 
     async def _claim_assigned(self) -> None:
-        """Claim what a new assignment brought; after a doubt, take up the claims again where Postgres says."""
+        """Claim what a new assignment brought; after a doubt, take up the claims again where Postgres says.
+
+        A partition lost to another writer is not claimed back before the group assigns anew.
+        """
         generation, assigned = self._log.assigned()
-        if generation == self._generation:
+        if generation == self._generation and not self._in_doubt:
             return
+        self._in_doubt = True
         held = sorted(assigned & self._claims.keys())
-        fresh = sorted(assigned - self._claims.keys())
         true = await self._ledger.state(held) if held else {}
         claims = {p: claim for p, claim in true.items() if claim.epoch == self._claims[p].epoch}
         if lost := sorted(set(held) - claims.keys()):
             logger.warning("partitions lost", extra={"action": "lost", "partitions": lost})
-        self._claims.clear()
-        if fresh:
+        if generation != self._generation and (fresh := sorted(assigned - claims.keys())):
             claims |= await self._ledger.claim(fresh, self._owner, self._clock())
-        await self._take_up(claims)
         self._claims = claims
         self._generation = generation
+        await self._take_up(claims)
+        self._in_doubt = False
 
-    async def _take_up(self, claims: dict[int, Claim]) -> None:
-        """Rebuild the view, publish again from the committed to the decided offset, seek."""
+    async def _take_up(self, claims: Mapping[int, Claim]) -> None:
+        """Publish again from the committed to the decided offset, rebuild the view, seek."""
         partitions = sorted(claims)
         if not partitions:
             return
+        await self._check_log({p: claim.next_offset for p, claim in claims.items()})
         committed = await self._log.committed(partitions)
-        first = await self._log.first_offsets(partitions)
         for p in partitions:
-            decided_to = claims[p].next_offset
+            await self._publish_again(p, committed[p], claims[p].next_offset)
+            await self._shelf.rebuild(p, claims[p])
+            self._log.seek(p, claims[p].next_offset)
+        logger.info("partitions taken up", extra={"action": "claimed", "partitions": partitions})
+
+    async def _publish_again(self, partition: int, committed: int, decided_to: int) -> None:
+        """In pieces that are committed one by one: however long the gap, every try gets further."""
+        done = committed
+        while done < decided_to:
+            end = min(done + self._settings.batch_rows_max, decided_to)
+            results, events = show_and_tell(await self._ledger.decisions(partition, done, end))
+            await self._shelf.show_results(results)
+            await self._log.publish(events, to_ms(self._clock()))
+            await self._log.commit({partition: end})
+            done = end
+        if done > decided_to:  # Postgres was set back
+            await self._log.commit({partition: decided_to})
+
+    async def _explain_gap(self, partition: int, expected: int, found: int) -> None:
+        """A message is missing between what was decided and what was read: seek back, or the log has lost it."""
+        await self._check_log({partition: expected})
+        raise StaleView(f"partition {partition}: expected offset {expected}, read {found}")
+
+    async def _check_log(self, next_offsets: Mapping[int, int]) -> None:
+        """Raise LogTruncated unless the log goes on exactly where deciding does."""
+        first = await self._log.first_offsets(list(next_offsets))
+        end = await self._log.end_offsets(list(next_offsets))
+        for p, decided_to in next_offsets.items():
             if first[p] > decided_to:
                 raise LogTruncated(
                     f"partition {p}: the log begins at {first[p]}, but only offsets below {decided_to} are decided. "
                     "Raise the topic's retention; restore the log, or restore Postgres to match it."
                 )
-            again = (
-                await self._ledger.decisions(p, committed[p], decided_to) if committed[p] < decided_to else []
-            )
-            results, events = show_and_tell(again)
-            await self._shelf.rebuild(p, claims[p], results)
-            if events:
-                await self._log.publish(events, to_ms(self._clock()))
-            if committed[p] != decided_to:
-                await self._log.commit({p: decided_to})
-            self._log.seek(p, decided_to)
-        logger.info("partitions taken up", extra={"action": "claimed", "partitions": partitions})
-
-    async def _explain_gap(self, partition: int, expected: int, found: int) -> None:
-        """A message is missing between what was decided and what was read: seek back, or the log has lost it."""
-        first = (await self._log.first_offsets([partition]))[partition]
-        if first > expected:
-            raise LogTruncated(
-                f"partition {partition}: offsets {expected} to {first - 1} are gone, undecided"
-            )
-        raise StaleView(f"partition {partition}: expected offset {expected}, read {found}")
+            if end[p] < decided_to:
+                raise LogTruncated(
+                    f"partition {p}: the log ends at {end[p]}, but offsets below {decided_to} are decided. New messages "
+                    "would pass for decided ones. Restore the log, or restore Postgres to match it."
+                )
 
     async def _revoked(self) -> None:
         async with self._busy:
@@ -249,4 +274,7 @@ def dead_letter(
         ("partition", str(partition).encode()),
         ("offset", str(message.offset).encode()),
     ]
-    return message.key, message.value, headers
+    key, value = message.key, message.value
+    if len(key or b"") > _LETTER_BYTES_MAX or len(value or b"") > _LETTER_BYTES_MAX:
+        headers.append(("truncated-to", str(_LETTER_BYTES_MAX).encode()))
+    return key and key[:_LETTER_BYTES_MAX], value and value[:_LETTER_BYTES_MAX], headers

@@ -79,7 +79,7 @@ CREATE TABLE figures (
 
 
 def upgrade() -> None:
-    for statement in STATEMENTS.split(";"):
+    for statement in STATEMENTS.split(";\n"):
         if statement.strip():
             op.execute(statement)
 

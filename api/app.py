@@ -1,0 +1,162 @@
+"""The read side's HTTP application: routes, who may see what, headers. Connects to nothing by itself."""
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+from api.checkouts import Checkouts, Shown
+from api.orders import order_page, order_view, wrong_parameter
+from api.status import retry_after_s
+from contracts import openapi, problems
+from contracts.auth import BearerVerifier
+from contracts.errors import Invalid, Unavailable
+from contracts.http import Json, application
+from contracts.problems import Problem
+from contracts.receipts import ReceiptSigner
+from contracts.requests import CheckoutStatus
+from contracts.settings import Settings
+from stock_ledger.reads import Reads
+
+_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\Z")
+_NO_CHECKOUT = (
+    "nothing is known of this checkout for you; while it is queued, poll the Location of the 202 as it is, "
+    "since that carries the receipt"
+)
+_NO_ORDER = "you have no such order"
+
+
+def build(
+    settings: Settings,
+    reads: Reads,
+    view: Shown,
+    verifier: BearerVerifier,
+    signer: ReceiptSigner,
+    clock: Callable[[], datetime],
+    monotonic: Callable[[], float],
+) -> ASGIApp:
+    """The application. Every answer is of the bearer token's buyer; what is another's is not there (404).
+
+    `clock` gives aware datetimes, for tokens; `monotonic` seconds, for how old what was seen is.
+    """
+    endpoints = _Endpoints(
+        reads,
+        view,
+        Checkouts(reads, view, settings, monotonic),
+        verifier,
+        signer,
+        clock,
+        settings.cache_timeout_s,
+    )
+    routes = [
+        Route("/v1/checkouts/{checkout_id}", endpoints.checkout),
+        Route("/v1/orders", endpoints.orders),
+        Route("/v1/orders/{order_id}", endpoints.order),
+    ]
+    return application([*routes, *openapi.routes()], endpoints.ready)
+
+
+class _Endpoints:
+    def __init__(
+        self,
+        reads: Reads,
+        view: Shown,
+        checkouts: Checkouts,
+        verifier: BearerVerifier,
+        signer: ReceiptSigner,
+        clock: Callable[[], datetime],
+        ready_within_s: float,
+    ) -> None:
+        self._reads = reads
+        self._view = view
+        self._checkouts = checkouts
+        self._verifier = verifier
+        self._signer = signer
+        self._clock = clock
+        self._ready_within_s = ready_within_s
+
+    async def checkout(self, request: Request) -> Response:
+        buyer_id = self._buyer(request)
+        checkout_id = _uuid(request, "checkout_id", _NO_CHECKOUT)
+        text = request.query_params.get("receipt")
+        status: CheckoutStatus | None
+        if text is None:
+            status = await self._checkouts.of_buyer(checkout_id, buyer_id)
+        else:
+            try:
+                receipt = self._signer.verify(text, checkout_id, buyer_id)
+            except Invalid as error:
+                raise wrong_parameter("receipt", str(error)) from error
+            status = await self._checkouts.of_receipt(checkout_id, buyer_id, receipt)
+        if status is None:
+            raise Problem(problems.NOT_FOUND, _NO_CHECKOUT)
+        return status_response(status)
+
+    async def order(self, request: Request) -> Response:
+        buyer_id = self._buyer(request)
+        found = await self._reads.order(_uuid(request, "order_id", _NO_ORDER), buyer_id)
+        if found is None:
+            raise Problem(problems.NOT_FOUND, _NO_ORDER)
+        return _private(order_view(found))
+
+    async def orders(self, request: Request) -> Response:
+        buyer_id = self._buyer(request)
+        query = request.query_params
+        return _private(await order_page(self._reads, buyer_id, query.get("limit"), query.get("cursor")))
+
+    async def ready(self) -> tuple[bool, dict[str, object]]:
+        """One of Postgres and the cache is enough to answer most polls."""
+        postgres, cache = await asyncio.gather(
+            _state(self._reads.next_offsets([0]), self._ready_within_s),
+            _state(self._view.progress([0]), self._ready_within_s),
+        )
+        return "ok" in (postgres, cache), {"postgres": postgres, "cache": cache}
+
+    def _buyer(self, request: Request) -> str:
+        try:
+            return self._verifier.buyer(request.headers.get("authorization"), self._clock().timestamp())
+        except Invalid as error:
+            raise Problem(problems.UNAUTHORIZED, str(error)) from error
+
+
+def status_response(status: CheckoutStatus) -> Response:
+    """200: `Retry-After` and no-store while queued; final answers may be kept by their buyer alone."""
+    response = Json(msgspec.json.encode(status))
+    if status.status == "queued":
+        response.headers["retry-after"] = str(retry_after_s(status))
+        response.headers["cache-control"] = "no-store"
+    else:
+        response.headers["cache-control"] = "private"
+        response.headers["vary"] = "Authorization"
+    return response
+
+
+def _private(content: msgspec.Struct) -> Response:
+    """200 of something that may change: kept by its buyer alone, and asked for again each time."""
+    return Json(
+        msgspec.json.encode(content),
+        headers={"cache-control": "private, no-cache", "vary": "Authorization"},
+    )
+
+
+def _uuid(request: Request, name: str, detail: str) -> str:
+    """The path parameter, if it is a UUID as this service writes them; else there can be nothing: 404."""
+    text: str = request.path_params[name]
+    if not _UUID.match(text):
+        raise Problem(problems.NOT_FOUND, detail)
+    return text
+
+
+async def _state(answer: Awaitable[object], within_s: float) -> str:
+    try:
+        async with asyncio.timeout(within_s):
+            await answer
+    except (Unavailable, TimeoutError):
+        return "does not answer"
+    return "ok"

@@ -1,0 +1,179 @@
+"""GET /v1/checkouts/{checkout_id}: the place in the queue, then the decisions. The view first, Postgres else."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from api.marks import Marks
+from api.status import (
+    Answer,
+    answer_of,
+    answers_of_view,
+    are_complete,
+    by_product,
+    checkout_status,
+    decided_line,
+    queued_line,
+)
+from contracts import problems
+from contracts.errors import Unavailable
+from contracts.outcomes import Kind
+from contracts.problems import Problem
+from contracts.receipts import Receipt
+from contracts.requests import CheckoutStatus
+from contracts.settings import Settings
+from stock_ledger.reads import Position, Reads
+from stock_ledger.view import Progress
+
+logger = logging.getLogger(__name__)
+
+
+class Shown(Protocol):
+    """What the read side needs of `stock_ledger.view.View`."""
+
+    async def progress(self, partitions: Sequence[int]) -> dict[int, Progress]: ...
+
+    async def results(self, checkout_id: str) -> dict[str, bytes]: ...
+
+
+class Checkouts:
+    """Reads the status of checkouts.
+
+    With a receipt, a line is decided exactly when its own position is: at that position lies its decision, the
+    refusal of a conflicting payload, a repeat of an earlier decision, or a dead letter. A cache that does not answer
+    is left alone for `cache_retry_s`.
+    """
+
+    def __init__(self, reads: Reads, view: Shown, settings: Settings, monotonic: Callable[[], float]) -> None:
+        self._reads = reads
+        self._view = view
+        self._cache_retry_s = settings.cache_retry_s
+        self._monotonic = monotonic
+        self._away_until = 0.0
+        self._marks = Marks(settings.gate_stale_s, monotonic)
+
+    async def of_receipt(self, checkout_id: str, buyer_id: str, receipt: Receipt) -> CheckoutStatus:
+        """The status of a checkout whose receipt was verified for this buyer.
+
+        Raises Unavailable if neither the cache nor Postgres can tell.
+        """
+        positions = receipt.positions
+        partitions = sorted({partition for partition, _ in positions})
+        answers, progress = await self._shown(checkout_id, buyer_id, partitions)
+        found = {(a.partition, a.offset): a for a in answers}
+        waiting = [position for position in positions if position not in found]
+        if waiting:
+            await self._advance({partition for partition, _ in waiting}, progress)
+            passed = [(p, offset) for p, offset in waiting if offset < self._marks.next_offset(p)]
+            if passed:
+                found |= await self._decided(checkout_id, buyer_id, passed)
+        lines = [
+            decided_line(line, found[position])
+            if position in found
+            else queued_line(
+                line,
+                position,
+                self._marks.next_offset(position[0]),
+                self._marks.decided_per_s(position[0]),
+            )
+            for line, position in enumerate(positions)
+        ]
+        return checkout_status(checkout_id, lines, len(positions))
+
+    async def of_buyer(self, checkout_id: str, buyer_id: str) -> CheckoutStatus | None:
+        """What is decided of the buyer's checkout; None if nothing is, as far as can be known without a receipt.
+
+        Raises Unavailable if neither the cache nor Postgres can tell.
+        """
+        answers, _ = await self._shown(checkout_id, buyer_id, ())
+        products = by_product(answers)
+        if not are_complete(products):
+            try:
+                decisions = await self._reads.decisions_of_checkout(checkout_id)
+            except Unavailable as error:
+                if not products:
+                    raise
+                logger.warning("answering from the view alone: %s", error, extra={"action": "postgres_away"})
+            else:
+                products |= by_product(answer_of(d) for d in decisions if d.buyer_id == buyer_id)
+        if not products:
+            return None
+        known = sorted(products.values(), key=lambda answer: (answer.line, answer.product_id))
+        return checkout_status(checkout_id, [decided_line(a.line, a) for a in known], known[0].lines)
+
+    async def _shown(
+        self, checkout_id: str, buyer_id: str, partitions: Sequence[int]
+    ) -> tuple[list[Answer], dict[int, Progress]]:
+        """What the view holds, in one round trip's time; nothing if the cache is away."""
+        if self._monotonic() < self._away_until:
+            return [], {}
+        try:
+            if not partitions:
+                return answers_of_view(await self._view.results(checkout_id), buyer_id), {}
+            # Read at about the same time is enough: a position that was passed meanwhile is looked up in Postgres.
+            results, progress = await asyncio.gather(
+                self._view.results(checkout_id), self._view.progress(partitions)
+            )
+        except Unavailable as error:
+            self._away_until = self._monotonic() + self._cache_retry_s
+            logger.warning("answering from Postgres: %s", error, extra={"action": "cache_away"})
+            return [], {}
+        return answers_of_view(results, buyer_id), progress
+
+    async def _advance(self, partitions: set[int], progress: dict[int, Progress]) -> None:
+        """Bring the marks of `partitions` up to date, from Postgres where the view does not tell or stands still."""
+        self._marks.shown(progress)
+        standing = self._marks.standing(partitions, progress)
+        unknown = self._marks.unknown(partitions, progress)
+        if not standing and not unknown:
+            return
+        asked = sorted(standing | unknown)
+        try:
+            self._marks.confirmed(asked, await self._reads.next_offsets(asked))
+        except Unavailable as error:
+            if unknown:
+                raise
+            # With Postgres away nothing is decided: the view that stands still is right.
+            logger.warning("answering from the view alone: %s", error, extra={"action": "postgres_away"})
+
+    async def _decided(
+        self, checkout_id: str, buyer_id: str, passed: Sequence[Position]
+    ) -> dict[Position, Answer]:
+        """The answers, from Postgres, at positions that were passed."""
+        decisions = await self._reads.decisions_at(passed)
+        own = {
+            position: decision
+            for position, decision in decisions.items()
+            if decision.kind is Kind.DEAD
+            or (decision.checkout_id == checkout_id and decision.buyer_id == buyer_id)
+        }
+        first_of = {
+            position: (decision.partition, decision.first_offset)
+            for position, decision in own.items()
+            if decision.kind is Kind.REPEATED and decision.first_offset is not None
+        }
+        firsts = await self._reads.decisions_at(sorted(set(first_of.values()))) if first_of else {}
+        found = {
+            position: answer_of(firsts[first_of[position]] if position in first_of else decision)
+            for position, decision in own.items()
+            if position not in first_of or first_of[position] in firsts
+        }
+        missing = [position for position in passed if position not in found]
+        if missing:
+            await self._explain(checkout_id, missing)
+        return found
+
+    async def _explain(self, checkout_id: str, missing: Sequence[Position]) -> None:
+        """A passed position without its decision waits again if Postgres was restored to an earlier state; else
+        a decision is lost, which is nothing that asking again can mend.
+        """
+        next_offsets = await self._reads.next_offsets(sorted({partition for partition, _ in missing}))
+        lost = [(p, offset) for p, offset in missing if offset < next_offsets.get(p, 0)]
+        if lost:
+            logger.error(
+                "checkout %s has no decision at %s", checkout_id, lost, extra={"action": "decision_missing"}
+            )
+            raise Problem(
+                problems.INTERNAL, "this checkout's decision cannot be found; the operators have been told"
+            )

@@ -1,0 +1,89 @@
+"""GET /v1/orders and /v1/orders/{order_id}: a buyer's own orders."""
+
+import base64
+import binascii
+import re
+import uuid
+from decimal import Decimal
+
+from contracts import problems
+from contracts.decisions import number_of
+from contracts.problems import Problem
+from contracts.requests import OrderItem, OrderPage, OrderPayment, OrderView, Total
+from stock_ledger.reads import Reads, StoredOrder
+
+LIMIT_DEFAULT = 20
+LIMIT_MAX = 100
+
+_LIMIT = re.compile(r"[0-9]{1,3}\Z")
+
+
+async def order_page(reads: Reads, buyer_id: str, limit: str | None, cursor: str | None) -> OrderPage:
+    """The buyer's orders, newest first, after the cursor. Raises Problem for a bad parameter, Unavailable."""
+    count = limit_of(limit)
+    before = None if cursor is None else order_id_of_cursor(cursor)
+    found = await reads.orders(buyer_id, before, count + 1)  # one more tells whether there is a next page
+    page = [order_view(order) for order in found[:count]]
+    more = len(found) > count
+    return OrderPage(
+        page, f"/v1/orders?limit={count}&cursor={cursor_of(page[-1].order_id)}" if more else None
+    )
+
+
+def order_view(order: StoredOrder) -> OrderView:
+    """The order as clients get it; amounts as plain decimal strings, never in exponent form."""
+    return OrderView(
+        order_id=order.order_id,
+        number=number_of(order.order_id),
+        checkout_id=order.checkout_id,
+        status=order.status,
+        total=_money(order.total, order.currency),
+        shipping=order.shipping,
+        note=order.note,
+        created_at=order.created_at,
+        items=[
+            OrderItem(i.line, i.product_id, i.name, i.cover, _money(i.price, order.currency), i.quantity)
+            for i in order.items
+        ],
+        payment=OrderPayment(
+            order.payment.status,
+            order.payment.method,
+            _money(order.payment.amount, order.payment.currency),
+            order.payment.expires_at,
+        ),
+    )
+
+
+def limit_of(text: str | None) -> int:
+    """The page size asked for, LIMIT_DEFAULT if none. Raises Problem, 422, if it is not 1 to LIMIT_MAX."""
+    if text is None:
+        return LIMIT_DEFAULT
+    if not _LIMIT.match(text) or not 1 <= int(text) <= LIMIT_MAX:
+        raise wrong_parameter("limit", f"limit must be a whole number from 1 to {LIMIT_MAX}")
+    return int(text)
+
+
+def cursor_of(order_id: str) -> str:
+    """An opaque cursor: the 16 bytes of the last order's id as base64url without padding (RFC 4648 §5)."""
+    return base64.urlsafe_b64encode(uuid.UUID(order_id).bytes).rstrip(b"=").decode()
+
+
+def order_id_of_cursor(text: str) -> str:
+    """The order id in a cursor. Raises Problem, 422, if no answer ever held this cursor."""
+    try:
+        raw = base64.b64decode(text.encode("ascii") + b"=" * (-len(text) % 4), b"-_", validate=True)
+        order_id = str(uuid.UUID(bytes=raw))
+    except (ValueError, binascii.Error) as error:
+        raise wrong_parameter("cursor", "use the cursor of a page's next as it is") from error
+    if cursor_of(order_id) != text:
+        raise wrong_parameter("cursor", "use the cursor of a page's next as it is")
+    return order_id
+
+
+def wrong_parameter(name: str, detail: str) -> Problem:
+    """422 that names the query parameter."""
+    return Problem(problems.INVALID, detail, errors=[{"detail": detail, "parameter": name}])
+
+
+def _money(amount: Decimal, currency: str) -> Total:
+    return Total(f"{amount:f}", currency)

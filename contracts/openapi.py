@@ -1,0 +1,168 @@
+"""The HTTP interface of ingest and api as one OpenAPI 3.1 document, made from the types that validate and answer."""
+
+import inspect
+from functools import cache
+from typing import Any
+
+import msgspec
+import orjson
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from contracts import problems, requests
+from contracts.docs_page import page
+from contracts.http import Json
+from contracts.openapi_paths import paths, problem_response
+from contracts.outcomes import Reason
+
+VERSION = "0.1.0"
+
+_REF = "#/components/schemas/{name}"
+_DEFS = "#/$defs/{name}"
+_DIALECT = "https://json-schema.org/draft/2020-12/schema"
+# Everything in the page is in the page.
+_CSP = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+
+
+class ProblemError(msgspec.Struct, omit_defaults=True):
+    """One thing that is wrong: `pointer` is a JSON Pointer (RFC 6901) into the body as a URI fragment, `parameter`
+    the name of a query parameter.
+    """
+
+    detail: str
+    pointer: str = ""
+    parameter: str = ""
+
+
+class Problem(msgspec.Struct, omit_defaults=True):
+    """Problem details (RFC 9457). `code` ends `type` and is stable: switch on it, never on the texts."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    errors: list[ProblemError] = []
+
+
+def request_schema() -> dict[str, Any]:
+    """A self-contained JSON Schema (Draft 2020-12) of CheckoutRequest, for the jsonschema library.
+
+    Patterns keep Python's meaning. It refuses what decoding as CheckoutRequest refuses, but for numbers such as
+    1.0, which JSON Schema counts as integers and the decoder does not.
+    """
+    _, components = msgspec.json.schema_components([requests.CheckoutRequest], ref_template=_DEFS)
+    root = components.pop("CheckoutRequest")
+    schema: dict[str, Any] = _without_indents({"$schema": _DIALECT, **root, "$defs": components})
+    return schema
+
+
+@cache
+def document() -> dict[str, Any]:
+    """The OpenAPI 3.1 document. Patterns are ECMA-262, as OpenAPI asks for. Shared: do not change it."""
+    types = (
+        requests.CheckoutRequest,
+        requests.Accepted,
+        requests.CheckoutStatus,
+        requests.OrderView,
+        requests.OrderPage,
+        Problem,
+    )
+    _, schemas = msgspec.json.schema_components(types, ref_template=_REF)
+    schemas["Reason"]["enum"] = [reason.value for reason in Reason]  # in their order of precedence
+    schemas["Problem"]["properties"]["code"]["enum"] = [kind.code for kind in problems.ALL]
+    schemas["CheckoutRequest"]["oneOf"] = [
+        {"title": "an address that is on file", "required": ["address_id"], "properties": {"address_id": {"type": "string"}}},
+        {"title": "an address given here", "required": ["shipping"], "properties": {"shipping": {"type": "object"}}},
+    ]  # fmt: skip
+    whole = {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Sluiceway",
+            "version": VERSION,
+            "summary": "A flash-sale order pipeline",
+            "description": "Submit a checkout, keep the `Location` of the 202 and poll it until every line "
+            "has its final answer. Errors are problem documents (RFC 9457).",
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "jsonSchemaDialect": "https://spec.openapis.org/oas/3.1/dialect/base",
+        "servers": [{"url": "/", "description": "ingest and api behind one host"}],
+        "security": [{"bearerAuth": []}],
+        "tags": [
+            {"name": "checkouts", "description": "Submit, and see what became of it."},
+            {"name": "orders", "description": "What a buyer has ordered."},
+            {"name": "service", "description": "Health and this description."},
+        ],
+        "paths": paths(),
+        "components": {
+            "schemas": dict(sorted(schemas.items())),
+            "responses": {kind.code: problem_response(kind) for kind in problems.ALL},
+            "securitySchemes": {
+                "bearerAuth": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "bearerFormat": "JWT",
+                    "description": "A JWT (RFC 7519) with `exp` and, as the buyer, `sub`.",
+                }
+            },
+        },
+    }
+    made: dict[str, Any] = _for_ecma(_without_indents(whole))
+    return made
+
+
+def routes() -> list[BaseRoute]:
+    """/openapi.json, and /docs: the same for people."""
+
+    async def openapi_json(_: Request) -> Response:
+        return Json(_document_json(), headers={"cache-control": "no-cache"})
+
+    async def docs(_: Request) -> Response:
+        headers = {"cache-control": "no-cache", "content-security-policy": _CSP}
+        return Response(_docs_html(), media_type="text/html", headers=headers)
+
+    return [Route("/openapi.json", openapi_json), Route("/docs", docs)]
+
+
+@cache
+def _document_json() -> bytes:
+    return orjson.dumps(document(), option=orjson.OPT_INDENT_2)
+
+
+@cache
+def _docs_html() -> bytes:
+    return page(document(), problems.ALL).encode()
+
+
+def _without_indents(node: Any) -> Any:
+    """Descriptions come from docstrings: their indents and line ends are the source file's, not the text's."""
+    if isinstance(node, list):
+        return [_without_indents(item) for item in node]
+    if isinstance(node, dict):
+        return {
+            key: _unwrapped(value)
+            if key == "description" and isinstance(value, str)
+            else _without_indents(value)
+            for key, value in node.items()
+        }
+    return node
+
+
+def _unwrapped(text: str) -> str:
+    paragraphs = inspect.cleandoc(text).split("\n\n")
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
+
+
+def _for_ecma(node: Any) -> Any:
+    r"""Python's `\Z` as ECMA-262's `$`: both only match at the very end."""
+    if isinstance(node, list):
+        return [_for_ecma(item) for item in node]
+    if isinstance(node, dict):
+        return {
+            key: value.replace(r"\Z", "$")
+            if key == "pattern" and isinstance(value, str)
+            else _for_ecma(value)
+            for key, value in node.items()
+        }
+    return node

@@ -1,0 +1,101 @@
+"""The examples of the OpenAPI document: one checkout of one product, from its request to its order."""
+
+import base64
+import uuid
+from datetime import UTC, datetime
+from typing import Any
+
+from contracts import problems
+from contracts.decisions import number_of, order_id_of
+from contracts.problems import ProblemType
+from contracts.receipts import Receipt, ReceiptSigner
+from contracts.times import to_ms
+
+_PARTITION, _OFFSET = 7, 3468
+_ACCEPTED_AT_MS = to_ms(datetime(2025, 11, 1, 9, 30, 11, 520_000, UTC))
+_DECIDED_AT = "2025-11-01T09:30:12.400Z"
+_EXPIRES_AT = "2025-11-01T09:45:12.400Z"
+
+CHECKOUT_ID = "5b0c7a52-9d0e-8c61-a3c4-2f1f6f0f9b10"
+ORDER_ID = order_id_of(_ACCEPTED_AT_MS + 880, _PARTITION, _OFFSET)
+RECEIPT = ReceiptSigner("example").sign(
+    CHECKOUT_ID, "buyer-1", Receipt(_ACCEPTED_AT_MS, ((_PARTITION, _OFFSET),))
+)
+_CURSOR = base64.urlsafe_b64encode(uuid.UUID(ORDER_ID).bytes).rstrip(b"=").decode()
+
+_PRICE = {"amount": "129.00", "currency": "CNY"}
+_TOTAL = {"amount": "258.00", "currency": "CNY"}
+_SHIPPING = {"contact_name": "Wang Fang", "phone": "+86 138 0000 0000", "address": "1 Example Road, Hangzhou"}
+_PRODUCT = {"product_id": "sku-1001", "quantity": 2}
+_SNAPSHOT = {"name": "Kettle", "cover": "covers/kettle.jpg", "price": _PRICE}
+_PAYMENT = {"status": "pending", "method": "wechat", "expires_at": _EXPIRES_AT}
+_PLACE = {"partition": _PARTITION, "offset": _OFFSET}
+
+REQUEST: dict[str, Any] = {
+    "items": [_PRODUCT],
+    "shipping": _SHIPPING,
+    "payment_method": "wechat",
+    "expected_total": _TOTAL,
+}
+ACCEPTED: dict[str, Any] = {
+    "checkout_id": CHECKOUT_ID,
+    "status_url": f"/v1/checkouts/{CHECKOUT_ID}?receipt={RECEIPT}",
+    "accepted_at": "2025-11-01T09:30:11.520Z",
+    "idempotency_key": "cart-7f3a",
+    "idempotency_key_source": "client",
+    "receipt": RECEIPT,
+    "lines": [{**_PRODUCT, **_PLACE}],
+}
+_WAIT = {"ahead": 1200, "eta_s": 0.8}
+QUEUED: dict[str, Any] = {
+    "checkout_id": CHECKOUT_ID,
+    "status": "queued",
+    "lines": [{"status": "queued", "line": 0, **_PLACE, **_WAIT}],
+    **_WAIT,
+}
+_DECIDED = {"line": 0, **_PLACE, "decided_at": _DECIDED_AT, **_PRODUCT}
+_LINE_ORDER = {
+    "order_id": ORDER_ID,
+    "number": number_of(ORDER_ID),
+    **_SNAPSHOT,
+    "total": _TOTAL,
+    "payment": _PAYMENT,
+}
+CREATED: dict[str, Any] = {
+    "checkout_id": CHECKOUT_ID,
+    "status": "created",
+    "lines": [{"status": "created", **_DECIDED, "order": _LINE_ORDER}],
+    "ahead": 0,
+    "eta_s": 0.0,
+}
+REFUSED: dict[str, Any] = {
+    "checkout_id": CHECKOUT_ID,
+    "status": "refused",
+    "lines": [{"status": "refused", **_DECIDED, "reason": "sold_out", "retryable": True}],
+    "ahead": 0,
+    "eta_s": 0.0,
+}
+ORDER: dict[str, Any] = {
+    "order_id": ORDER_ID,
+    "number": number_of(ORDER_ID),
+    "checkout_id": CHECKOUT_ID,
+    "status": "pending_payment",
+    "total": _TOTAL,
+    "shipping": _SHIPPING,
+    "note": "",
+    "created_at": _DECIDED_AT,
+    "items": [{"line": 0, **_PRODUCT, **_SNAPSHOT}],
+    "payment": {**_PAYMENT, "amount": _TOTAL},
+}
+PAGE: dict[str, Any] = {"orders": [ORDER], "next": f"/v1/orders?limit=20&cursor={_CURSOR}"}
+
+
+def problem(kind: ProblemType) -> dict[str, Any]:
+    """A problem document of this kind."""
+    return {
+        "type": problems.BASE + kind.code,
+        "title": kind.title,
+        "status": kind.status,
+        "detail": "what is wrong here, and what to do",
+        "code": kind.code,
+    }

@@ -1,0 +1,257 @@
+"""The command line: `sluiceway`."""
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+import orjson
+import typer
+from rich.console import Console
+
+from contracts.errors import SluicewayError
+from contracts.settings import PREFIX, Settings
+from deploy.stack import StackError
+
+app = typer.Typer(
+    help="Sluiceway: a flash-sale order pipeline. Settings are SLUICEWAY_* variables; see docs/reference/settings.md.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+console = Console()
+errors = Console(stderr=True)
+
+T = TypeVar("T")
+
+JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the result to this file as JSON.")]
+Workers = Annotated[int, typer.Option(min=1, max=64, help="Worker processes.")]
+
+
+# --- the processes of a deployment -------------------------------------------------------------------------------
+
+
+@app.command()
+def ingest() -> None:
+    """Run an ingest process: takes checkouts in over HTTP and writes them to Kafka."""
+    from deploy import processes
+
+    processes.run(processes.ingest, Settings.from_env(os.environ))
+
+
+@app.command()
+def api() -> None:
+    """Run an api process: answers polls and shows orders."""
+    from deploy import processes
+
+    processes.run(processes.api, Settings.from_env(os.environ))
+
+
+@app.command()
+def worker() -> None:
+    """Run a worker: decides the partitions that the group assigns to it."""
+    from deploy import processes
+
+    processes.run(processes.worker, Settings.from_env(os.environ))
+
+
+@app.command()
+def streams() -> None:
+    """Run the Faust application: live sale figures."""
+    from deploy import processes
+
+    processes.run(processes.streams, Settings.from_env(os.environ))
+
+
+# --- the local deployment ----------------------------------------------------------------------------------------
+
+
+@app.command()
+def demo(
+    checkouts: Annotated[int, typer.Option(min=1, help="Checkouts to submit.")] = 20_000,
+    buyers: Annotated[int, typer.Option(min=1, max=99_999, help="Different buyers.")] = 5_000,
+    products: Annotated[int, typer.Option(min=1, max=9_999, help="Products beside the hot one.")] = 200,
+    stock: Annotated[int, typer.Option(min=0, help="Units of the hot product.")] = 5_000,
+    workers: Workers = 2,
+    seed: Annotated[int, typer.Option(help="The same seed makes the same sale.")] = 1,
+    json: JsonFile = None,
+) -> None:
+    """Run a whole sale on local servers, with real buyers over HTTP, and audit it."""
+    from deploy import local
+    from deploy.demo import report
+    from deploy.demo.run import Options, sell
+
+    data_dir = local.new_run_dir("demo", console.print)
+    options = Options(checkouts, buyers, products, stock, workers, seed)
+    with local.telling_where(data_dir, errors.print), local.new_stack(data_dir, console.print) as stack:
+        settings = local.local_settings(stack, local.given_settings())
+        result, audited = _run(sell(stack, settings, options, data_dir / "logs", console))
+    _render_audit(audited)
+    report.render(console, result)
+    if json is not None:
+        json.write_bytes(orjson.dumps(msgspec.structs.asdict(result), option=orjson.OPT_INDENT_2))
+    raise typer.Exit(0 if result.ok else 1)
+
+
+@app.command()
+def up(workers: Workers = 2) -> None:
+    """Start everything on local servers with the sample catalogue, and stay up until Ctrl-C."""
+    from deploy import local
+    from deploy.up import as_before, stay_up
+
+    data_dir = local.home() / "up"
+    with local.telling_where(data_dir, errors.print), local.new_stack(data_dir, console.print) as stack:
+        settings = as_before(data_dir, local.local_settings(stack, local.given_settings()))
+        _run(stay_up(stack, settings, data_dir, workers, console))
+
+
+# --- operators' commands -----------------------------------------------------------------------------------------
+
+
+@app.command()
+def migrate() -> None:
+    """Bring the Postgres schema to the newest revision."""
+    from stock_ledger import schema
+
+    before, after = _run(schema.migrate(_settings().postgres_url))
+    console.print(
+        f"schema: {before or 'empty'} -> {after}" if before != after else f"schema: {after}, nothing to do"
+    )
+
+
+@app.command()
+def topics() -> None:
+    """Create the topics that are missing and check the partition counts."""
+    from deploy.topics import ensure_topics
+
+    made = _run(ensure_topics(_settings()))
+    console.print(f"made {', '.join(made)}" if made else "all topics are there")
+
+
+@app.command()
+def catalogue(
+    products: Annotated[
+        Path, typer.Option(exists=True, dir_okay=False, help="Products, a JSON object a line.")
+    ],
+    addresses: Annotated[
+        Path | None, typer.Option(exists=True, dir_okay=False, help="Addresses, a JSON object a line.")
+    ] = None,
+) -> None:
+    """Store products and addresses from files; stock is opened for products that are new."""
+    from deploy.local import prepare
+    from stock_ledger.catalogue import read_addresses, read_products
+
+    p = read_products(products.read_bytes())
+    a = read_addresses(addresses.read_bytes()) if addresses is not None else []
+    _run(prepare(_settings(), p, a))
+    console.print(f"stored {len(p)} products and {len(a)} addresses")
+
+
+@app.command()
+def audit(json: JsonFile = None) -> None:
+    """Prove from outside that nothing was lost, doubled or oversold. Exit code 1 if anything deviates."""
+    from deploy.audit import run
+
+    report = _run(run(_settings()))
+    _render_audit(report)
+    if json is not None:
+        json.write_bytes(report.to_json())
+    raise typer.Exit(0 if report.ok else 1)
+
+
+@app.command()
+def token(
+    buyer: Annotated[str, typer.Argument(help="The buyer's id.")] = "buyer-00001",
+    hours: Annotated[float, typer.Option(min=0.01, help="How long it is valid.")] = 12.0,
+) -> None:
+    """Print a buyer's bearer token, for trying."""
+    from deploy import local
+
+    typer.echo(local.token(_settings(), buyer, int(hours * 3600)))
+
+
+@app.command()
+def doctor() -> None:
+    """Tell what is reachable, which versions, what is misconfigured and how to mend it."""
+    from deploy.doctor import examine
+
+    raise typer.Exit(0 if _run(examine(_settings(), console)) else 1)
+
+
+@app.command()
+def bench(
+    quick: Annotated[bool, typer.Option("--quick", help="Smaller and fewer rounds.")] = False,
+    json: JsonFile = None,
+) -> None:
+    """Measure accepting and draining beside the alternatives, in one run on local servers."""
+    from deploy import local
+    from deploy.bench import measure
+
+    data_dir = local.new_run_dir("bench", console.print)
+    with local.telling_where(data_dir, errors.print), local.new_stack(data_dir, console.print) as stack:
+        settings = local.local_settings(stack, local.given_settings())
+        result = _run(measure(stack, settings, data_dir / "logs", console, quick=quick))
+    if json is not None:
+        json.write_bytes(orjson.dumps(result, option=orjson.OPT_INDENT_2))
+
+
+def _settings() -> Settings:
+    """From the environment; where that names no server, those of the local deployment that is up."""
+    from deploy import local
+
+    kept = local.home() / "up" / local.SETTINGS_FILE
+    if (
+        any(f"{PREFIX}{name}_URL" in os.environ for name in ("KAFKA", "POSTGRES", "REDIS"))
+        or not kept.exists()
+    ):
+        return Settings.from_env(os.environ)
+    errors.print(f"using the local deployment in {kept.parent}", style="dim")
+    return local.given_settings(kept)
+
+
+def _render_audit(report: Any) -> None:
+    from deploy.audit import render
+
+    render(report, console)
+
+
+def _run(main: Coroutine[Any, Any, T]) -> T:
+    """Run to the end; SIGTERM and SIGHUP interrupt it as Ctrl-C does, so that everything started is stopped."""
+
+    async def interruptible() -> T:
+        task = asyncio.current_task()
+        if task is not None:
+            for number in (signal.SIGTERM, signal.SIGHUP):
+                asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+        return await main
+
+    try:
+        return asyncio.run(interruptible())
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None
+
+
+def main() -> None:
+    """The entry point: errors raised on purpose become one line, not a stack trace."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
+    started = time.monotonic()
+    try:
+        app(standalone_mode=False)
+    except typer.Exit as finished:
+        sys.exit(finished.exit_code)
+    except (SluicewayError, StackError) as error:
+        errors.print(f"sluiceway: {error}", style="red", highlight=False, markup=False)
+        sys.exit(1)
+    except (KeyboardInterrupt, typer.Abort):
+        errors.print(f"stopped after {time.monotonic() - started:.0f} s", style="dim")
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The main job: a flash sale over HTTP, watched live, audited at the end."""

@@ -1,0 +1,127 @@
+"""Buyers over real HTTP: they check out, keep the receipt, and ask until they have their answer."""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import aiohttp
+import msgspec
+import orjson
+
+from deploy.demo.plan import Attempt
+
+_CONNECTIONS = 128
+_POLLERS = 32
+_POST_TRIES_MAX = 30
+_PATIENCE_S = 90.0  # for an answer, after which a 202 counts as lost
+
+
+class Tally(msgspec.Struct):
+    """What the buyers saw. Counts of checkouts, but for `lines`."""
+
+    submitted: int = 0
+    accepted: int = 0
+    lines: int = 0  # messages acknowledged, repeats included
+    retried: int = 0
+    rejected: Counter[int] = msgspec.field(default_factory=Counter)  # by status
+    rejected_codes: Counter[str] = msgspec.field(default_factory=Counter)
+    unexpected: list[str] = msgspec.field(default_factory=list)
+    answered: Counter[str] = msgspec.field(default_factory=Counter)  # by final status
+    lost: list[str] = msgspec.field(default_factory=list)  # status URLs of 202s without an answer
+    first_post_at: float = 0.0
+    last_post_at: float = 0.0
+
+
+class Crowd:
+    """Runs a planned sale. `tokens` gives a buyer's bearer token."""
+
+    def __init__(self, ingest_urls: list[str], tokens: Callable[[str], str]) -> None:
+        self._urls = ingest_urls
+        self._tokens = tokens
+        self.tally = Tally()
+
+    async def run(self, attempts: Iterable[Attempt]) -> Tally:
+        """Make every attempt, then wait for every answer."""
+        todo = iter(attempts)
+        answers: asyncio.Queue[tuple[str, str] | None] = asyncio.Queue()
+        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=60)
+        timeout = aiohttp.ClientTimeout(total=15)
+        async with aiohttp.ClientSession(connector=connector, timeout=timeout) as http:
+            self.tally.first_post_at = time.monotonic()
+            async with asyncio.TaskGroup() as pollers:
+                for _ in range(_POLLERS):
+                    pollers.create_task(self._poll(http, answers))
+                async with asyncio.TaskGroup() as posters:
+                    for number in range(_CONNECTIONS):
+                        posters.create_task(
+                            self._post(http, todo, answers, self._urls[number % len(self._urls)])
+                        )
+                self.tally.last_post_at = time.monotonic()
+                for _ in range(_POLLERS):
+                    answers.put_nowait(None)
+        return self.tally
+
+    async def _post(
+        self, http: aiohttp.ClientSession, todo: Iterator[Attempt], answers: "asyncio.Queue[Any]", url: str
+    ) -> None:
+        for attempt in todo:
+            self.tally.submitted += 1
+            status, body = await self._submit(http, attempt, url)
+            document = orjson.loads(body) if body else {}
+            if status == 202:
+                self.tally.accepted += 1
+                self.tally.lines += len(document["lines"])
+                answers.put_nowait((attempt.buyer_id, document["status_url"]))
+            else:
+                self.tally.rejected[status] += 1
+                self.tally.rejected_codes[document.get("code", "none")] += 1
+            if attempt.well_formed != (status in (202, 409)):
+                self.tally.unexpected.append(f"{status} for {attempt.body[:200]!r}: {body[:300]!r}")
+
+    async def _submit(self, http: aiohttp.ClientSession, attempt: Attempt, url: str) -> tuple[int, bytes]:
+        """Post until there is a clear answer: after a 503 or a broken connection again, with the same key."""
+        headers = {
+            "Authorization": f"Bearer {self._tokens(attempt.buyer_id)}",
+            "Idempotency-Key": attempt.idempotency_key,
+            "Content-Type": "application/json",
+        }
+        for attempt_number in range(_POST_TRIES_MAX):
+            try:
+                async with http.post(f"{url}/v1/checkouts", data=attempt.body, headers=headers) as response:
+                    if response.status != 503:
+                        return response.status, await response.read()
+                    wait_s = float(response.headers.get("Retry-After", "1"))
+            except (aiohttp.ClientError, TimeoutError):
+                wait_s = min(0.1 * 2**attempt_number, 2.0)
+            self.tally.retried += 1
+            await asyncio.sleep(wait_s)
+        return 0, b""
+
+    async def _poll(self, http: aiohttp.ClientSession, answers: "asyncio.Queue[Any]") -> None:
+        while (job := await answers.get()) is not None:
+            buyer, url = job
+            status = await self._answer(http, buyer, url)
+            if status is None:
+                self.tally.lost.append(url)
+            else:
+                self.tally.answered[status] += 1
+
+    async def _answer(self, http: aiohttp.ClientSession, buyer: str, url: str) -> str | None:
+        """The final status, or None if none came in time."""
+        deadline = time.monotonic() + _PATIENCE_S
+        headers = {"Authorization": f"Bearer {self._tokens(buyer)}"}
+        while time.monotonic() < deadline:
+            wait_s = 1.0
+            try:
+                async with http.get(url, headers=headers) as response:
+                    if response.status == 200:
+                        document = orjson.loads(await response.read())
+                        if document["status"] != "queued":
+                            return str(document["status"])
+                    wait_s = float(response.headers.get("Retry-After", "1"))
+            except (aiohttp.ClientError, TimeoutError):
+                wait_s = 0.5
+            await asyncio.sleep(min(wait_s, 2.0) / 4)
+        return None

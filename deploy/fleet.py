@@ -1,0 +1,143 @@
+"""The processes of a local deployment: started, watched, started again when they die, stopped in order."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import aiohttp
+import msgspec
+
+from contracts.settings import PREFIX, Settings
+from deploy.stack import LocalStack, StackError, end, spawn, tail
+from deploy.stack.ports import find_free
+
+logger = logging.getLogger(__name__)
+
+READY_S = 60.0
+STOP_GRACE_S = 12.0
+_ROOT = Path(__file__).resolve().parent.parent
+
+
+class Member:
+    """One process of the fleet. `role` is the CLI command that it runs."""
+
+    def __init__(self, name: str, role: str, port: int, settings: Settings, log_path: Path) -> None:
+        self.name = name
+        self.role = role
+        self.port = port
+        self.settings = settings
+        self.log_path = log_path
+        self.process: subprocess.Popen[bytes] | None = None
+        self.wanted = False
+        self.restarts = 0
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.settings.host}:{self.port}"
+
+
+class Fleet:
+    """The members beside a local stack. Every member ends when this process does, whichever way it goes."""
+
+    def __init__(self, stack: LocalStack, log_dir: Path, say: Callable[[str], None]) -> None:
+        self._stack = stack
+        self._log_dir = log_dir
+        self._say = say
+        self._ports: set[int] = set()
+        self.members: list[Member] = []
+
+    def add(self, role: str, settings: Settings, port: int = 0) -> Member:
+        """A new member, started. Port 0 is a free one."""
+        if not port:
+            port = find_free(self._ports)
+        self._ports.add(port)
+        count = sum(m.role == role for m in self.members) + 1
+        name = f"{role}-{count}"
+        own = msgspec.structs.replace(settings, **{f"{role}_port": port})
+        member = Member(name, role, port, own, self._log_dir / f"{name}.log")
+        self.members.append(member)
+        self.start(member)
+        return member
+
+    def of(self, role: str) -> list[Member]:
+        return [member for member in self.members if member.role == role]
+
+    def start(self, member: Member) -> None:
+        env = {k: v for k, v in os.environ.items() if not k.startswith(PREFIX)}
+        member.wanted = True
+        member.process = spawn(
+            [sys.executable, "-m", "deploy.cli", member.role],
+            log_path=member.log_path,
+            env=env | member.settings.as_env(),
+            reaper=self._stack.reaper,
+            cwd=_ROOT,
+        )
+
+    def kill(self, member: Member) -> None:
+        """SIGKILL, and leave it dead until `start`."""
+        member.wanted = False
+        if member.process is not None:
+            end(member.process, self._stack.reaper, sig=signal.SIGKILL, grace_s=0)
+
+    async def wait_ready(self) -> None:
+        """Wait until every member's /readyz says so. Raises StackError with the end of its log otherwise."""
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=2)) as http:
+            await asyncio.gather(*(self._wait_ready(http, member) for member in self.members))
+
+    async def _wait_ready(self, http: aiohttp.ClientSession, member: Member) -> None:
+        deadline = time.monotonic() + READY_S
+        while True:
+            with contextlib.suppress(aiohttp.ClientError, TimeoutError):
+                async with http.get(f"{member.url}/readyz") as response:
+                    if response.status == 200:
+                        return
+            code = None if member.process is None else member.process.poll()
+            if code is not None or time.monotonic() > deadline:
+                what = (
+                    f"ended with status {code}" if code is not None else f"is not ready after {READY_S:.0f} s"
+                )
+                raise StackError(
+                    f"{member.name} {what}. The end of {member.log_path}:\n{tail(member.log_path)}"
+                )
+            await asyncio.sleep(0.05)
+
+    async def watch(self) -> None:
+        """Start members again that died without being asked to, until cancelled."""
+        while True:
+            for member in self.members:
+                if (
+                    member.wanted
+                    and member.process is not None
+                    and (code := member.process.poll()) is not None
+                ):
+                    member.restarts += 1
+                    self._say(
+                        f"{member.name} ended with status {code}; starting it again (log: {member.log_path})"
+                    )
+                    end(member.process, self._stack.reaper, grace_s=0)
+                    await asyncio.sleep(min(0.1 * 2**member.restarts, 5.0))
+                    self.start(member)
+            await asyncio.sleep(0.2)
+
+    def stop(self) -> None:
+        """Stop all: ingest first, so that nothing new comes in; the others finish what they have."""
+        order = {"ingest": 0, "api": 1, "worker": 2, "streams": 3}
+        running = sorted(
+            (m for m in self.members if m.process is not None), key=lambda m: order.get(m.role, 9)
+        )
+        for member in running:
+            member.wanted = False
+            if member.process is not None and member.process.poll() is None:
+                member.process.send_signal(signal.SIGTERM)
+        for member in running:
+            if member.process is not None and not end(
+                member.process, self._stack.reaper, grace_s=STOP_GRACE_S
+            ):
+                self._say(f"{member.name} did not stop within {STOP_GRACE_S:.0f} s and was killed")

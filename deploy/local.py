@@ -1,0 +1,159 @@
+"""A whole local deployment: servers, schema, topics, catalogue and processes."""
+
+import asyncio
+import contextlib
+import os
+import secrets
+import shutil
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import jwt
+import msgspec
+
+from contracts.errors import SettingsError
+from contracts.settings import PREFIX, Settings
+from deploy.fleet import Fleet
+from deploy.stack import LocalStack, StackError
+from deploy.topics import ensure_topics
+from stock_ledger.catalogue import AddressEntry, ProductEntry, store
+from stock_ledger.postgres import connect_pool
+from stock_ledger.redis_view import RedisView, connect_redis
+from stock_ledger.schema import migrate
+
+Say = Callable[[str], None]
+
+SETTINGS_FILE = "settings.env"
+_RUNS_KEPT = 2
+
+
+def home() -> Path:
+    """Where local data lives: SLUICEWAY_HOME, else .sluiceway in the current folder."""
+    return Path(os.environ.get(f"{PREFIX}HOME") or ".sluiceway").absolute()
+
+
+def new_run_dir(kind: str, say: Say) -> Path:
+    """A fresh folder for one run; of earlier runs of this kind the newest two are kept."""
+    runs = home() / kind
+    for old in sorted(runs.glob("2*"))[:-_RUNS_KEPT]:
+        try:
+            LocalStack(old, say=say).delete()
+            shutil.rmtree(old)
+        except (StackError, OSError) as error:
+            say(f"an earlier run's data is left in {old}: {error}")
+    path = runs / f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{os.getpid()}"
+    path.mkdir(parents=True)
+    return path
+
+
+@contextlib.contextmanager
+def telling_where(data_dir: Path, say: Say) -> Iterator[None]:
+    """Say at the end, however it comes, where data and logs are."""
+    try:
+        yield
+    finally:
+        say(f"Data and logs are in {data_dir}")
+
+
+def given_settings(kept: Path | None = None) -> Settings:
+    """Settings from the environment, over those kept in a file if there is one."""
+    variables = {} if kept is None else kept_variables(kept)
+    variables |= {name: value for name, value in os.environ.items() if name.startswith(PREFIX)}
+    return Settings.from_env(variables)
+
+
+def new_stack(data_dir: Path, say: Say) -> LocalStack:
+    """A local stack in `data_dir`; a server whose URL is configured in the environment is not started."""
+    return LocalStack(
+        data_dir,
+        kafka_url=os.environ.get(f"{PREFIX}KAFKA_URL", ""),
+        postgres_url=os.environ.get(f"{PREFIX}POSTGRES_URL", ""),
+        redis_url=os.environ.get(f"{PREFIX}REDIS_URL", ""),
+        say=say,
+    )
+
+
+def local_settings(stack: LocalStack, given: Settings) -> Settings:
+    """The settings of a local deployment: the stack's servers; free ports and own secrets where none are given."""
+    urls = stack.urls
+    return msgspec.structs.replace(
+        given,
+        kafka_url=urls.kafka,
+        postgres_url=urls.postgres,
+        redis_url=urls.redis,
+        ingest_port=given.ingest_port if f"{PREFIX}INGEST_PORT" in os.environ else 0,
+        api_port=given.api_port if f"{PREFIX}API_PORT" in os.environ else 0,
+        jwt_hs256_secret=given.jwt_hs256_secret or secrets.token_hex(32),
+        receipt_secret=given.receipt_secret or secrets.token_hex(32),
+    )
+
+
+async def prepare(
+    settings: Settings, products: Sequence[ProductEntry], addresses: Sequence[AddressEntry]
+) -> None:
+    """Schema, topics and catalogue; repeating it changes nothing that is in place."""
+    await migrate(settings.postgres_url)
+    await ensure_topics(settings)
+    pool = await connect_pool(settings)
+    redis = connect_redis(settings)
+    try:
+        await store(pool, products, addresses, settings.partitions)
+        await RedisView(redis, settings).drop()
+    finally:
+        await pool.close()
+        await redis.aclose()
+
+
+@contextlib.asynccontextmanager
+async def running(
+    stack: LocalStack, settings: Settings, log_dir: Path, *, workers: int, say: Say
+) -> AsyncIterator[Fleet]:
+    """Ingest, api, streams and `workers` workers, ready; stopped in order at the end."""
+    fleet = Fleet(stack, log_dir, say)
+    try:
+        api = fleet.add("api", settings, settings.api_port)
+        fleet.add("ingest", with_api(settings, api.url), settings.ingest_port)
+        for _ in range(workers):
+            fleet.add("worker", settings)
+        fleet.add("streams", settings)
+        await fleet.wait_ready()
+        watching = asyncio.create_task(fleet.watch())
+        try:
+            yield fleet
+        finally:
+            watching.cancel()
+    finally:
+        fleet.stop()
+
+
+def with_api(settings: Settings, api_url: str) -> Settings:
+    return msgspec.structs.replace(settings, api_public_url=settings.api_public_url or api_url)
+
+
+def token(settings: Settings, buyer_id: str, ttl_s: int) -> str:
+    """A buyer's token for trying, signed with the HS256 secret. Raises SettingsError if there is none."""
+    if not settings.jwt_hs256_secret:
+        raise SettingsError(
+            "SLUICEWAY_JWT_HS256_SECRET is not set: tokens for RS256 or ES256 are your issuer's to make"
+        )
+    claims: dict[str, object] = {"sub": buyer_id, "exp": int(time.time()) + ttl_s}
+    if settings.jwt_issuer:
+        claims["iss"] = settings.jwt_issuer
+    if settings.jwt_audience:
+        claims["aud"] = settings.jwt_audience
+    return jwt.encode(claims, settings.jwt_hs256_secret, "HS256")
+
+
+def keep_settings(path: Path, settings: Settings) -> None:
+    """Write the settings as an environment file, readable by its owner only."""
+    path.touch(mode=0o600)
+    path.write_text("".join(f"{name}={value}\n" for name, value in settings.as_env().items()))
+
+
+def kept_variables(path: Path) -> dict[str, str]:
+    """The variables of an environment file; none if it is not there."""
+    if not path.exists():
+        return {}
+    return dict(line.split("=", 1) for line in path.read_text().splitlines() if "=" in line)

@@ -1,0 +1,244 @@
+"""The composition roots: one function per kind of process. Everything is connected here and nowhere else."""
+
+import asyncio
+import contextlib
+import gc
+import logging
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from datetime import datetime
+from typing import Any
+
+import uvicorn
+import uvloop
+from aiokafka.errors import KafkaError
+from starlette.types import ASGIApp
+
+from api.app import build as build_api
+from contracts.auth import BearerVerifier
+from contracts.errors import SettingsError, Unavailable
+from contracts.http import application
+from contracts.receipts import ReceiptSigner
+from contracts.settings import Settings
+from contracts.times import from_ms
+from contracts.topics import Topics
+from deploy import logs
+from ingest.app import Ingest
+from ingest.gate import PayloadMemory, SoldOutGate
+from ingest.publisher import Publisher, start_producer
+from stock_ledger.figures import FigureStore
+from stock_ledger.postgres import PostgresLedger, connect_pool
+from stock_ledger.reads import PostgresReads
+from stock_ledger.redis_view import RedisView, connect_redis
+from workers.health import Health, start_watchdog
+from workers.kafka_log import KafkaLog
+from workers.shelf import Shelf
+from workers.streams import build as build_streams
+from workers.writer import Writer
+
+logger = logging.getLogger(__name__)
+
+Main = Callable[[Settings, asyncio.Event], Awaitable[None]]
+
+
+def run(main: Main, settings: Settings) -> None:
+    """Run a process until it ends or SIGTERM or SIGINT asks it to; the event is set then."""
+    logs.set_up(settings.log_level)
+
+    async def with_signals() -> None:
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        gc.freeze()  # what is imported stays: no collection needs to look at it again
+        await main(settings, stop)
+
+    uvloop.run(with_signals())
+
+
+async def ingest(settings: Settings, stop: asyncio.Event) -> None:
+    settings.require_secrets()
+    redis = connect_redis(settings)
+    view = RedisView(redis, settings)
+    publisher = Publisher(lambda: start_producer(settings), Topics(settings).checkouts, settings, now_ms)
+    gate = SoldOutGate(view, settings, time.monotonic)
+    app = Ingest(
+        settings,
+        BearerVerifier(settings),
+        ReceiptSigner(settings.receipt_secret),
+        publisher,
+        gate,
+        PayloadMemory(view, settings, time.monotonic),
+        now_ms,
+    )
+    async with asyncio.TaskGroup() as tasks:
+        background = [
+            tasks.create_task(gate.run()),
+            tasks.create_task(_connect_producer(publisher, settings)),
+        ]
+        try:
+            await serve(app, settings.ingest_port, settings, stop)
+        finally:
+            for task in background:
+                task.cancel()
+    await publisher.stop()
+    await redis.aclose()
+
+
+async def _connect_producer(publisher: Publisher, settings: Settings) -> None:
+    """Connect before the first request, as soon as Kafka is there; refuse topics with another partition count."""
+    while True:
+        try:
+            producer = await publisher.ensure_producer()
+            count = len(await producer.partitions_for(Topics(settings).checkouts))
+        except (KafkaError, OSError) as error:
+            logger.warning("waiting for Kafka: %r", error, extra={"action": "waiting"})
+            await asyncio.sleep(1.0)
+            continue
+        if count != settings.partitions:
+            raise SettingsError(
+                f"SLUICEWAY_PARTITIONS is {settings.partitions}, the checkouts topic has {count}"
+            )
+        return
+
+
+async def api(settings: Settings, stop: asyncio.Event) -> None:
+    settings.require_secrets()
+    redis = connect_redis(settings)
+    pool = await connect_pool(settings)
+    app = build_api(
+        settings,
+        PostgresReads(pool),
+        RedisView(redis, settings),
+        BearerVerifier(settings),
+        ReceiptSigner(settings.receipt_secret),
+        now,
+        time.monotonic,
+    )
+    try:
+        await serve(app, settings.api_port, settings, stop)
+    finally:
+        await pool.close()
+        await redis.aclose()
+
+
+async def worker(settings: Settings, stop: asyncio.Event) -> None:
+    owner = f"{socket.gethostname()}-{os.getpid()}"
+    redis = connect_redis(settings)
+    pool = await connect_pool(settings)
+    ledger = PostgresLedger(pool)
+    shelf = Shelf(RedisView(redis, settings), ledger, settings, time.monotonic)
+    health = Health(settings, time.monotonic)
+    writer = Writer(KafkaLog(settings, owner), ledger, shelf, health, settings, owner, now)
+    try:
+        await _attended(writer.run(), writer.stop, health, settings.worker_port, settings, stop)
+    finally:
+        pool.terminate()
+        await redis.aclose()
+
+
+async def streams(settings: Settings, stop: asyncio.Event) -> None:
+    pool = await connect_pool(settings)
+    health = Health(settings, time.monotonic)
+    app = build_streams(settings, FigureStore(pool), health)
+    ending = asyncio.Event()
+
+    async def run_app() -> None:
+        async with app:
+            while not (ending.is_set() or app.crashed):
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(0.5):
+                        await ending.wait()
+            if app.crashed:
+                raise Unavailable("the streams ended") from app.crash_reason
+
+    try:
+        await _attended(run_app(), ending.set, health, settings.streams_port, settings, stop)
+    finally:
+        pool.terminate()
+
+
+async def _attended(
+    work: Any,
+    stop_work: Callable[[], None],
+    health: Health,
+    port: int,
+    settings: Settings,
+    stop: asyncio.Event,
+) -> None:
+    """Run `work` beside /livez and /readyz and under the watchdog; whichever ends first ends the process."""
+    watchdog_off = threading.Event()
+    start_watchdog(health, settings, watchdog_off)
+
+    async def ready() -> tuple[bool, dict[str, object]]:
+        return health.report()
+
+    async def stop_both() -> None:
+        await stop.wait()
+        stop_work()
+
+    served_until = asyncio.Event()
+    serving = asyncio.create_task(serve(application([], ready), port, settings, served_until))
+    stopping = asyncio.create_task(stop_both())
+    try:
+        await work
+    finally:
+        watchdog_off.set()
+        served_until.set()
+        stopping.cancel()
+        await serving
+
+
+class _Server(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Signals are the process's to handle."""
+        yield
+
+
+async def serve(app: ASGIApp, port: int, settings: Settings, stop: asyncio.Event) -> None:
+    """Serve until `stop`, then finish the requests under way. Port 0 is any free one; the log tells which.
+
+    Raises SettingsError if the port cannot be had.
+    """
+    try:
+        listener = socket.create_server((settings.host, port), backlog=4096)
+    except OSError as error:
+        raise SettingsError(
+            f"cannot listen on {settings.host}:{port}: {error}; choose another port"
+        ) from error
+    config = uvicorn.Config(
+        app,
+        http="httptools",
+        ws="none",
+        lifespan="off",
+        access_log=False,
+        server_header=False,
+        log_config=None,
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=int(settings.shutdown_grace_s),
+    )
+    server = _Server(config)
+
+    async def end() -> None:
+        await stop.wait()
+        server.should_exit = True
+
+    ending = asyncio.create_task(end())
+    try:
+        await server.serve(sockets=[listener])
+    finally:
+        ending.cancel()
+        listener.close()
+
+
+def now() -> datetime:
+    """UTC, in whole milliseconds: what order ids and Kafka keep."""
+    return from_ms(now_ms())
+
+
+def now_ms() -> int:
+    return time.time_ns() // 1_000_000

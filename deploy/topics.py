@@ -1,0 +1,69 @@
+"""Topics: made with the configured partition count, or found to have it."""
+
+from typing import Any
+
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
+
+from contracts.errors import SettingsError, Unavailable
+from contracts.settings import Settings
+from contracts.topics import Topics
+
+# The log is the only copy of a checkout until it is decided, and the audit's witness after it.
+RETENTION_MS = {"checkouts": 7 * 24 * 3600 * 1000, "events": 7 * 24 * 3600 * 1000, "dead-letters": -1}
+
+
+async def ensure_topics(settings: Settings) -> list[str]:
+    """Create the topics that are missing; returns their names.
+
+    Raises SettingsError if a topic has another number of partitions: products would change their partition, and with
+    it their writer. Raises Unavailable if Kafka does not answer.
+    """
+    admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_url.split(","))
+    try:
+        await admin.start()
+        found = await _partition_counts(admin, settings)
+        missing = [name for name, count in found.items() if count == 0]
+        if missing:
+            await _create(admin, settings, missing)
+            found = await _partition_counts(admin, settings)
+        wrong = {name: count for name, count in found.items() if count not in (0, settings.partitions)}
+        if wrong:
+            raise SettingsError(
+                f"SLUICEWAY_PARTITIONS is {settings.partitions}, but topics have {wrong}: set it to what they have. "
+                "A topic's partition count must never change: products would get another writer"
+            )
+        return missing
+    except KafkaError as error:
+        raise Unavailable(f"Kafka: {error!r}") from error
+    finally:
+        await admin.close()
+
+
+async def _partition_counts(admin: AIOKafkaAdminClient, settings: Settings) -> dict[str, int]:
+    described: list[dict[str, Any]] = await admin.describe_topics(Topics(settings).all())
+    return {topic["topic"]: len(topic["partitions"]) for topic in described}
+
+
+async def _create(admin: AIOKafkaAdminClient, settings: Settings, names: list[str]) -> None:
+    in_sync = "2" if settings.replication_factor >= 3 else "1"
+    topics = [
+        NewTopic(
+            name,
+            settings.partitions,
+            settings.replication_factor,
+            topic_configs={
+                "min.insync.replicas": in_sync,
+                "retention.ms": str(RETENTION_MS[name.rsplit(".", 1)[1]]),
+                "max.message.bytes": str(4 * settings.produce_batch_bytes),
+            },
+        )
+        for name in names
+    ]
+    answer = await admin.create_topics(topics)
+    for name, code, *text in answer.topic_errors:
+        error = for_code(code)
+        if code and error is not TopicAlreadyExistsError:
+            raise SettingsError(
+                f"topic {name} cannot be made: {error.__name__} {' '.join(str(t) for t in text)}"
+            )

@@ -1,0 +1,138 @@
+"""What an audit reads of the view. What differs from Postgres is looked at again: a view may be a moment behind."""
+
+import asyncio
+import re
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import asyncpg
+from redis.asyncio import Redis
+
+from contracts.errors import Unavailable
+from contracts.keys import Keys
+from contracts.settings import Settings
+from stock_ledger.audit_decode import Shared, document_fact
+from stock_ledger.audit_facts import CacheFacts, ResultFact, ShownProgress, ShownStock, StockRow
+from stock_ledger.audit_postgres import states_now, stock_now
+from stock_ledger.redis_view import translated
+
+_KEYS_MAX = 500  # of one round trip
+_SETTLE_S = 3.0  # how long a difference may last that is a mere delay
+_AGAIN_S = 0.1
+
+Pair = tuple[int, int]
+
+
+async def read_cache(
+    redis: Redis, pool: "asyncpg.Pool[Any]", settings: Settings, shared: Shared
+) -> CacheFacts:
+    """All that is shown, beside Postgres at the same moment. A cache that does not answer is told, not raised."""
+    reader = _Reader(redis, pool, settings)
+    try:
+        return CacheFacts(
+            stock=await reader.stock(),
+            progress=await reader.progress(),
+            results=await reader.results(shared),
+        )
+    except _Away as error:
+        return CacheFacts(away=str(error))
+
+
+class _Away(Exception):
+    """The cache, and not Postgres, does not answer."""
+
+
+class _Reader:
+    def __init__(self, redis: Redis, pool: "asyncpg.Pool[Any]", settings: Settings) -> None:
+        self._redis = redis
+        self._pool = pool
+        self._keys = Keys(settings.cache_prefix)
+        self._partitions = settings.partitions
+
+    async def stock(self) -> list[ShownStock]:
+        found: dict[str, ShownStock] = {}
+        deadline = time.monotonic() + _SETTLE_S
+        while True:
+            before = await stock_now(self._pool)
+            wanted = [row for row in before.values() if row.product_id not in found]
+            shown = await self._shown_stock(wanted)
+            sold_out = await self._sold_out()
+            after = await stock_now(self._pool)
+            is_last = time.monotonic() >= deadline
+            for row in wanted:
+                fact = _beside(row, after.get(row.product_id, row), shown[row.product_id], sold_out)
+                if is_last or _agrees(fact):
+                    found[row.product_id] = fact
+            if len(found) == len(before):
+                strangers = sorted(sold_out - after.keys())
+                return [*found.values(), *(ShownStock(i, None, True, True, None) for i in strangers)]
+            await asyncio.sleep(_AGAIN_S)
+
+    async def progress(self) -> list[ShownProgress]:
+        found: dict[int, ShownProgress] = {}
+        deadline = time.monotonic() + _SETTLE_S
+        while True:
+            before = await states_now(self._pool)
+            wanted = [p for p in range(self._partitions) if p not in found]
+            values = await self._mget([self._keys.progress(p) for p in wanted])
+            after = await states_now(self._pool)
+            is_last = time.monotonic() >= deadline
+            for p, value in zip(wanted, values, strict=True):
+                fact = _progress_beside(p, before.get(p, (0, 0)), after.get(p, (0, 0)), value)
+                if is_last or fact.shown is None or fact.shown[1] == fact.true[1] or not fact.settled:
+                    found[p] = fact
+            if len(found) == self._partitions:
+                return [found[p] for p in sorted(found)]
+            await asyncio.sleep(_AGAIN_S)
+
+    async def results(self, shared: Shared) -> list[ResultFact]:
+        prefix = self._keys.result("")
+        pattern = re.sub(r"([\[\]*?\\^])", r"\\\1", prefix) + "*"
+        seen: set[str] = set()
+        facts: list[ResultFact] = []
+        cursor = 0
+        while True:
+            with _telling():
+                async with translated():
+                    cursor, keys = await self._redis.scan(cursor, match=pattern, count=_KEYS_MAX)
+                    fresh = [key for key in dict.fromkeys(k.decode() for k in keys) if key not in seen]
+                    hashes = await self._hashes(fresh)
+            seen.update(fresh)
+            for key, fields in zip(fresh, hashes, strict=True):
+                checkout_id = shared(key.removeprefix(prefix))
+                facts += [
+                    ResultFact(checkout_id, shared(field.decode(errors="replace")), document_fact(document, shared))
+                    for field, document in fields.items()
+                ]
+            if cursor == 0:
+                return facts
+
+    async def _hashes(self, keys: Sequence[str]) -> list[dict[bytes, bytes]]:
+        if not keys:
+            return []
+        async with self._redis.pipeline(transaction=False) as pipe:
+            for key in keys:
+                pipe.hgetall(key)
+            hashes: list[dict[bytes, bytes]] = await pipe.execute()
+            return hashes
+
+    async def _shown_stock(self, rows: Sequence[StockRow]) -> dict[str, Any]:
+        values = await self._mget([self._keys.stock(row.partition, row.product_id) for row in rows])
+        return {row.product_id: value for row, value in zip(rows, values, strict=True)}
+
+    async def _sold_out(self) -> set[str]:
+        with _telling():
+            async with translated(), self._redis.pipeline(transaction=False) as pipe:
+                for p in range(self._partitions):
+                    pipe.smembers(self._keys.sold_out(p))
+                answers = await pipe.execute()
+        return {member.decode(errors="replace") for members in answers for member in members}
+
+    async def _mget(self, keys: Sequence[str]) -> list[Any]:
+        values: list[Any] = []
+        for start in range(0, len(keys), _KEYS_MAX):
+            with _telling():
+                async with translated():
+                    values += await self._redis.mget(keys[start : start + _KEYS_MAX])
+        return values

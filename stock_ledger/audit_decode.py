@@ -1,0 +1,110 @@
+"""Records of the log and entries of the view, made into facts. What cannot be read becomes a fact that says so."""
+
+from collections.abc import Callable, Sequence
+from decimal import Decimal, InvalidOperation
+
+import msgspec
+
+from contracts.errors import UndecodableMessage
+from contracts.events import ORDER_CREATED
+from contracts.messages import decode_checkout_line
+from stock_ledger.audit_facts import Document, EventFact, LetterFact, MessageFact
+
+Shared = Callable[[str], str]  # gives one and the same object for equal strings
+
+_HEADERS = ("ce_specversion", "ce_id", "ce_source", "ce_type", "ce_time", "ce_subject", "content-type")
+
+
+def sharing() -> Shared:
+    """A function that keeps one object for equal strings: ids come back in many rows."""
+    kept: dict[str, str] = {}
+    return lambda text: kept.setdefault(text, text)
+
+
+def message_fact(
+    partition: int, offset: int, key: bytes | None, value: bytes | None, partitions: int, shared: Shared,
+    *, keep: bool = False,
+) -> MessageFact:  # fmt: skip
+    """A message judged by the definition of valid. Its bytes stay if it is not, or if `keep`."""
+    try:
+        line = decode_checkout_line(value, key, partition, partitions)
+    except UndecodableMessage as error:
+        return MessageFact(partition, offset, str(error), key=key, value=value)
+    return MessageFact(
+        partition, offset, "", shared(line.checkout_id), shared(line.product_id), shared(line.buyer_id),
+        line.quantity, shared(line.payload_hash), line.line, key if keep else None, value if keep else None,
+    )  # fmt: skip
+
+
+class _Amount(msgspec.Struct):
+    amount: str
+    currency: str
+
+
+class _Order(msgspec.Struct):
+    order_id: str
+    total: _Amount
+
+
+class _Document(msgspec.Struct):
+    partition: int
+    offset: int
+    checkout_id: str
+    buyer_id: str
+    product_id: str
+    quantity: int
+    status: str
+    reason: str = ""
+    order: _Order | None = None
+
+
+_decoder = msgspec.json.Decoder(_Document)
+
+
+def document_fact(value: bytes | None, shared: Shared) -> Document | None:
+    """A told decision; None if it cannot be read as one, which the laws report."""
+    try:
+        told = _decoder.decode(value or b"")
+        order = told.order
+        total = Decimal(0) if order is None else Decimal(order.total.amount)
+    except (msgspec.DecodeError, UnicodeDecodeError, InvalidOperation):
+        return None
+    return Document(
+        told.partition, told.offset, shared(told.checkout_id), shared(told.buyer_id), shared(told.product_id),
+        told.quantity, shared(told.status), shared(told.reason),
+        "" if order is None else shared(order.order_id), total,
+        "" if order is None else shared(order.total.currency),
+    )  # fmt: skip
+
+
+def event_fact(
+    partition: int, offset: int, key: bytes | None, value: bytes | None,
+    headers: Sequence[tuple[str, bytes]], shared: Shared,
+) -> EventFact:  # fmt: skip
+    """A record of the events topic, with its CloudEvents headers held against what is required of each event."""
+    told = dict(headers)
+    lacking = [name for name in _HEADERS if not told.get(name)]
+    if told.get("ce_specversion", b"1.0") != b"1.0":
+        lacking.append("ce_specversion 1.0")
+    if told.get("content-type", b"application/json") != b"application/json":
+        lacking.append("content-type application/json")
+    kind = told.get("ce_type", b"").decode(errors="replace")
+    if kind == ORDER_CREATED and told.get("ce_sequence") != b"1":
+        lacking.append("ce_sequence 1")
+    if key is not None and told.get("ce_subject", key) != key:
+        lacking.append("ce_subject as the key")
+    return EventFact(
+        partition, offset, told.get("ce_id", b"").decode(errors="replace"), shared(kind), key, hash(value),
+        ", ".join(lacking), document_fact(value, shared),
+    )  # fmt: skip
+
+
+def letter_fact(
+    partition: int, offset: int, key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes]]
+) -> LetterFact:
+    told = dict(headers)
+    try:
+        source = (int(told["partition"]), int(told["offset"]))
+    except (KeyError, ValueError):
+        return LetterFact(partition, offset, None, "", key, value)
+    return LetterFact(partition, offset, source, told.get("reason", b"").decode(errors="replace"), key, value)

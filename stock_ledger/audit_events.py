@@ -1,0 +1,185 @@
+"""Laws of what was published: one event per decision that has one, telling what was decided; figures folded from them."""
+
+from collections.abc import Iterator
+from decimal import Decimal
+
+from contracts.events import CHECKOUT_REFUSED, ORDER_CREATED
+from stock_ledger.audit_book import CONFLICT, CREATED, REFUSED, Book, Place, where
+from stock_ledger.audit_facts import DecisionRow, EventFact
+from stock_ledger.audit_report import Law
+from stock_ledger.audit_view import told_wrong
+
+TYPES = {CREATED: ORDER_CREATED, REFUSED: CHECKOUT_REFUSED, CONFLICT: CHECKOUT_REFUSED}
+
+
+def place_of(event_id: str) -> Place | None:
+    """The place of the decision that an event id names; None if it names none."""
+    partition, _, offset = event_id.partition("-")
+    if partition.isascii() and partition.isdigit() and offset.isascii() and offset.isdigit():
+        place = int(partition), int(offset)
+        return place if event_id == f"{place[0]}-{place[1]}" else None
+    return None
+
+
+def events(book: Book) -> Law:
+    law = Law("events", "Every decision that has an event has exactly one, however often it was delivered")
+    first: dict[str, EventFact] = {}
+    for event in book.facts.events:
+        law.checked += 1
+        known = first.setdefault(event.event_id, event)
+        if known is not event:
+            if (known.value_hash, known.type, known.key) != (event.value_hash, event.type, event.key):
+                law.deviate(
+                    f"event {event.event_id} came with other data at {known.partition}:{known.offset} "
+                    f"and {event.partition}:{event.offset}",
+                    place=place_of(event.event_id),
+                )
+            continue
+        place = place_of(event.event_id)
+        row = None if place is None else book.decision(place)
+        if place is not None and book.is_later(place):
+            continue
+        if row is None or row.kind not in TYPES:
+            law.deviate(
+                f"event {event.event_id!r} at {event.partition}:{event.offset} has no decision"
+                if row is None
+                else f"an event of a decision that is {row.kind}",
+                place=place,
+            )
+        elif TYPES[row.kind] != event.type:
+            law.deviate(
+                f"{row.kind}, but its event is {event.type!r}", place=place, checkout_id=row.checkout_id
+            )
+    _missing(book, law, {place for event_id in first if (place := place_of(event_id)) is not None})
+    return law
+
+
+def _missing(book: Book, law: Law, published: set[Place]) -> None:
+    """Decisions without their event. Where retention cut the topic, those before the oldest left are not known."""
+    oldest = _oldest_known(book, published)
+    for row in announced(book):
+        place = where(row)
+        if place in published:
+            continue
+        if row.offset < oldest.get(row.partition, 0):
+            law.skip(1, "retention removed the beginning of the events topic")
+            continue
+        law.checked += 1
+        law.deviate(
+            f"{row.kind}, but no event {TYPES[row.kind]} was published",
+            product_id=row.product_id,
+            checkout_id=row.checkout_id,
+            place=place,
+        )
+
+
+def _oldest_known(book: Book, published: set[Place]) -> dict[int, int]:
+    cut = {p for p, span in book.facts.events_span.items() if span.first > 0}
+    oldest = {p: book.facts.postgres.next_offset(p) for p in cut}
+    for p, offset in published:
+        if p in cut:
+            oldest[p] = min(oldest[p], offset)
+    return oldest
+
+
+def announced(book: Book) -> Iterator[DecisionRow]:
+    """Decisions that have an event."""
+    return (row for row in book.facts.postgres.decisions if row.kind in TYPES)
+
+
+def event_data(book: Book) -> Law:
+    law = Law("event-data", "An event tells what was decided, and is keyed by its order or checkout")
+    order_of = {row.order_id: row for row in book.facts.postgres.orders}
+    for event in distinct(book):
+        place = place_of(event.event_id)
+        row = None if place is None else book.decision(place)
+        if row is None:
+            continue  # judged by `events`
+        law.checked += 1
+        document = event.document
+        if document is None:
+            law.deviate("its event's data is not readable", product_id=row.product_id, place=place)
+            continue
+        wrong = told_wrong(document, row)
+        order = order_of.get(row.order_id or "")
+        if order is not None and (order.total, order.currency) != (document.total, document.currency):
+            wrong += f" total told {document.total} {document.currency}, the order's {order.total} {order.currency}"
+        key = row.order_id or row.checkout_id or ""
+        if event.key != key.encode():
+            wrong += f" its key is {event.key!r}, expected {key}"
+        if wrong:
+            law.deviate(wrong.strip(), product_id=row.product_id, checkout_id=row.checkout_id, place=place)
+    return law
+
+
+def event_envelope(book: Book) -> Law:
+    law = Law(
+        "event-envelope", "An event has the CloudEvents headers and lies in the partition of its decision"
+    )
+    for event in book.facts.events:
+        law.checked += 1
+        place = place_of(event.event_id)
+        wrong = [f"lacks {event.lacking}"] if event.lacking else []
+        if place is not None and place[0] != event.partition:
+            wrong.append(f"lies in partition {event.partition}")
+        if wrong:
+            law.deviate(
+                f"event {event.event_id!r} at {event.partition}:{event.offset} {' and '.join(wrong)}",
+                place=place,
+            )
+    return law
+
+
+def distinct(book: Book) -> Iterator[EventFact]:
+    """The first delivery of every event id."""
+    seen: set[str] = set()
+    for event in book.facts.events:
+        if event.event_id not in seen:
+            seen.add(event.event_id)
+            yield event
+
+
+Cell = tuple[int, str, str, str]  # partition, product, outcome, currency
+
+
+def figures(book: Book) -> Law:
+    """Judged up to the event each partition was folded to, so that a consumer that lags deviates in nothing."""
+    law = Law("figures", "Live figures are the sums over the events, each counted once")
+    folded = book.facts.postgres.figure_states
+    judged = set()
+    for p, span in sorted(book.facts.events_span.items()):
+        if span.first > 0:
+            law.skip(1, "retention removed the beginning of the events topic")
+        elif p not in folded and span.end > 0:
+            law.skip(1, "partitions that no one has folded yet")
+        elif folded.get(p, 0) > span.end:
+            law.checked += 1
+            law.deviate(f"folded to event {folded[p]}, but the topic ends at {span.end}", place=(p, None))
+        else:
+            judged.add(p)
+    expected: dict[Cell, tuple[int, int, Decimal]] = {}
+    for event in distinct(book):
+        told = event.document
+        if told is None or event.partition not in judged or event.offset >= folded.get(event.partition, 0):
+            continue
+        cell = (event.partition, told.product_id, told.reason or told.status, told.currency)
+        lines, units, amount = expected.get(cell, (0, 0, Decimal(0)))
+        expected[cell] = (lines + 1, units + told.quantity, amount + told.total)
+    kept: dict[Cell, tuple[int, int, Decimal]] = {
+        row[:4]: row[4:] for row in book.facts.postgres.figures if row.partition in judged
+    }
+    nothing = (0, 0, Decimal(0))
+    for cell in sorted(expected.keys() | kept.keys()):
+        law.checked += 1
+        if kept.get(cell, nothing) != expected.get(cell, nothing):
+            law.deviate(
+                f"{cell[2]} {cell[3]}: (lines, units, amount) kept {_told(kept.get(cell, nothing))}, "
+                f"of the events {_told(expected.get(cell, nothing))}",
+                product_id=cell[1],
+                place=(cell[0], None),
+            )
+    return law
+
+
+def _told(sums: tuple[int, int, Decimal]) -> str:
+    return f"({sums[0]}, {sums[1]}, {sums[2]})"

@@ -1,0 +1,257 @@
+"""Laws of the log: every message is decided once, as what it says, and what is not valid is set aside."""
+
+from stock_ledger.audit_book import CONFLICT, DEAD, FIRST, REPEATED, Book, Place, where
+from stock_ledger.audit_facts import DecisionRow, LetterFact, MessageFact
+from stock_ledger.audit_report import Law
+
+
+def drained(book: Book) -> Law:
+    law = Law("log-drained", "Every message that was in the log when the audit began is decided")
+    for p, target in sorted(book.facts.target.items()):
+        next_offset, first = book.facts.postgres.next_offset(p), book.facts.checkouts[p].first
+        law.checked += max(target - first, 0)
+        for offset in range(max(next_offset, first), target):
+            message = book.messages[p].get(offset)
+            law.deviate(
+                "undecided when the wait was over",
+                product_id=message.product_id if message else "",
+                checkout_id=message.checkout_id if message else "",
+                place=(p, offset),
+            )
+    return law
+
+
+def complete(book: Book) -> Law:
+    """Nothing below a partition's next offset is without its one decision."""
+    law = Law("log-complete", "Every message below a partition's next offset has exactly one decision")
+    for p, messages in book.messages.items():
+        next_offset, decisions = book.facts.postgres.next_offset(p), book.decisions[p]
+        for offset, message in messages.items():
+            if offset >= next_offset:
+                continue
+            law.checked += 1
+            if offset not in decisions:
+                law.deviate(
+                    "lost: the message has no decision",
+                    product_id=message.product_id,
+                    checkout_id=message.checkout_id,
+                    place=(p, offset),
+                )
+        first = book.facts.checkouts[p].first
+        if first > next_offset:
+            law.checked += 1
+            law.deviate(
+                f"lost: offsets {next_offset} to {first - 1} were removed from the log before they were decided",
+                place=(p, next_offset),
+            )
+    for row in book.twice:
+        law.deviate(
+            "decided twice",
+            product_id=row.product_id,
+            checkout_id=row.checkout_id,
+            place=where(row),
+        )
+    return law
+
+
+def founded(book: Book) -> Law:
+    law = Law("log-founded", "Every decision has its message in the log")
+    for p, decisions in book.decisions.items():
+        messages, span = book.messages.get(p, {}), book.facts.checkouts.get(p)
+        gone = 0
+        for offset, row in decisions.items():
+            if span is not None and offset < span.first:
+                gone += 1
+                continue
+            law.checked += 1
+            if offset not in messages:
+                law.deviate(
+                    f"{row.kind}, but the log has no message there",
+                    product_id=row.product_id,
+                    checkout_id=row.checkout_id,
+                    place=(p, offset),
+                )
+        law.skip(gone, "retention removed the beginning of the log")
+    return law
+
+
+def position(book: Book) -> Law:
+    law = Law("log-position", "A partition's next offset is one past its last decision")
+    postgres = book.facts.postgres
+    for p, decisions in sorted(book.decisions.items()):
+        law.checked += 1
+        after = max(decisions) + 1 if decisions else 0
+        if postgres.next_offset(p) != after:
+            law.deviate(
+                f"next_offset is {postgres.next_offset(p)}, one past the last decision is {after}",
+                place=(p, after),
+            )
+    return law
+
+
+def faithful(book: Book) -> Law:
+    law = Law(
+        "decision-faithful",
+        "A decision names the checkout, product, buyer, quantity and payload of its message",
+    )
+    for message, row in book.decided_messages():
+        if message.error or row.kind == DEAD:
+            continue  # judged by dead-letters
+        law.checked += 1
+        differ = _differences(message, row)
+        if differ:
+            law.deviate(
+                "; ".join(differ),
+                product_id=message.product_id,
+                checkout_id=message.checkout_id,
+                place=where(row),
+            )
+    return law
+
+
+def _differences(message: MessageFact, row: DecisionRow) -> list[str]:
+    if (
+        message.checkout_id == row.checkout_id
+        and message.product_id == row.product_id
+        and message.buyer_id == row.buyer_id
+        and message.quantity == row.quantity
+        and message.payload_hash == row.payload_hash
+        and message.line == row.line
+    ):
+        return []
+    names = ("checkout_id", "product_id", "buyer_id", "quantity", "payload_hash", "line")
+    return [
+        f"{name} is {getattr(row, name)}, the message's {getattr(message, name)}"
+        for name in names
+        if getattr(row, name) != getattr(message, name)
+    ]
+
+
+def dead_letters(book: Book) -> Law:
+    law = Law("dead-letters", "Exactly the messages that are not valid are dead-lettered")
+    for message, row in book.decided_messages():
+        law.checked += 1
+        if bool(message.error) != (row.kind == DEAD):
+            law.deviate(
+                f"not valid ({message.error}), but {row.kind}"
+                if message.error
+                else f"valid, but dead-lettered: {row.detail}",
+                product_id=message.product_id,
+                checkout_id=message.checkout_id,
+                place=where(row),
+            )
+    return law
+
+
+def dead_letter_copies(book: Book) -> Law:
+    law = Law(
+        "dead-letter-copies",
+        "Every dead-lettered message has a copy with its reason in the dead-letter topic",
+    )
+    copies: dict[Place, list[LetterFact]] = {}
+    for letter in book.facts.letters:
+        law.checked += 1
+        if letter.source is None:
+            law.deviate("a dead letter does not tell where it lay", place=(letter.partition, letter.offset))
+            continue
+        copies.setdefault(letter.source, []).append(letter)
+        decision = book.decision(letter.source)
+        if decision is not None and decision.kind != DEAD:
+            law.deviate(
+                f"set aside, but {decision.kind}",
+                product_id=decision.product_id,
+                checkout_id=decision.checkout_id,
+                place=letter.source,
+            )
+    shortened = {p for p, span in book.facts.letters_span.items() if span.first > 0}
+    for p, decisions in book.decisions.items():
+        for row in decisions.values():
+            if row.kind != DEAD:
+                continue
+            found = copies.get(where(row), [])
+            if not found and p in shortened:
+                law.skip(1, "retention removed the beginning of the dead-letter topic")
+                continue
+            law.checked += 1
+            message = book.messages.get(p, {}).get(row.offset)
+            if not any(_is_copy(letter, row, message) for letter in found):
+                told = "none that equals it" if found else "none"
+                law.deviate(f"dead-lettered ({row.detail}), copies: {told}", place=where(row))
+    return law
+
+
+def _is_copy(letter: LetterFact, row: DecisionRow, message: MessageFact | None) -> bool:
+    """A message that retention has removed cannot be compared; its reason and place still are."""
+    same = message is None or (letter.key == message.key and letter.value == message.value)
+    return same and letter.reason == row.detail and letter.partition == row.partition
+
+
+def repeats(book: Book) -> Law:
+    law = Law(
+        "repeats",
+        "A line is decided once, at its first place in the log; later ones repeat or conflict with it",
+    )
+    firsts: dict[tuple[str | None, str], DecisionRow] = {}
+    hashes: dict[str | None, list[DecisionRow]] = {}
+    later: list[DecisionRow] = []
+    for row in book.facts.postgres.decisions:
+        if row.kind not in FIRST:
+            if row.kind != DEAD:
+                later.append(row)
+            continue
+        law.checked += 1
+        first = firsts.setdefault((row.checkout_id, row.product_id), row)
+        hashes.setdefault(row.checkout_id, []).append(row)
+        if first is not row:
+            _deviate(law, row, f"decided anew, the line's first decision is at offset {first.offset}")
+    for row in later:
+        law.checked += 1
+        if row.kind == REPEATED:
+            wrong = _wrong_repeat(row, firsts.get((row.checkout_id, row.product_id)))
+        elif row.kind == CONFLICT:
+            wrong = _wrong_conflict(row, hashes.get(row.checkout_id, []))
+        else:
+            wrong = f"kind {row.kind} is not known"
+        if wrong:
+            _deviate(law, row, wrong)
+    return law
+
+
+def _wrong_repeat(row: DecisionRow, first: DecisionRow | None) -> str:
+    if first is None:
+        return "repeated, but the line was never decided"
+    if (first.partition, first.offset) != (row.partition, row.first_offset):
+        return f"repeated of offset {row.first_offset}, but the first decision is at {first.partition}:{first.offset}"
+    if first.offset >= row.offset:
+        return f"repeated before its first decision at offset {first.offset}"
+    if first.payload_hash != row.payload_hash:
+        return f"repeated, but its payload differs from the one at offset {first.offset}"
+    return ""
+
+
+def _wrong_conflict(row: DecisionRow, firsts: list[DecisionRow]) -> str:
+    if row.reason != "idempotency_conflict":
+        return f"a conflict with the reason {row.reason}"
+    for first in firsts:
+        earlier = first.partition != row.partition or first.offset < row.offset
+        if earlier and first.payload_hash != row.payload_hash:
+            return ""
+    return "a conflict, but no earlier line of the checkout has another payload"
+
+
+def payloads(book: Book) -> Law:
+    law = Law("payloads", "All lines decided of a checkout have one payload hash")
+    seen: dict[str | None, DecisionRow] = {}
+    for row in book.facts.postgres.decisions:
+        if row.kind in FIRST:
+            law.checked += 1
+            first = seen.setdefault(row.checkout_id, row)
+            if first.payload_hash != row.payload_hash:
+                _deviate(
+                    law, row, f"another payload than the line decided at {first.partition}:{first.offset}"
+                )
+    return law
+
+
+def _deviate(law: Law, row: DecisionRow, detail: str) -> None:
+    law.deviate(detail, product_id=row.product_id, checkout_id=row.checkout_id, place=where(row))

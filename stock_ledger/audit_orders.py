@@ -1,0 +1,183 @@
+"""Laws of orders: a created decision has one order, one item, one payment and one ledger entry, and nothing else has."""
+
+from decimal import Decimal
+
+from stock_ledger.audit_book import CREATED, Book, Place, grouped, place_in, where
+from stock_ledger.audit_facts import DecisionRow, ItemRow, LedgerRow, OrderRow, PaymentRow
+from stock_ledger.audit_report import Law
+
+# What an order's status allows its payment to be. An order in a status that is not here deviates.
+STATUSES: dict[str, frozenset[str]] = {"pending_payment": frozenset({"pending"})}
+
+ORDER_ENTRY = "order"  # kind of the ledger entries that decisions make
+
+
+def orders(book: Book) -> Law:
+    law = Law("orders", "A created decision has exactly one order, and every order a created decision")
+    by_id = grouped((row.order_id, row) for row in book.facts.postgres.orders)
+    owners: dict[str, DecisionRow] = {}
+    for row in book.facts.postgres.decisions:
+        if row.kind != CREATED and row.order_id is None:
+            continue
+        law.checked += 1
+        if row.kind != CREATED:
+            _deviate(law, row, f"{row.kind}, but has the order {row.order_id}")
+        elif row.order_id is None:
+            _deviate(law, row, "created without an order id")
+        elif (other := owners.setdefault(row.order_id, row)) is not row:
+            _deviate(law, row, f"shares the order {row.order_id} with {other.partition}:{other.offset}")
+        else:
+            found = by_id.get(row.order_id, [])
+            if len(found) == 1:
+                wrong = _wrong_order(row, found[0])
+            else:
+                wrong = f"{len(found)} orders {row.order_id}"
+            if wrong:
+                _deviate(law, row, wrong)
+    _orders_without_decision(book, law)
+    return law
+
+
+def _wrong_order(row: DecisionRow, order: OrderRow) -> str:
+    if order.checkout_id != row.checkout_id or order.buyer_id != row.buyer_id:
+        return f"order {order.order_id} is of checkout {order.checkout_id} and buyer {order.buyer_id}"
+    if order.status not in STATUSES:
+        return f"order {order.order_id} has the status {order.status}, which no order has now"
+    try:
+        made_of = place_in(order.order_id)
+    except ValueError as error:
+        return str(error)
+    expected = (row.decided_at_ms, row.partition, row.offset)
+    if made_of != expected:
+        return (
+            f"order {order.order_id} is made of (ms, partition, offset) {made_of}, its decision is {expected}"
+        )
+    return ""
+
+
+def _orders_without_decision(book: Book, law: Law) -> None:
+    at: dict[Place, str] = {}
+    for order in book.facts.postgres.orders:
+        try:
+            place: Place | None = place_in(order.order_id)[1:]
+        except ValueError:
+            place = None
+        other = order.order_id if place is None else at.setdefault(place, order.order_id)
+        if order.order_id in book.created_order and other == order.order_id:
+            continue
+        law.checked += 1
+        law.deviate(
+            f"order {order.order_id} has no created decision"
+            if other == order.order_id
+            else f"orders {other} and {order.order_id} are of one decision",
+            checkout_id=order.checkout_id,
+            place=place,
+        )
+
+
+def items(book: Book) -> Law:
+    law = Law("order-items", "An order has exactly one item: the product, quantity and line of its decision")
+    by_order = grouped((row.order_id, row) for row in book.facts.postgres.items)
+    for order_id, row in book.created_order.items():
+        law.checked += 1
+        found = by_order.get(order_id, [])
+        if len(found) != 1:
+            _deviate(law, row, f"order {order_id} has {len(found)} items")
+        elif not _is_item_of(found[0], row):
+            item = found[0]
+            _deviate(
+                law,
+                row,
+                f"order {order_id} has {item.quantity} of {item.product_id} as line {item.line}, "
+                f"decided were {row.quantity} of {row.product_id} as line {row.line}",
+            )
+    for order_id, found in by_order.items():
+        if order_id not in book.created_order:
+            law.checked += 1
+            law.deviate(
+                f"an item of order {order_id}, which has no created decision", product_id=found[0].product_id
+            )
+    return law
+
+
+def _is_item_of(item: ItemRow, row: DecisionRow) -> bool:
+    return (item.product_id, item.quantity, item.line) == (row.product_id, row.quantity, row.line)
+
+
+def payments(book: Book) -> Law:
+    law = Law(
+        "order-payments", "An order has exactly one payment, of its total: the sum of price times quantity"
+    )
+    postgres = book.facts.postgres
+    by_order = grouped((row.order_id, row) for row in postgres.payments)
+    items_of = grouped((row.order_id, row) for row in postgres.items)
+    order_of = {row.order_id: row for row in postgres.orders}
+    for order_id, row in book.created_order.items():
+        law.checked += 1
+        found, order = by_order.get(order_id, []), order_of.get(order_id)
+        if len(found) != 1:
+            _deviate(law, row, f"order {order_id} has {len(found)} payments")
+        elif order is not None:
+            wrong = _wrong_payment(found[0], order, items_of.get(order_id, []))
+            if wrong:
+                _deviate(law, row, wrong)
+    for order_id in by_order:
+        if order_id not in book.created_order:
+            law.checked += 1
+            law.deviate(f"a payment of order {order_id}, which has no created decision")
+    return law
+
+
+def _wrong_payment(payment: PaymentRow, order: OrderRow, of_order: list[ItemRow]) -> str:
+    total = sum((item.price * item.quantity for item in of_order), Decimal(0))
+    if not payment.amount == order.total == total:
+        return f"order {order.order_id}: items come to {total}, its total is {order.total}, its payment {payment.amount}"
+    if total <= 0:
+        return f"order {order.order_id} has a total of {total}"
+    if payment.currency != order.currency:
+        return f"order {order.order_id} is in {order.currency}, its payment in {payment.currency}"
+    if payment.status not in STATUSES.get(order.status, ()):
+        return f"order {order.order_id} is {order.status}, its payment {payment.status}"
+    return ""
+
+
+def entries(book: Book) -> Law:
+    law = Law(
+        "order-entries",
+        "A created decision has exactly one ledger entry, which takes its quantity from stock",
+    )
+    at: dict[Place, list[LedgerRow]] = {}
+    for entry in book.facts.postgres.ledger:
+        if entry.kind != ORDER_ENTRY:
+            continue
+        decision = None
+        if entry.partition is not None and entry.offset is not None:
+            place = (entry.partition, entry.offset)
+            at.setdefault(place, []).append(entry)
+            decision = book.decision(place)
+        if decision is None or decision.kind != CREATED:
+            law.checked += 1
+            law.deviate(
+                f"ledger entry {entry.seq} is of {entry.partition}:{entry.offset}, which is not a created decision",
+                product_id=entry.product_id,
+                place=None if entry.partition is None else (entry.partition, entry.offset),
+            )
+    for row in book.created:
+        law.checked += 1
+        found = at.get(where(row), [])
+        if len(found) != 1:
+            _deviate(law, row, f"{len(found)} ledger entries")
+            continue
+        entry = found[0]
+        if (entry.product_id, entry.delta, entry.order_id) != (row.product_id, -row.quantity, row.order_id):
+            _deviate(
+                law,
+                row,
+                f"ledger entry {entry.seq} of {entry.product_id} is {entry.delta} for order {entry.order_id}, "
+                f"expected {-row.quantity} of {row.product_id} for order {row.order_id}",
+            )
+    return law
+
+
+def _deviate(law: Law, row: DecisionRow, detail: str) -> None:
+    law.deviate(detail, product_id=row.product_id, checkout_id=row.checkout_id, place=where(row))

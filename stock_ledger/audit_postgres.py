@@ -1,0 +1,89 @@
+"""What an audit reads of Postgres: every table at one moment, and the few values it looks at again."""
+
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+import asyncpg
+
+from stock_ledger.audit_decode import Shared
+from stock_ledger.audit_facts import (
+    DecisionRow,
+    FigureRow,
+    ItemRow,
+    LedgerRow,
+    OrderRow,
+    PaymentRow,
+    PostgresFacts,
+    ProductRow,
+    PurchaseRow,
+    StockRow,
+)
+from stock_ledger.postgres import acquired
+
+_CHUNK_ROWS = 10_000
+
+# Columns in the order of the facts' fields; ids as text, moments as Unix milliseconds rounded down.
+DECISIONS = """
+SELECT partition, "offset", kind, checkout_id::text, buyer_id, product_id, quantity, payload_hash, line, reason, detail,
+       order_id::text, first_offset, floor(extract(epoch FROM decided_at) * 1000)::bigint
+FROM decisions ORDER BY partition, "offset"
+"""
+ORDERS = "SELECT order_id::text, checkout_id::text, buyer_id, status, total, currency FROM orders"
+ITEMS = "SELECT order_id::text, line, product_id, price, quantity FROM order_items"
+PAYMENTS = "SELECT order_id::text, amount, currency, status FROM payments"
+LEDGER = """
+SELECT product_id, seq, delta, available, kind, partition, "offset", order_id::text FROM ledger ORDER BY product_id, seq
+"""
+STOCK = "SELECT product_id, partition, available, seq FROM stock"
+PRODUCTS = "SELECT product_id, buyer_limit, version FROM products"
+PURCHASES = "SELECT product_id, buyer_id, quantity FROM purchases"
+FIGURES = "SELECT partition, product_id, outcome, currency, lines, units, amount FROM figures"
+STATES = "SELECT partition, epoch, next_offset FROM partition_state"
+FIGURE_STATES = "SELECT partition, next_offset FROM figure_state"
+
+Row = TypeVar("Row")
+
+
+async def snapshot(pool: "asyncpg.Pool[Any]", shared: Shared) -> PostgresFacts:
+    """All tables as one repeatable-read transaction sees them. Raises Unavailable if Postgres does not answer."""
+    async with (
+        acquired(pool) as connection,
+        connection.transaction(isolation="repeatable_read", readonly=True),
+    ):
+
+        async def rows(make: Callable[[Iterable[Any]], Row], query: str) -> list[Row]:
+            cursor = await connection.cursor(query)
+            made: list[Row] = []
+            while chunk := await cursor.fetch(_CHUNK_ROWS):
+                made += [make([shared(v) if type(v) is str else v for v in record]) for record in chunk]
+            return made
+
+        return PostgresFacts(
+            states=await _states(connection),
+            decisions=await rows(DecisionRow._make, DECISIONS),
+            orders=await rows(OrderRow._make, ORDERS),
+            items=await rows(ItemRow._make, ITEMS),
+            payments=await rows(PaymentRow._make, PAYMENTS),
+            ledger=await rows(LedgerRow._make, LEDGER),
+            stock=await rows(StockRow._make, STOCK),
+            products=await rows(ProductRow._make, PRODUCTS),
+            purchases=await rows(PurchaseRow._make, PURCHASES),
+            figure_states=dict(await connection.fetch(FIGURE_STATES)),
+            figures=await rows(FigureRow._make, FIGURES),
+        )
+
+
+async def states_now(pool: "asyncpg.Pool[Any]") -> dict[int, tuple[int, int]]:
+    """(epoch, next_offset) by partition, as they are now."""
+    async with acquired(pool) as connection:
+        return await _states(connection)
+
+
+async def stock_now(pool: "asyncpg.Pool[Any]") -> dict[str, StockRow]:
+    """The stock totals as they are now, by product."""
+    async with acquired(pool) as connection:
+        return {row["product_id"]: StockRow._make(row) for row in await connection.fetch(STOCK)}
+
+
+async def _states(connection: Any) -> dict[int, tuple[int, int]]:
+    return {p: (epoch, next_offset) for p, epoch, next_offset in await connection.fetch(STATES)}

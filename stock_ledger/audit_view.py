@@ -1,0 +1,147 @@
+"""Laws of the view: it may be empty, older or gone, but never say what Postgres does not."""
+
+from stock_ledger.audit_book import CONFLICT, CREATED, FIRST, Book, where
+from stock_ledger.audit_facts import DecisionRow, Document, ResultFact, ShownStock
+from stock_ledger.audit_report import Law
+
+_MOVING = "values that changed while they were compared"
+
+
+def cache_stock(book: Book) -> Law:
+    law = Law("cache-stock", "Stock shown in the cache is Postgres's")
+    if _is_away(book, law):
+        return law
+    for product in book.facts.cache.stock:
+        if product.shown is None and product.readable:
+            law.skip(1, "products that the cache does not show")
+        elif not product.settled:
+            law.skip(1, _MOVING)
+        else:
+            law.checked += 1
+            if not product.readable:
+                law.deviate("drifted: the cache's stock is not readable", product_id=product.product_id)
+            elif product.shown != product.true:
+                law.deviate(
+                    f"drifted: the cache says (entry, available) {product.shown}, Postgres {product.true}",
+                    product_id=product.product_id,
+                )
+    return law
+
+
+def cache_sold_out(book: Book) -> Law:
+    law = Law("cache-sold-out", "Exactly the products shown with nothing left are in the sold-out set")
+    if _is_away(book, law):
+        return law
+    for product in book.facts.cache.stock:
+        if product.shown is None and not product.sold_out:
+            law.skip(1, "products that the cache does not show")
+        elif not product.settled:
+            law.skip(1, _MOVING)
+        else:
+            law.checked += 1
+            wrong = _wrong_sold_out(product)
+            if wrong:
+                law.deviate(f"drifted: {wrong}", product_id=product.product_id)
+    return law
+
+
+def _wrong_sold_out(product: ShownStock) -> str:
+    if product.true is None:
+        return "in the sold-out set, but Postgres has no such product" if product.sold_out else ""
+    available = product.true[1]
+    if product.sold_out and available > 0:
+        return f"in the sold-out set, but {available} are available"
+    if not product.sold_out and available <= 0:
+        return "nothing is available, but it is not in the sold-out set"
+    return ""
+
+
+def cache_progress(book: Book) -> Law:
+    law = Law(
+        "cache-progress",
+        "Progress shown in the cache is not ahead of Postgres, and equal once all is decided",
+    )
+    if _is_away(book, law):
+        return law
+    for progress in book.facts.cache.progress:
+        p, shown, true = progress.partition, progress.shown, progress.true
+        if shown is None:
+            if progress.readable:
+                law.skip(1, "partitions that the cache does not show")
+            else:
+                law.checked += 1
+                law.deviate("drifted: the cache's progress is not readable", place=(p, None))
+            continue
+        law.checked += 1
+        ahead = shown[0] > true[0] or shown[1] > true[1]
+        behind = progress.settled and true[1] >= book.facts.target.get(p, 0) and shown[1] < true[1]
+        if ahead or behind:
+            law.deviate(
+                f"drifted: the cache says (epoch, next offset) {shown}, Postgres {true}", place=(p, shown[1])
+            )
+    return law
+
+
+def cache_results(book: Book) -> Law:
+    law = Law("cache-results", "Results shown in the cache say what Postgres decided")
+    if _is_away(book, law):
+        return law
+    for result in book.facts.cache.results:
+        document = result.document
+        if document is None:
+            law.checked += 1
+            law.deviate(
+                f"drifted: the result {result.field} is not readable",
+                checkout_id=result.checkout_id,
+            )
+            continue
+        place = (document.partition, document.offset)
+        if book.is_later(place):
+            law.skip(1, "decided after Postgres was read")
+            continue
+        law.checked += 1
+        row = book.decision(place)
+        wrong = "there is no such decision" if row is None else _wrong_result(result, document, row)
+        if wrong:
+            law.deviate(
+                f"drifted: {wrong}",
+                product_id=document.product_id,
+                checkout_id=result.checkout_id,
+                place=place,
+            )
+    return law
+
+
+def _wrong_result(result: ResultFact, document: Document, row: DecisionRow) -> str:
+    if row.kind not in (*FIRST, CONFLICT):
+        return f"a result is shown of a decision that is {row.kind}"
+    conflict = row.kind == CONFLICT
+    field = f"#{row.partition}:{row.offset}" if conflict else row.product_id
+    if result.field != field or result.checkout_id != row.checkout_id:
+        return f"the result of checkout {row.checkout_id}, {field} is shown as {result.checkout_id}, {result.field}"
+    return told_wrong(document, row)
+
+
+def told_wrong(document: Document, row: DecisionRow) -> str:
+    """How what was told of a decision differs from it; empty if it does not."""
+    told = (
+        (document.partition, document.offset), document.status, document.reason, document.order_id,
+        document.checkout_id, document.product_id, document.buyer_id, document.quantity,
+    )  # fmt: skip
+    true = (
+        where(row), CREATED if row.kind == CREATED else "refused", row.reason or "", row.order_id or "",
+        row.checkout_id, row.product_id, row.buyer_id, row.quantity,
+    )  # fmt: skip
+    if told == true:
+        return ""
+    names = ("place", "status", "reason", "order_id", "checkout_id", "product_id", "buyer_id", "quantity")
+    return "; ".join(
+        f"{name} told {a!r}, decided {b!r}" for name, a, b in zip(names, told, true, strict=True) if a != b
+    )
+
+
+def _is_away(book: Book, law: Law) -> bool:
+    cache = book.facts.cache
+    if cache.away:
+        law.skip(len(book.facts.postgres.stock) or 1, f"the cache could not be read: {cache.away}")
+    return bool(cache.away)

@@ -1,0 +1,107 @@
+"""Live sale figures: events folded into counts by product and outcome, each event once however often it comes."""
+
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from typing import Any
+
+import asyncpg
+import msgspec
+
+from contracts.messages import Money
+from stock_ledger.postgres import acquired
+
+# $1 partition. The row lock makes folds of one partition follow each other, whoever makes them.
+NEXT_OFFSET = """
+INSERT INTO figure_state AS s (partition, next_offset) VALUES ($1, 0)
+ON CONFLICT (partition) DO UPDATE SET next_offset = s.next_offset RETURNING next_offset
+"""
+ADVANCE = "UPDATE figure_state SET next_offset = $2 WHERE partition = $1"
+ADD = """
+INSERT INTO figures AS f (partition, product_id, outcome, currency, lines, units, amount)
+SELECT $1, * FROM unnest($2::text[], $3::text[], $4::text[], $5::bigint[], $6::bigint[], $7::numeric[])
+ON CONFLICT (partition, product_id, outcome, currency) DO UPDATE
+SET lines = f.lines + excluded.lines, units = f.units + excluded.units, amount = f.amount + excluded.amount
+"""
+BY_OUTCOME = "SELECT outcome, sum(lines)::bigint AS lines FROM figures GROUP BY outcome"
+TAKINGS = "SELECT currency, sum(amount) AS amount FROM figures WHERE outcome = 'created' GROUP BY currency"
+
+
+class EventOrder(msgspec.Struct, frozen=True):
+    """What the figures need of an event's order."""
+
+    total: Money
+
+
+class EventData(msgspec.Struct, frozen=True):
+    """What the figures need of an event's data."""
+
+    product_id: str
+    quantity: int
+    status: str
+    reason: str = ""
+    order: EventOrder | None = None
+
+
+Place = tuple[str, str, str]  # product_id, outcome, currency
+Sums = dict[Place, tuple[int, int, Decimal]]  # lines, units, amount
+
+_decoder = msgspec.json.Decoder(EventData)
+
+
+class Figures(msgspec.Struct, frozen=True):
+    """Lines by outcome ("created" or the reason), and takings by currency."""
+
+    lines: dict[str, int]
+    takings: dict[str, Decimal]
+
+
+def fold(documents: Sequence[bytes]) -> Sums:
+    """Sums by product, outcome and currency over the data of events."""
+    sums: Sums = {}
+    for document in documents:
+        event = _decoder.decode(document)
+        order = event.order
+        place = (
+            event.product_id,
+            event.reason or event.status,
+            "" if order is None else order.total.currency,
+        )
+        lines, units, amount = sums.get(place, (0, 0, Decimal(0)))
+        sums[place] = (
+            lines + 1,
+            units + event.quantity,
+            amount if order is None else amount + order.total.decimal(),
+        )
+    return sums
+
+
+class FigureStore:
+    """Figures in Postgres."""
+
+    def __init__(self, pool: "asyncpg.Pool[Any]") -> None:
+        self._pool = pool
+
+    async def add(self, events: Mapping[int, Sequence[tuple[int, bytes]]]) -> None:
+        """Fold events, by partition (offset, data) in order; those folded before are skipped.
+
+        Raises Unavailable if Postgres does not answer; nothing or all of a partition's events are folded then.
+        """
+        for partition, of_partition in sorted(events.items()):
+            async with acquired(self._pool) as connection, connection.transaction():
+                start = await connection.fetchval(NEXT_OFFSET, partition)
+                fresh = [(offset, document) for offset, document in of_partition if offset >= start]
+                if not fresh:
+                    continue
+                sums = fold([document for _, document in fresh])
+                products, outcomes, currencies = zip(*sums, strict=True)
+                lines, units, amounts = zip(*sums.values(), strict=True)
+                await connection.execute(
+                    ADD, partition, products, outcomes, currencies, lines, units, amounts
+                )
+                await connection.execute(ADVANCE, partition, fresh[-1][0] + 1)
+
+    async def read(self) -> Figures:
+        async with acquired(self._pool) as connection:
+            lines = {row["outcome"]: row["lines"] for row in await connection.fetch(BY_OUTCOME)}
+            takings = {row["currency"]: row["amount"] for row in await connection.fetch(TAKINGS)}
+        return Figures(lines, takings)

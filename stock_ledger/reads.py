@@ -1,0 +1,143 @@
+"""What the read side asks of the truth: decisions, how far partitions are decided, orders."""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, Protocol
+
+import asyncpg
+import msgspec
+
+from contracts.decisions import Decision
+from contracts.messages import Shipping
+from stock_ledger import sql
+from stock_ledger.postgres import acquired, decision_of
+
+Position = tuple[int, int]  # (partition, offset)
+
+ORDERS_MAX = 200  # of one call of `Reads.orders`
+_NEWEST = "ffffffff-ffff-ffff-ffff-ffffffffffff"  # above every order id
+
+
+class StoredItem(msgspec.Struct, frozen=True):
+    """An item of an order as it was when it was decided; its price is in the order's currency."""
+
+    line: int
+    product_id: str
+    name: str
+    cover: str
+    price: Decimal
+    quantity: int
+
+
+class StoredPayment(msgspec.Struct, frozen=True):
+    """The payment of an order."""
+
+    status: str
+    method: str
+    amount: Decimal
+    currency: str
+    expires_at: datetime
+
+
+class StoredOrder(msgspec.Struct, frozen=True):
+    """An order as Postgres holds it, items by line."""
+
+    order_id: str
+    checkout_id: str
+    buyer_id: str
+    status: str
+    total: Decimal
+    currency: str
+    shipping: Shipping
+    note: str
+    created_at: datetime
+    items: list[StoredItem]
+    payment: StoredPayment
+
+
+class Reads(Protocol):
+    """Every method raises Unavailable when the server does not answer."""
+
+    async def next_offsets(self, partitions: Sequence[int]) -> dict[int, int]:
+        """The next offset to decide, by partition; one never claimed is absent."""
+        ...
+
+    async def decisions_at(self, positions: Sequence[Position]) -> dict[Position, Decision]:
+        """The decisions of those positions that have one, whatever their kind."""
+        ...
+
+    async def decisions_of_checkout(self, checkout_id: str) -> list[Decision]:
+        """The first decision of each line that has one, by line. `checkout_id` is a UUID."""
+        ...
+
+    async def order(self, order_id: str, buyer_id: str) -> StoredOrder | None:
+        """The order if there is one and it is this buyer's. `order_id` is a UUID."""
+        ...
+
+    async def orders(self, buyer_id: str, before: str | None, limit: int) -> list[StoredOrder]:
+        """Up to `limit` (at most ORDERS_MAX) orders of the buyer, newest first, older than the order id `before`."""
+        ...
+
+
+class PostgresReads:
+    """See `Reads`. One statement per call."""
+
+    def __init__(self, pool: "asyncpg.Pool[Any]") -> None:
+        self._pool = pool
+
+    async def next_offsets(self, partitions: Sequence[int]) -> dict[int, int]:
+        rows = await self._fetch(sql.STATE, list(partitions))
+        return {row["partition"]: row["next_offset"] for row in rows}
+
+    async def decisions_at(self, positions: Sequence[Position]) -> dict[Position, Decision]:
+        if not positions:
+            return {}
+        partitions, offsets = zip(*positions, strict=True)
+        decisions = map(decision_of, await self._fetch(sql.DECISIONS_AT, partitions, offsets))
+        return {(d.partition, d.offset): d for d in decisions}
+
+    async def decisions_of_checkout(self, checkout_id: str) -> list[Decision]:
+        return [decision_of(row) for row in await self._fetch(sql.DECISIONS_OF_CHECKOUT, checkout_id)]
+
+    async def order(self, order_id: str, buyer_id: str) -> StoredOrder | None:
+        found = _orders(await self._fetch(sql.ORDER_OF_BUYER, order_id, buyer_id))
+        return found[0] if found else None
+
+    async def orders(self, buyer_id: str, before: str | None, limit: int) -> list[StoredOrder]:
+        bounded = max(0, min(limit, ORDERS_MAX))
+        return _orders(await self._fetch(sql.ORDERS_OF_BUYER, buyer_id, before or _NEWEST, bounded))
+
+    async def _fetch(self, query: str, *arguments: Any) -> list[Any]:
+        async with acquired(self._pool) as connection:
+            rows: list[Any] = await connection.fetch(query, *arguments)
+            return rows
+
+
+def _orders(rows: Iterable[Any]) -> list[StoredOrder]:
+    """Orders in the order of their first rows; there is a row per item."""
+    found: dict[Any, StoredOrder] = {}
+    for row in rows:
+        order = found.get(row["order_id"])
+        if order is None:
+            order = found[row["order_id"]] = StoredOrder(
+                order_id=str(row["order_id"]),
+                checkout_id=str(row["checkout_id"]),
+                buyer_id=row["buyer_id"],
+                status=row["status"],
+                total=row["total"],
+                currency=row["currency"],
+                shipping=Shipping(row["contact_name"], row["phone"], row["address"]),
+                note=row["note"],
+                created_at=row["created_at"],
+                items=[],
+                payment=StoredPayment(
+                    row["payment_status"],
+                    row["method"],
+                    row["amount"],
+                    row["payment_currency"],
+                    row["expires_at"],
+                ),
+            )
+        order.items.append(StoredItem(*(row[name] for name in StoredItem.__struct_fields__)))
+    return list(found.values())

@@ -1,0 +1,173 @@
+"""Stand-ins for Postgres, the cache and the clock, and a client that calls an ASGI application directly."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import jwt
+import msgspec
+import orjson
+
+from contracts.decisions import Decision, Order, order_id_of
+from contracts.errors import Unavailable
+from contracts.keys import conflict_field
+from contracts.messages import Shipping
+from contracts.outcomes import Kind, Reason
+from contracts.receipts import Receipt
+from contracts.times import to_ms
+from stock_ledger.reads import Position, StoredItem, StoredOrder, StoredPayment
+from stock_ledger.view import Progress
+
+SECRET = "0123456789abcdef0123456789abcdef"
+NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+CHECKOUT = "5b0c7a52-9d0e-8c61-a3c4-2f1f6f0f9b10"
+BUYER = "buyer-1"
+SHIPPING = Shipping("Wang Fang", "+86 138 0000 0000", "1 Example Road")
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now_s = 100.0
+
+    def monotonic(self) -> float:
+        return self.now_s
+
+    def now(self) -> datetime:
+        return NOW + timedelta(seconds=self.now_s - 100)
+
+
+class FakeReads:
+    def __init__(self) -> None:
+        self.down = False
+        self.calls: list[str] = []
+        self.next: dict[int, int] = {}
+        self.decisions: list[Decision] = []
+        self.stored: list[StoredOrder] = []
+
+    def _called(self, name: str) -> None:
+        self.calls.append(name)
+        if self.down:
+            raise Unavailable("Postgres: refused")
+
+    async def next_offsets(self, partitions: Sequence[int]) -> dict[int, int]:
+        self._called("next_offsets")
+        return {p: self.next[p] for p in partitions if p in self.next}
+
+    async def decisions_at(self, positions: Sequence[Position]) -> dict[Position, Decision]:
+        self._called("decisions_at")
+        return {(d.partition, d.offset): d for d in self.decisions if (d.partition, d.offset) in positions}
+
+    async def decisions_of_checkout(self, checkout_id: str) -> list[Decision]:
+        self._called("decisions_of_checkout")
+        first = (Kind.CREATED, Kind.REFUSED)
+        return [d for d in self.decisions if d.checkout_id == checkout_id and d.kind in first]
+
+    async def order(self, order_id: str, buyer_id: str) -> StoredOrder | None:
+        self._called("order")
+        return next((o for o in self.stored if o.order_id == order_id and o.buyer_id == buyer_id), None)
+
+    async def orders(self, buyer_id: str, before: str | None, limit: int) -> list[StoredOrder]:
+        self._called("orders")
+        own = (o for o in self.stored if o.buyer_id == buyer_id and (before is None or o.order_id < before))
+        return sorted(own, key=lambda o: o.order_id, reverse=True)[:limit]
+
+
+class FakeView:
+    def __init__(self) -> None:
+        self.down = False
+        self.calls: list[str] = []
+        self.shown: dict[int, Progress] = {}
+        self.documents: dict[str, dict[str, bytes]] = {}
+
+    def _called(self, name: str) -> None:
+        self.calls.append(name)
+        if self.down:
+            raise Unavailable("cache: refused")
+
+    async def progress(self, partitions: Sequence[int]) -> dict[int, Progress]:
+        self._called("progress")
+        return {p: self.shown[p] for p in partitions if p in self.shown}
+
+    async def results(self, checkout_id: str) -> dict[str, bytes]:
+        self._called("results")
+        return self.documents.get(checkout_id, {})
+
+    def show(self, decision: Decision) -> None:
+        conflict = decision.kind is Kind.CONFLICT
+        field = conflict_field(decision.partition, decision.offset) if conflict else decision.product_id
+        self.documents.setdefault(decision.checkout_id or "", {})[field] = decision.document()
+
+
+class Answered(msgspec.Struct):
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return orjson.loads(self.body)
+
+
+async def call(app: Any, path: str, *, buyer: str | None = BUYER, method: str = "GET") -> Answered:
+    """One request to an ASGI application."""
+    path, _, query = path.partition("?")
+    headers = [] if buyer is None else [(b"authorization", f"Bearer {token(buyer)}".encode())]
+    scope = {
+        "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": method, "scheme": "http",
+        "path": path, "raw_path": path.encode(), "query_string": query.encode(), "root_path": "",
+        "headers": [(b"host", b"test"), *headers], "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 80),
+    }  # fmt: skip
+    sent: list[dict[str, Any]] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    await app(scope, receive, send)
+    body = b"".join(message.get("body", b"") for message in sent[1:])
+    return Answered(sent[0]["status"], {k.decode(): v.decode() for k, v in sent[0]["headers"]}, body)
+
+
+def token(buyer: str) -> str:
+    return jwt.encode({"sub": buyer, "exp": 4_000_000_000}, SECRET, "HS256")
+
+
+def receipt(*positions: Position) -> Receipt:
+    return Receipt(to_ms(NOW), positions)
+
+
+def created(partition: int, offset: int, product_id: str = "sku-1", **changes: Any) -> Decision:
+    order = Order(
+        order_id_of(to_ms(NOW), partition, offset), "Kettle", "kettle.jpg", Decimal("129.00"), "CNY",
+        Decimal("258.00"), "wechat", NOW + timedelta(minutes=15), SHIPPING, "",
+    )  # fmt: skip
+    return decided(partition, offset, product_id, kind=Kind.CREATED, order=order, **changes)
+
+
+def refused(partition: int, offset: int, product_id: str = "sku-1", **changes: Any) -> Decision:
+    return decided(
+        partition, offset, product_id, **{"kind": Kind.REFUSED, "reason": Reason.SOLD_OUT, **changes}
+    )
+
+
+def decided(partition: int, offset: int, product_id: str = "sku-1", **changes: Any) -> Decision:
+    common = {
+        "checkout_id": CHECKOUT,
+        "buyer_id": BUYER,
+        "quantity": 2,
+        "accepted_at": NOW,
+        "decided_at": NOW,
+    }
+    return Decision(partition, offset, product_id=product_id, **{**common, **changes})
+
+
+def stored_order(offset: int, buyer_id: str = BUYER) -> StoredOrder:
+    moment = NOW + timedelta(seconds=offset)
+    return StoredOrder(
+        order_id_of(to_ms(moment), 7, offset), CHECKOUT, buyer_id, "pending_payment", Decimal("2.58E+2"), "CNY",
+        SHIPPING, "", moment, [StoredItem(0, "sku-1", "Kettle", "kettle.jpg", Decimal("129.00"), 2)],
+        StoredPayment("pending", "wechat", Decimal("258.00"), "CNY", moment),
+    )  # fmt: skip

@@ -1,0 +1,218 @@
+"""The read side over HTTP: who may see what, parameters, headers, problems."""
+
+import base64
+from typing import Any
+
+import msgspec
+import pytest
+
+from api.app import build
+from api.orders import cursor_of, order_id_of_cursor
+from contracts.auth import BearerVerifier
+from contracts.problems import CONTENT_TYPE, Problem
+from contracts.receipts import ReceiptSigner
+from contracts.requests import CheckoutStatus, OrderPage, OrderView
+from contracts.settings import Settings
+from stock_ledger.view import Progress
+from tests.unit.api_fakes import (
+    BUYER,
+    CHECKOUT,
+    SECRET,
+    Answered,
+    Clock,
+    FakeReads,
+    FakeView,
+    call,
+    created,
+    receipt,
+    stored_order,
+)
+
+
+class Service:
+    def __init__(self) -> None:
+        settings = Settings(jwt_hs256_secret=SECRET, receipt_secret=SECRET)
+        self.reads = FakeReads()
+        self.view = FakeView()
+        self.signer = ReceiptSigner(SECRET)
+        clock = Clock()
+        self.app = build(
+            settings,
+            self.reads,
+            self.view,
+            BearerVerifier(settings),
+            self.signer,
+            clock.now,
+            clock.monotonic,
+        )
+
+    async def get(self, path: str, **how: Any) -> Answered:
+        return await call(self.app, path, **how)
+
+    def location(self, *positions: tuple[int, int]) -> str:
+        return f"/v1/checkouts/{CHECKOUT}?receipt={self.signer.sign(CHECKOUT, BUYER, receipt(*positions))}"
+
+
+@pytest.fixture
+def service() -> Service:
+    return Service()
+
+
+def is_problem(answered: Answered, status: int, code: str) -> bool:
+    return (
+        answered.status == answered.json["status"] == status
+        and answered.headers["content-type"] == CONTENT_TYPE.decode()
+        and answered.json["code"] == code
+    )
+
+
+async def test_a_queued_checkout_says_when_to_ask_again_and_is_not_kept(service: Service) -> None:
+    service.view.shown = {7: Progress(1, 100, 20, 1)}
+    answered = await service.get(service.location((7, 150)))
+    assert (answered.status, answered.headers["content-type"]) == (200, "application/json")
+    assert (answered.headers["retry-after"], answered.headers["cache-control"]) == ("3", "no-store")
+    assert answered.json["lines"] == [
+        {"status": "queued", "line": 0, "partition": 7, "offset": 150, "ahead": 50, "eta_s": 2.5}
+    ]
+
+
+async def test_a_final_answer_is_the_buyers_to_keep(service: Service) -> None:
+    service.view.show(created(7, 150))
+    answered = await service.get(service.location((7, 150)))
+    assert answered.headers["cache-control"] == "private"
+    assert "retry-after" not in answered.headers
+    status = msgspec.json.decode(answered.body, type=CheckoutStatus)
+    assert status.status == "created"
+    head = await service.get(service.location((7, 150)), method="HEAD")
+    assert (head.status, head.headers) == (200, answered.headers)
+
+
+async def test_a_token_is_needed(service: Service) -> None:
+    for path in (service.location((7, 150)), "/v1/orders", "/v1/orders/x"):
+        answered = await service.get(path, buyer=None)
+        assert is_problem(answered, 401, "unauthorized")
+        assert answered.headers["www-authenticate"].startswith("Bearer")
+    assert service.reads.calls == service.view.calls == []
+
+
+async def test_anothers_checkout_answers_as_one_that_is_not_there(service: Service) -> None:
+    absent = await service.get(f"/v1/checkouts/{CHECKOUT}", buyer="buyer-2")
+    service.view.show(created(7, 150))
+    service.reads.decisions = [created(7, 150)]
+    anothers = await service.get(f"/v1/checkouts/{CHECKOUT}", buyer="buyer-2")
+    assert is_problem(absent, 404, "not_found")
+    assert (anothers.status, anothers.headers, anothers.body) == (absent.status, absent.headers, absent.body)
+    assert "Location" in absent.json["detail"]
+    assert (await service.get(f"/v1/checkouts/{CHECKOUT}")).json["status"] == "created"
+
+
+@pytest.mark.parametrize("text", ["", "x", "AAAA", "ä"])
+async def test_a_bad_receipt_is_named(service: Service, text: str) -> None:
+    answered = await service.get(f"/v1/checkouts/{CHECKOUT}?receipt={text}")
+    assert is_problem(answered, 422, "invalid")
+    assert answered.json["errors"][0]["parameter"] == "receipt"
+
+
+async def test_anothers_receipt_is_bad(service: Service) -> None:
+    answered = await service.get(service.location((7, 150)), buyer="buyer-2")
+    assert is_problem(answered, 422, "invalid")
+
+
+@pytest.mark.parametrize("name", [CHECKOUT.upper(), CHECKOUT + "0", CHECKOUT.replace("-", ""), "x"])
+async def test_what_is_no_id_is_not_there(service: Service, name: str) -> None:
+    assert is_problem(await service.get(f"/v1/checkouts/{name}"), 404, "not_found")
+    assert is_problem(await service.get(f"/v1/orders/{name}"), 404, "not_found")
+    assert service.reads.calls == service.view.calls == []
+
+
+async def test_both_servers_away_is_503(service: Service) -> None:
+    service.reads.down = service.view.down = True
+    for path in (service.location((7, 150)), f"/v1/checkouts/{CHECKOUT}", "/v1/orders"):
+        answered = await service.get(path)
+        assert is_problem(answered, 503, "unavailable")
+        assert answered.headers["retry-after"] == "1"
+        assert "Postgres" not in answered.json["detail"]
+
+
+async def test_an_order_is_its_buyers_alone(service: Service) -> None:
+    order = stored_order(1)
+    service.reads.stored = [order]
+    path = f"/v1/orders/{order.order_id}"
+    answered = await service.get(path)
+    view = msgspec.json.decode(answered.body, type=OrderView)
+    assert (view.total.amount, view.total.currency) == ("258", "CNY")
+    assert view.number == "20260301-120001-0007-000000000001"
+    assert [item.price.amount for item in view.items] == ["129.00"]
+    assert answered.headers["cache-control"] == "private, no-cache"
+    anothers = await service.get(path, buyer="buyer-2")
+    service.reads.stored = []
+    assert is_problem(anothers, 404, "not_found")
+    assert anothers.body == (await service.get(path)).body
+
+
+async def test_pages_give_every_order_once_newest_first(service: Service) -> None:
+    service.reads.stored = [*(stored_order(i) for i in range(5)), stored_order(9, "buyer-2")]
+    seen: list[str] = []
+    path: str | None = "/v1/orders?limit=2"
+    sizes = []
+    while path is not None:
+        page = msgspec.json.decode((await service.get(path)).body, type=OrderPage)
+        sizes.append(len(page.orders))
+        seen += [order.order_id for order in page.orders]
+        path = page.next
+    assert sizes == [2, 2, 1]
+    assert seen == [stored_order(i).order_id for i in (4, 3, 2, 1, 0)]
+
+
+async def test_a_full_last_page_has_no_next(service: Service) -> None:
+    service.reads.stored = [stored_order(i) for i in range(20)]
+    answered = await service.get("/v1/orders")
+    assert (len(answered.json["orders"]), answered.json["next"]) == (20, None)
+
+
+@pytest.mark.parametrize("limit", ["0", "101", "-1", "1.0", "", "x", "٣", "1e1", "99999"])
+async def test_a_wrong_limit_is_named(service: Service, limit: str) -> None:
+    answered = await service.get(f"/v1/orders?limit={limit}")
+    assert is_problem(answered, 422, "invalid")
+    assert answered.json["errors"][0]["parameter"] == "limit"
+
+
+@pytest.mark.parametrize("cursor", ["", "x", "AAAA", "!" * 22, "A" * 23, "A" * 21 + "B", "ä"])
+async def test_a_broken_cursor_is_named(service: Service, cursor: str) -> None:
+    answered = await service.get(f"/v1/orders?cursor={cursor}")
+    assert is_problem(answered, 422, "invalid")
+    assert answered.json["errors"][0]["parameter"] == "cursor"
+
+
+def test_a_cursor_is_read_back() -> None:
+    order_id = stored_order(1).order_id
+    assert order_id_of_cursor(cursor_of(order_id)) == order_id
+    padded = base64.urlsafe_b64encode(bytes(16)).decode()
+    with pytest.raises(Problem):
+        order_id_of_cursor(padded)
+
+
+async def test_wrong_methods_and_paths_are_problems(service: Service) -> None:
+    for path in ("/v1/orders", f"/v1/checkouts/{CHECKOUT}", "/openapi.json", "/readyz"):
+        answered = await service.get(path, method="POST")
+        assert is_problem(answered, 405, "method_not_allowed")
+        assert set(answered.headers["allow"].split(", ")) == {"GET", "HEAD"}
+    assert is_problem(await service.get("/v2"), 404, "not_found")
+
+
+async def test_ready_while_either_server_answers(service: Service) -> None:
+    told = []
+    for service.reads.down, service.view.down in ((False, False), (True, False), (False, True), (True, True)):
+        answered = await service.get("/readyz", buyer=None)
+        told.append((answered.status, answered.json["postgres"], answered.json["cache"]))
+    away = "does not answer"
+    assert told == [(200, "ok", "ok"), (200, away, "ok"), (200, "ok", away), (503, away, away)]
+    assert (await service.get("/livez", buyer=None)).status == 200
+
+
+async def test_the_description_is_open_to_all(service: Service) -> None:
+    document = await service.get("/openapi.json", buyer=None)
+    assert document.json["openapi"] == "3.1.0"
+    docs = await service.get("/docs", buyer=None)
+    assert docs.headers["content-type"] == "text/html; charset=utf-8"
+    assert docs.headers["content-security-policy"].startswith("default-src 'none'")

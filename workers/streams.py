@@ -1,0 +1,69 @@
+"""The Faust application: per-event work beside the hot path. Now: live sale figures from the events topic."""
+
+import logging
+from collections import defaultdict
+from typing import Any
+
+import faust
+
+from contracts.errors import Unavailable
+from contracts.settings import Settings
+from contracts.topics import Topics
+from stock_ledger.figures import FigureStore
+from workers.health import Health
+
+logger = logging.getLogger(__name__)
+
+_TAKE_EVENTS_MAX = 1000
+_TAKE_WITHIN_S = 0.2
+
+
+def build(settings: Settings, figures: FigureStore, health: Health) -> faust.App:
+    """The application, not started.
+
+    One event at a time per partition and acknowledged only after its effect: `concurrency` 1 and `noack_take`,
+    because Faust otherwise commits past events in flight. It ends on failure; started again, it resumes from the
+    committed offset, and folding an event twice is harmless. Health tells that its loop goes round.
+    """
+    app = faust.App(
+        id=f"{settings.topic_prefix}-streams",
+        broker=[f"kafka://{server}" for server in settings.kafka_url.split(",")],
+        web_enabled=False,  # it would listen on every interface
+        topic_disable_leader=True,
+        topic_allow_declare=False,  # topics are made by `sluiceway topics`, which asserts their partition counts
+        autodiscover=False,
+        consumer_auto_offset_reset="earliest",
+        broker_commit_interval=1.0,
+        stream_wait_empty=False,
+        stream_ack_exceptions=False,
+        stream_ack_cancelled_tasks=False,
+    )
+    events = app.topic(
+        Topics(settings).events,
+        key_type=bytes,
+        value_type=bytes,
+        key_serializer="raw",
+        value_serializer="raw",
+    )
+
+    @app.agent(events, concurrency=1)
+    async def sale_figures(stream: Any) -> None:
+        async for taken in stream.noack_take(_TAKE_EVENTS_MAX, within=_TAKE_WITHIN_S):
+            by_partition: dict[int, list[tuple[int, bytes]]] = defaultdict(list)
+            for event in taken:
+                by_partition[event.message.partition].append((event.message.offset, event.value))
+            try:
+                await figures.add(by_partition)
+            except Unavailable as error:
+                logger.exception("figures could not be kept", extra={"action": "figures"})
+                await app.crash(error)
+                raise
+            for event in taken:
+                await stream.ack(event)
+            health.decided(len(taken))
+
+    @app.timer(interval=1.0)  # type: ignore[untyped-decorator]
+    async def beat() -> None:
+        health.progressed(len(app.consumer.assignment()) if app.consumer is not None else 0)
+
+    return app
