@@ -66,6 +66,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     idempotency_ttl_s: Positive = 24 * 3600
     retry_after_s: Positive = 1
 
+    # Api
+    read_timeout_s: Seconds = 3.0
+
     # Workers
     batch_rows_max: Positive = 4000
     fetch_bytes_max: Positive = 8 * 1024 * 1024

@@ -190,7 +190,7 @@ def bench(
 ) -> None:
     """Measure accepting and draining beside the alternatives, in one run on local servers."""
     from deploy import local
-    from deploy.bench import measure
+    from deploy.bench.measure import measure
 
     data_dir = local.new_run_dir("bench", console.print)
     with local.telling_where(data_dir, errors.print), local.new_stack(data_dir, console.print) as stack:

@@ -108,7 +108,7 @@ async def _connect_producer(publisher: Publisher, settings: Settings) -> None:
 async def api(settings: Settings, stop: asyncio.Event) -> None:
     settings.require_secrets()
     redis = connect_redis(settings)
-    pool = await connect_pool(settings)
+    pool = await connect_pool(settings, timeout_s=settings.read_timeout_s)
     app = build_api(
         settings,
         PostgresReads(pool),

@@ -2,10 +2,12 @@
 
 from typing import Any
 
+from aiokafka import AIOKafkaConsumer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
 from contracts.errors import SettingsError, Unavailable
+from contracts.kafka import consumer_options, tp
 from contracts.settings import Settings
 from contracts.topics import Topics
 
@@ -38,6 +40,19 @@ async def ensure_topics(settings: Settings) -> list[str]:
         raise Unavailable(f"Kafka: {error!r}") from error
     finally:
         await admin.close()
+
+
+async def end_offsets(settings: Settings, topic: str) -> dict[int, int]:
+    """The next offset to be written of each partition. Raises Unavailable if Kafka does not answer."""
+    consumer = AIOKafkaConsumer(**consumer_options(settings))
+    try:
+        await consumer.start()
+        ends = await consumer.end_offsets([tp(topic, p) for p in range(settings.partitions)])
+        return {where.partition: offset for where, offset in ends.items()}
+    except KafkaError as error:
+        raise Unavailable(f"Kafka: {error!r}") from error
+    finally:
+        await consumer.stop()
 
 
 async def _partition_counts(admin: AIOKafkaAdminClient, settings: Settings) -> dict[str, int]:

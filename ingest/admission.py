@@ -147,11 +147,11 @@ def admit(request: CheckoutRequest, buyer_id: str, key: str, now_ms: int, settin
 
 
 def merge(request: CheckoutRequest) -> dict[str, int]:
-    """Units by product, in the order in which the products first come."""
+    """Units by product, sorted by product: the lines of a retry are numbered alike, however its items are ordered."""
     quantities: dict[str, int] = {}
     for item in request.items:
         quantities[item.product_id] = quantities.get(item.product_id, 0) + item.quantity
-    return quantities
+    return dict(sorted(quantities.items()))
 
 
 def check(request: CheckoutRequest, quantities: Mapping[str, int], settings: Settings) -> None:
@@ -185,7 +185,7 @@ def check(request: CheckoutRequest, quantities: Mapping[str, int], settings: Set
 def hash_payload(request: CheckoutRequest, quantities: Mapping[str, int]) -> str:
     """128 bits over all that the buyer asked for, however its items are ordered or split."""
     content = (
-        sorted(quantities.items()),
+        list(quantities.items()),
         request.policy,
         request.address_id,
         request.shipping,

@@ -3,7 +3,8 @@
 import asyncio
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 import asyncpg
@@ -64,7 +65,7 @@ class _Reader:
                 fact = _beside(row, after.get(row.product_id, row), shown[row.product_id], sold_out)
                 if is_last or _agrees(fact):
                     found[row.product_id] = fact
-            if len(found) == len(before):
+            if before.keys() <= found.keys():
                 strangers = sorted(sold_out - after.keys())
                 return [*found.values(), *(ShownStock(i, None, True, True, None) for i in strangers)]
             await asyncio.sleep(_AGAIN_S)
@@ -93,16 +94,16 @@ class _Reader:
         facts: list[ResultFact] = []
         cursor = 0
         while True:
-            with _telling():
-                async with translated():
-                    cursor, keys = await self._redis.scan(cursor, match=pattern, count=_KEYS_MAX)
-                    fresh = [key for key in dict.fromkeys(k.decode() for k in keys) if key not in seen]
-                    hashes = await self._hashes(fresh)
+            cursor, keys = await self._ask(self._redis.scan(cursor, match=pattern, count=_KEYS_MAX))
+            fresh = [key for key in dict.fromkeys(k.decode() for k in keys) if key not in seen]
+            hashes = await self._hashes(fresh)
             seen.update(fresh)
             for key, fields in zip(fresh, hashes, strict=True):
                 checkout_id = shared(key.removeprefix(prefix))
                 facts += [
-                    ResultFact(checkout_id, shared(field.decode(errors="replace")), document_fact(document, shared))
+                    ResultFact(
+                        checkout_id, shared(field.decode(errors="replace")), document_fact(document, shared)
+                    )
                     for field, document in fields.items()
                 ]
             if cursor == 0:
@@ -114,25 +115,67 @@ class _Reader:
         async with self._redis.pipeline(transaction=False) as pipe:
             for key in keys:
                 pipe.hgetall(key)
-            hashes: list[dict[bytes, bytes]] = await pipe.execute()
+            hashes: list[dict[bytes, bytes]] = await self._ask(pipe.execute())
             return hashes
 
-    async def _shown_stock(self, rows: Sequence[StockRow]) -> dict[str, Any]:
+    async def _shown_stock(self, rows: Sequence[StockRow]) -> dict[str, bytes | None]:
         values = await self._mget([self._keys.stock(row.partition, row.product_id) for row in rows])
         return {row.product_id: value for row, value in zip(rows, values, strict=True)}
 
     async def _sold_out(self) -> set[str]:
-        with _telling():
-            async with translated(), self._redis.pipeline(transaction=False) as pipe:
-                for p in range(self._partitions):
-                    pipe.smembers(self._keys.sold_out(p))
-                answers = await pipe.execute()
+        async with self._redis.pipeline(transaction=False) as pipe:
+            for p in range(self._partitions):
+                pipe.smembers(self._keys.sold_out(p))
+            answers = await self._ask(pipe.execute())
         return {member.decode(errors="replace") for members in answers for member in members}
 
-    async def _mget(self, keys: Sequence[str]) -> list[Any]:
-        values: list[Any] = []
+    async def _mget(self, keys: Sequence[str]) -> list[bytes | None]:
+        values: list[bytes | None] = []
         for start in range(0, len(keys), _KEYS_MAX):
-            with _telling():
-                async with translated():
-                    values += await self._redis.mget(keys[start : start + _KEYS_MAX])
+            values += await self._ask(self._redis.mget(keys[start : start + _KEYS_MAX]))
         return values
+
+    async def _ask(self, call: Awaitable[Any]) -> Any:
+        try:
+            async with translated():
+                return await call
+        except Unavailable as error:
+            raise _Away(str(error)) from error
+
+
+def _beside(before: StockRow, after: StockRow, value: bytes | None, sold_out: AbstractSet[str]) -> ShownStock:
+    """The value "epoch:seq:available" beside what Postgres said before and after it was read."""
+    product_id, true = before.product_id, (after.seq, after.available)
+    shown = _numbers(value, 3)
+    if shown is None:
+        return ShownStock(product_id, None, value is None, product_id in sold_out, true)
+    pair = (shown[1], shown[2])
+    if pair == (before.seq, before.available):
+        true = pair
+    return ShownStock(
+        product_id, pair, True, product_id in sold_out, true, settled=not before.seq < pair[0] < after.seq
+    )
+
+
+def _agrees(fact: ShownStock) -> bool:
+    if fact.shown is None or fact.true is None:
+        return fact.readable and not fact.sold_out
+    return not fact.settled or (fact.shown == fact.true and fact.sold_out == (fact.true[1] <= 0))
+
+
+def _progress_beside(partition: int, before: Pair, after: Pair, value: bytes | None) -> ShownProgress:
+    """The value "epoch:next_offset:..." beside what Postgres said before and after it was read."""
+    shown = _numbers(value, 2)
+    if shown is None:
+        return ShownProgress(partition, None, value is None, after)
+    pair = (shown[0], shown[1])
+    true = before if pair == before else after
+    return ShownProgress(partition, pair, True, true, settled=not before[1] < pair[1] < after[1])
+
+
+def _numbers(value: bytes | None, count: int) -> list[int] | None:
+    """The first numbers of a value, None if it is not there or has not as many."""
+    if value is None:
+        return None
+    parts = value.split(b":")[:count]
+    return [int(part) for part in parts] if len(parts) == count and all(p.isdigit() for p in parts) else None

@@ -28,10 +28,7 @@ def orders(book: Book) -> Law:
             _deviate(law, row, f"shares the order {row.order_id} with {other.partition}:{other.offset}")
         else:
             found = by_id.get(row.order_id, [])
-            if len(found) == 1:
-                wrong = _wrong_order(row, found[0])
-            else:
-                wrong = f"{len(found)} orders {row.order_id}"
+            wrong = _wrong_order(row, found[0]) if len(found) == 1 else f"{len(found)} orders {row.order_id}"
             if wrong:
                 _deviate(law, row, wrong)
     _orders_without_decision(book, law)

@@ -162,10 +162,14 @@ def refusals(book: Book) -> Law:
         elif row.reason in ("sold_out", "insufficient_stock"):
             law.checked += 1
             left = stock_at[row.product_id].before(row.offset) if row.product_id in stock_at else []
-            fits = (lambda n: n <= 0) if row.reason == "sold_out" else (lambda n, q=row.quantity: 0 < n < q)
-            if not any(map(fits, left)):
+            if not any(_too_little(row, available) for available in left):
                 _deviate(law, row, f"{row.reason} for {row.quantity}, but available were {left}")
     return law
+
+
+def _too_little(row: DecisionRow, available: int) -> bool:
+    """Whether the reason of the refusal holds with so many units available."""
+    return available <= 0 if row.reason == "sold_out" else 0 < available < row.quantity
 
 
 def _judge_limit(law: Law, row: DecisionRow, product: ProductRow | None, bought: int) -> None:

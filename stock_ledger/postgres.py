@@ -32,18 +32,19 @@ TRANSIENT = (
 )
 
 
-async def connect_pool(settings: Settings, *, min_size: int = 0) -> "asyncpg.Pool[Any]":
-    """A pool that connects when first used, only to a server that takes writes.
+async def connect_pool(settings: Settings, *, timeout_s: float | None = None) -> "asyncpg.Pool[Any]":
+    """A pool that connects when first used, only to a server that takes writes: a process can start before it does.
 
-    With `min_size` 0 nothing is connected yet, so a process can start before Postgres does.
+    `timeout_s` bounds connecting and each statement; by default it is the writers' `postgres_timeout_s`.
     """
+    limit_s = settings.postgres_timeout_s if timeout_s is None else timeout_s
     try:
         pool = await asyncpg.create_pool(
             settings.postgres_url,
-            min_size=min_size,
+            min_size=0,
             max_size=settings.postgres_pool_max,
-            command_timeout=settings.postgres_timeout_s,
-            timeout=settings.postgres_timeout_s,
+            command_timeout=limit_s,
+            timeout=limit_s,
             target_session_attrs=SessionAttribute.read_write,
             server_settings={"application_name": "sluiceway"},
         )

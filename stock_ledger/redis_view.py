@@ -104,10 +104,10 @@ class RedisView:
             values: Iterator[Any] = iter(await self._redis.mget(keys) if keys else [])
         found: dict[int, PartitionView] = {}
         for partition, product_ids in wanted.items():
-            progress = _progress(next(values))
+            progress = read_progress(next(values))
             entries: dict[str, Entry] = {}
             for product_id in product_ids:
-                entry = _entry(progress, next(values), next(values))
+                entry = read_entry(progress, next(values), next(values))
                 if entry is not None:
                     entries[product_id] = entry
             found[partition] = PartitionView(progress, entries)
@@ -154,7 +154,7 @@ class RedisView:
             return {}
         async with translated():
             values = await self._redis.mget([self._keys.progress(p) for p in partitions])
-        found = {p: _progress(value) for p, value in zip(partitions, values, strict=True)}
+        found = {p: read_progress(value) for p, value in zip(partitions, values, strict=True)}
         return {p: progress for p, progress in found.items() if progress is not None}
 
     async def results(self, checkout_id: str) -> dict[str, bytes]:
@@ -169,7 +169,7 @@ class RedisView:
                 pipe.smembers(self._keys.sold_out(p))
             answers = iter(await pipe.execute())
         return {
-            p: Gate(_progress(next(answers)), frozenset(m.decode() for m in next(answers)))
+            p: Gate(read_progress(next(answers)), frozenset(m.decode() for m in next(answers)))
             for p in partitions
         }
 
@@ -202,7 +202,7 @@ def batched(items: Iterable[tuple[str, Stock]], size: int) -> Iterator[list[tupl
         yield more
 
 
-def _progress(value: Any) -> Progress | None:
+def read_progress(value: Any) -> Progress | None:
     """What is not readable counts as not there: the writer then rebuilds it."""
     try:
         return None if value is None else Progress.parse(value.decode())
@@ -210,7 +210,8 @@ def _progress(value: Any) -> Progress | None:
         return None
 
 
-def _entry(progress: Progress | None, stock: Any, product: Any) -> Entry | None:
+def read_entry(progress: Progress | None, stock: Any, product: Any) -> Entry | None:
+    """Catalogue and stock, unless one is missing, unreadable or left from before the epoch of the progress."""
     if progress is None or stock is None or product is None:
         return None
     try:

@@ -1,0 +1,295 @@
+"""The audit of a deployment: gathers the facts from Kafka, Postgres and the cache, and shows what the laws say."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import asyncpg
+import msgspec
+from aiokafka import AIOKafkaConsumer
+from aiokafka.errors import KafkaError
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from contracts.errors import SettingsError, Unavailable
+from contracts.kafka import consumer_options, tp
+from contracts.settings import Settings
+from contracts.topics import Topics
+from stock_ledger.audit import audit
+from stock_ledger.audit_book import DEAD
+from stock_ledger.audit_cache import read_cache
+from stock_ledger.audit_decode import Shared, event_fact, letter_fact, message_fact, sharing
+from stock_ledger.audit_events import TYPES, place_of
+from stock_ledger.audit_facts import (
+    CacheFacts,
+    EventFact,
+    Facts,
+    LetterFact,
+    MessageFact,
+    PostgresFacts,
+    TopicSpan,
+)
+from stock_ledger.audit_postgres import snapshot, states_now
+from stock_ledger.audit_report import AuditReport, Law
+from stock_ledger.postgres import connect_pool
+from stock_ledger.redis_view import connect_redis
+
+_LOOK_S = 0.2  # between looks at what is still under way
+_STALL_S = 15.0  # the log is known to go on, but gives nothing for so long
+_RECORDS_MAX = 10_000
+_GROUP_OPTIONS = ("session_timeout_ms", "heartbeat_interval_ms")
+_CACHE_TIMEOUT_S = 10.0  # an audit is in no hurry
+_SHOWN_MAX = 20  # deviations of a law on the screen
+
+Offsets = dict[int, int]  # by partition
+
+
+async def run(settings: Settings, drain_timeout_s: float = 30.0) -> AuditReport:
+    """Audit the deployment. Waits at most `drain_timeout_s` for what is in the log to be decided and published.
+
+    Changes nothing. Raises Unavailable if Kafka or Postgres does not answer; a cache that does not is reported.
+    """
+    started = time.monotonic()
+    deadline = started + drain_timeout_s
+    pool = await connect_pool(settings)
+    try:
+        async with _reading(settings) as log:
+            facts = await _gather(settings, log, pool, deadline)
+    finally:
+        await pool.close()
+    return await asyncio.to_thread(audit, facts, started)
+
+
+async def _gather(settings: Settings, log: "_Log", pool: "asyncpg.Pool[Any]", deadline: float) -> Facts:
+    """Postgres first: what it decided can only be older than what the log and the events hold by then."""
+    shared, topics = sharing(), Topics(settings)
+    target = await log.ends(topics.checkouts)
+    await _wait_decided(pool, target, deadline)
+    postgres = await snapshot(pool, shared)
+    messages = await _messages(log, topics.checkouts, target, postgres, shared)
+    letters = await _letters(log, topics.dead_letters)
+    events, events_span = await _events(log, topics.events, postgres, deadline, shared)
+    return Facts(
+        partitions=settings.partitions,
+        target=target,
+        checkouts=await log.spans(topics.checkouts),
+        events_span=events_span,
+        letters_span=await log.spans(topics.dead_letters),
+        postgres=postgres,
+        messages=messages,
+        events=events,
+        letters=letters,
+        cache=await _cache(settings, pool, shared),
+    )
+
+
+async def _wait_decided(pool: "asyncpg.Pool[Any]", target: Offsets, deadline: float) -> None:
+    while True:
+        states = await states_now(pool)
+        if all(states.get(p, (0, 0))[1] >= end for p, end in target.items()) or time.monotonic() > deadline:
+            return
+        await asyncio.sleep(_LOOK_S)
+
+
+async def _messages(
+    log: "_Log", topic: str, target: Offsets, postgres: PostgresFacts, shared: Shared
+) -> list[MessageFact]:
+    """All that was there when the audit began or is decided since. Dead letters' bytes are kept to compare them."""
+    dead = {(row.partition, row.offset) for row in postgres.decisions if row.kind == DEAD}
+    ends = await log.ends(topic)
+    due = {p: min(end, max(target[p], postgres.next_offset(p))) for p, end in ends.items()}
+    return [
+        message_fact(
+            r.partition,
+            r.offset,
+            r.key,
+            r.value,
+            log.partitions,
+            shared,
+            keep=(r.partition, r.offset) in dead,
+        )
+        async for r in log.read(topic, await log.firsts(topic), due)
+    ]
+
+
+async def _letters(log: "_Log", topic: str) -> list[LetterFact]:
+    return [
+        letter_fact(r.partition, r.offset, r.key, r.value, r.headers)
+        async for r in log.read(topic, await log.firsts(topic), await log.ends(topic))
+    ]
+
+
+async def _events(
+    log: "_Log", topic: str, postgres: PostgresFacts, deadline: float, shared: Shared
+) -> tuple[list[EventFact], dict[int, TopicSpan]]:
+    """All events; waits for those of decisions made, which are published a moment after the commit."""
+    missing: dict[int, set[int]] = {p: set() for p in range(log.partitions)}
+    for row in postgres.decisions:
+        if row.kind in TYPES:
+            missing[row.partition].add(row.offset)
+    events: list[EventFact] = []
+    firsts = await log.firsts(topic)
+    start = firsts
+    while True:
+        ends = await log.ends(topic)
+        async for r in log.read(topic, start, ends):
+            event = event_fact(r.partition, r.offset, r.key, r.value, r.headers, shared)
+            events.append(event)
+            place = place_of(event.event_id)
+            if place is not None and place[0] == r.partition:
+                missing[r.partition].discard(place[1])
+        start = ends
+        # Where retention has cut the topic, what is not there may have been.
+        if not any(of_p for p, of_p in missing.items() if firsts[p] == 0) or time.monotonic() > deadline:
+            events.sort(key=lambda event: (event.partition, event.offset))
+            return events, {p: TopicSpan(firsts[p], end) for p, end in ends.items()}
+        await asyncio.sleep(_LOOK_S)
+
+
+async def _cache(settings: Settings, pool: "asyncpg.Pool[Any]", shared: Shared) -> CacheFacts:
+    patient = max(settings.cache_timeout_s, _CACHE_TIMEOUT_S)
+    redis = connect_redis(msgspec.structs.replace(settings, cache_timeout_s=patient))
+    try:
+        return await read_cache(redis, pool, settings, shared)
+    finally:
+        await redis.aclose()
+
+
+class _Log:
+    """Topics read from offset to offset, outside of any group."""
+
+    def __init__(self, consumer: AIOKafkaConsumer, partitions: int) -> None:
+        self._consumer = consumer
+        self.partitions = partitions
+
+    async def firsts(self, topic: str) -> Offsets:
+        return self._offsets(await self._consumer.beginning_offsets(self._all(topic)))
+
+    async def ends(self, topic: str) -> Offsets:
+        return self._offsets(await self._consumer.end_offsets(self._all(topic)))
+
+    async def spans(self, topic: str) -> dict[int, TopicSpan]:
+        firsts, ends = await self.firsts(topic), await self.ends(topic)
+        return {p: TopicSpan(firsts[p], ends[p]) for p in firsts}
+
+    async def read(self, topic: str, start: Mapping[int, int], ends: Mapping[int, int]) -> AsyncIterator[Any]:
+        """Records of start ≤ offset < end, in order within a partition."""
+        left = {tp(topic, p): end for p, end in ends.items() if start[p] < end}
+        if not left:
+            return
+        self._consumer.assign(list(left))
+        for where in left:
+            self._consumer.seek(where, start[where.partition])
+        moved_at = time.monotonic()
+        while left:
+            taken = await self._consumer.getmany(*left, timeout_ms=500, max_records=_RECORDS_MAX)
+            for where, records in taken.items():
+                for record in records:
+                    if record.offset < ends[where.partition]:
+                        yield record
+            for where in list(left):
+                if await self._consumer.position(where) >= left[where]:
+                    del left[where]
+                    self._consumer.pause(where)
+            if taken:
+                moved_at = time.monotonic()
+            elif time.monotonic() - moved_at > _STALL_S:
+                raise Unavailable(
+                    f"Kafka gives nothing more of {sorted(left)}, though their ends are not reached"
+                )
+
+    def _all(self, topic: str) -> list[Any]:
+        return [tp(topic, p) for p in range(self.partitions)]
+
+    @staticmethod
+    def _offsets(found: Mapping[Any, int]) -> Offsets:
+        return {where.partition: offset for where, offset in found.items()}
+
+
+@asynccontextmanager
+async def _reading(settings: Settings) -> AsyncIterator[_Log]:
+    options = {
+        name: value for name, value in consumer_options(settings).items() if name not in _GROUP_OPTIONS
+    }
+    consumer = AIOKafkaConsumer(client_id="sluiceway-audit", **options)
+    try:
+        await consumer.start()
+        await consumer.topics()
+        for topic in Topics(settings).all():
+            count = len(consumer.partitions_for_topic(topic) or ())
+            if count != settings.partitions:
+                raise SettingsError(
+                    f"topic {topic} has {count} partitions, SLUICEWAY_PARTITIONS is {settings.partitions}"
+                )
+        yield _Log(consumer, settings.partitions)
+    except KafkaError as error:
+        raise Unavailable(f"Kafka: {error!r}") from error
+    finally:
+        await consumer.stop()
+
+
+def render(report: AuditReport, console: Console) -> None:
+    """The laws as a table, the totals, and the first deviations of each broken law."""
+    table = Table(title="Audit", title_justify="left", caption=_totals(report), caption_justify="left")
+    table.add_column("")
+    table.add_column("law", no_wrap=True)
+    table.add_column("says", overflow="fold")
+    for heading in ("checked", "not checkable", "deviations"):
+        table.add_column(heading, justify="right")
+    for law in report.laws:
+        colour, mark = _verdict(law)
+        table.add_row(
+            f"[{colour}]{mark}[/]",
+            f"[{colour}]{law.code}[/]",
+            escape(law.title),
+            f"{law.checked:,}",
+            f"{law.not_checkable:,}" if law.not_checkable else "",
+            f"[bold red]{law.deviation_count:,}[/]" if law.deviation_count else "0",
+        )
+    console.print(table)
+    for law in report.laws:
+        if law.not_checkable:
+            console.print(f"[yellow]{law.code}[/]: {law.not_checkable:,} not checkable: {escape(law.note)}")
+    for law in report.laws:
+        _render_deviations(law, console)
+    verdict = (
+        "[bold green]Every law holds[/]"
+        if report.ok
+        else f"[bold red]Broken: {', '.join(report.broken())}[/]"
+    )
+    console.print(f"{verdict} ({report.duration_s:.1f} s)")
+
+
+def _verdict(law: Law) -> tuple[str, str]:
+    if not law.ok:
+        return "red", "✗"
+    return ("green", "✓") if law.checked or not law.not_checkable else ("yellow", "?")
+
+
+def _render_deviations(law: Law, console: Console) -> None:
+    if law.ok:
+        return
+    console.print(f"\n[bold red]{law.code}[/]: {escape(law.title)}")
+    for deviation in law.deviations[:_SHOWN_MAX]:
+        at = [] if deviation.partition is None else [f"{deviation.partition}:{deviation.offset}"]
+        about = [*at, deviation.product_id, deviation.checkout_id]
+        console.print(
+            f"  {escape(' '.join(part for part in about if part))}  {escape(deviation.detail)}",
+            highlight=False,
+        )
+    if law.deviation_count > _SHOWN_MAX:
+        console.print(f"  and {law.deviation_count - _SHOWN_MAX:,} more")
+
+
+def _totals(report: AuditReport) -> str:
+    t = report.totals
+    refused = ", ".join(f"{reason} {count:,}" for reason, count in sorted(t.refused.items())) or "none"
+    return (
+        f"{t.messages:,} messages, {t.decided:,} decided: {t.created:,} created, {t.repeated:,} repeated, "
+        f"{t.conflicts:,} conflicts, {t.dead_lettered:,} dead-lettered; refused: {refused}.\n"
+        f"{t.units_sold:,} units of {t.products:,} products sold, {t.oversold:,} oversold, {t.lost:,} lost; "
+        f"{t.events:,} events, {t.redelivered_events:,} redelivered."
+    )

@@ -1,0 +1,1 @@
+"""Measurements beside the alternatives: interleaved rounds in one run, medians and ratios."""

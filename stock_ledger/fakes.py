@@ -1,0 +1,255 @@
+"""The ledger and the view in memory, for tests and trials: same rules as the real ones, no clock, no random."""
+
+import re
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from datetime import datetime
+
+import msgspec
+
+from contracts.decisions import Decision
+from contracts.errors import FenceLost, StaleView, Unavailable
+from contracts.keys import Keys
+from contracts.messages import Shipping
+from contracts.outcomes import Kind
+from stock_ledger.decide import Decided, Loaded, Product, Stock
+from stock_ledger.ledger import Advance, Claim, Entry, Need
+from stock_ledger.redis_view import encode_product, read_entry, read_progress
+from stock_ledger.view import Gate, PartitionView, Progress, Shown
+
+_FIRST = (Kind.CREATED, Kind.REFUSED)
+_VERSION = re.compile(rb"(\d+):(\d+)")
+
+
+class MemoryLedger:
+    """See `stock_ledger.ledger.Ledger`.
+
+    Switches: `available` False makes every call raise Unavailable. The next `fail_before_commit` calls of persist
+    write nothing and raise Unavailable; the next `fail_after_commit` write all and raise it just the same.
+    """
+
+    def __init__(self) -> None:
+        self.catalogue: dict[str, Product] = {}
+        self.stock: dict[str, Stock] = {}
+        self.partitions: dict[str, int] = {}  # product -> partition
+        self.address_book: dict[tuple[str, str], Shipping] = {}
+        self.claims: dict[int, Claim] = {}
+        self.owners: dict[int, str] = {}
+        self.decided: dict[tuple[int, int], Decision] = {}  # (partition, offset)
+        self.purchases: dict[tuple[str, str], int] = {}
+        self.available = True
+        self.fail_before_commit = 0
+        self.fail_after_commit = 0
+        self._first: dict[tuple[str, str], Decision] = {}  # (checkout, product)
+
+    def put(self, product: Product, stock: Stock, partition: int) -> None:
+        """Add or replace a product with its stock."""
+        self.catalogue[product.product_id] = product
+        self.stock[product.product_id] = stock
+        self.partitions[product.product_id] = partition
+
+    async def claim(self, partitions: Sequence[int], owner: str, now: datetime) -> dict[int, Claim]:
+        self._answer()
+        for p in partitions:
+            before = self.claims.get(p, Claim(0, 0))
+            self.claims[p] = Claim(before.epoch + 1, before.next_offset)
+            self.owners[p] = owner
+        return {p: self.claims[p] for p in partitions}
+
+    async def state(self, partitions: Sequence[int]) -> dict[int, Claim]:
+        self._answer()
+        return {p: self.claims[p] for p in partitions if p in self.claims}
+
+    async def products(self, product_ids: Sequence[str]) -> dict[str, Entry]:
+        self._answer()
+        return {i: (self.catalogue[i], self.stock[i]) for i in product_ids if i in self.catalogue}
+
+    async def partition_products(self, partition: int) -> dict[str, Entry]:
+        return await self.products([i for i, p in self.partitions.items() if p == partition])
+
+    async def load(self, need: Need, entries: dict[str, Entry]) -> Loaded:
+        self._answer()
+        wanted = set(need.checkouts)
+        found = {identity: d for identity, d in self._first.items() if identity[0] in wanted}
+        return Loaded(
+            products={i: product for i, (product, _) in entries.items()},
+            stock={i: stock for i, (_, stock) in entries.items()},
+            bought={pair: self.purchases[pair] for pair in need.limited if pair in self.purchases},
+            addresses={pair: self.address_book[pair] for pair in need.addresses if pair in self.address_book},
+            decided={identity: d.offset for identity, d in found.items()},
+            hashes={checkout_id: d.payload_hash for (checkout_id, _), d in found.items()},
+        )
+
+    async def persist(self, advances: Sequence[Advance], decided: Decided, loaded: Loaded) -> None:
+        self._answer()
+        if self.fail_before_commit:
+            self.fail_before_commit -= 1
+            raise Unavailable("the connection broke before the commit")
+        self._check(advances, decided, loaded)
+        for a in advances:
+            self.claims[a.partition] = Claim(a.claim.epoch, a.next_offset)
+        for d in decided.decisions:
+            self.decided[d.partition, d.offset] = d
+            if d.checkout_id is not None and d.kind in _FIRST:
+                self._first[d.checkout_id, d.product_id] = d
+        self.stock |= decided.stock
+        for pair, units in decided.bought.items():
+            self.purchases[pair] = self.purchases.get(pair, 0) + units
+        if self.fail_after_commit:
+            self.fail_after_commit -= 1
+            raise Unavailable("the connection broke after the commit")
+
+    async def decisions(self, partition: int, start: int, end: int) -> list[Decision]:
+        self._answer()
+        keys = sorted(key for key in self.decided if key[0] == partition and start <= key[1] < end)
+        return [self.decided[key] for key in keys]
+
+    def _check(self, advances: Sequence[Advance], decided: Decided, loaded: Loaded) -> None:
+        """All that can refuse a batch, before anything is written."""
+        if any(self.claims.get(a.partition) != a.claim for a in advances):
+            raise FenceLost(f"of partitions {[a.partition for a in advances]} not all are still ours")
+        first = set(self._first)
+        offsets = set(self.decided)
+        for d in decided.decisions:
+            if (d.partition, d.offset) in offsets:
+                raise StaleView(f"({d.partition}, {d.offset}) is decided already")
+            offsets.add((d.partition, d.offset))
+            if d.checkout_id is not None and d.kind in _FIRST:
+                if (d.checkout_id, d.product_id) in first:
+                    raise StaleView(f"({d.checkout_id}, {d.product_id}) is decided already")
+                first.add((d.checkout_id, d.product_id))
+        for i, after in decided.stock.items():
+            if (
+                self.stock.get(i) != loaded.stock[i]
+                or self.catalogue[i].version != loaded.products[i].version
+                or after.available < 0
+            ):
+                raise StaleView(f"stock or catalogue of {i} is not as loaded")
+
+    def _answer(self) -> None:
+        if not self.available:
+            raise Unavailable("the ledger in memory is switched off")
+
+
+class Snapshot(msgspec.Struct):
+    """All that a view holds."""
+
+    values: dict[str, bytes]
+    sold_out: dict[str, set[str]]
+    results: dict[str, dict[str, bytes]]
+
+
+class MemoryView:
+    """See `stock_ledger.view.View`. Keeps what Redis would, under the same keys; nothing expires.
+
+    Switches: `available` False makes every call raise Unavailable. The next `lose_replies` calls of show take effect
+    and raise it just the same.
+    """
+
+    def __init__(self, keys: Keys | None = None) -> None:
+        self.keys = keys or Keys("sw:")
+        self.data = Snapshot({}, {}, {})
+        self.available = True
+        self.lose_replies = 0
+
+    def flush(self) -> None:
+        """Forget everything, as FLUSHALL or a restart does."""
+        self.data = Snapshot({}, {}, {})
+
+    def snapshot(self) -> Snapshot:
+        """A copy of everything, to set the view back to."""
+        return deepcopy(self.data)
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Go back to what was, as a failover to a lagging replica does."""
+        self.data = deepcopy(snapshot)
+
+    async def load(self, wanted: Mapping[int, Sequence[str]]) -> dict[int, PartitionView]:
+        self._answer()
+        found: dict[int, PartitionView] = {}
+        for p, product_ids in wanted.items():
+            progress = self._progress(p)
+            entries: dict[str, Entry] = {}
+            for i in product_ids:
+                stock = self.data.values.get(self.keys.stock(p, i))
+                entry = read_entry(progress, stock, self.data.values.get(self.keys.product(p, i)))
+                if entry is not None:
+                    entries[i] = entry
+            found[p] = PartitionView(progress, entries)
+        return found
+
+    async def show(self, shown: Sequence[Shown], results: Sequence[tuple[str, str, bytes]]) -> None:
+        self._answer()
+        for checkout_id, field, document in results:
+            self.data.results.setdefault(checkout_id, {})[field] = document
+        for part in shown:
+            self._show(part)
+        if self.lose_replies:
+            self.lose_replies -= 1
+            raise Unavailable("the reply was lost")
+
+    async def progress(self, partitions: Sequence[int]) -> dict[int, Progress]:
+        self._answer()
+        found = {p: self._progress(p) for p in partitions}
+        return {p: progress for p, progress in found.items() if progress is not None}
+
+    async def results(self, checkout_id: str) -> dict[str, bytes]:
+        self._answer()
+        return dict(self.data.results.get(checkout_id, {}))
+
+    async def gates(self, partitions: Sequence[int]) -> dict[int, Gate]:
+        self._answer()
+        return {
+            p: Gate(self._progress(p), frozenset(self.data.sold_out.get(self.keys.sold_out(p), ())))
+            for p in partitions
+        }
+
+    async def remember_payloads(self, payloads: Sequence[tuple[str, str]]) -> list[str | None]:
+        self._answer()
+        before: list[str | None] = []
+        for checkout_id, payload_hash in payloads:
+            key = self.keys.payload(checkout_id)
+            known = self.data.values.get(key)
+            self.data.values[key] = known or payload_hash.encode()
+            before.append(None if known is None else known.decode())
+        return before
+
+    async def drop(self) -> None:
+        self._answer()
+        prefix = self.keys.prefix + "progress:"
+        self.data.values = {k: v for k, v in self.data.values.items() if not k.startswith(prefix)}
+
+    def _show(self, part: Shown) -> None:
+        p, epoch = part.partition, part.progress.epoch
+        key = self.keys.progress(p)
+        there = self.data.values.get(key)
+        if not self._newer(key, epoch, part.progress.next_offset) or (
+            part.after is not None and there != part.after.text().encode()
+        ):
+            return
+        sold_out = self.data.sold_out.setdefault(self.keys.sold_out(p), set())
+        if part.whole:
+            sold_out.clear()
+        for i, stock in part.stock.items():
+            if not part.whole and not self._newer(self.keys.stock(p, i), epoch, stock.seq):
+                continue
+            self.data.values[self.keys.stock(p, i)] = f"{epoch}:{stock.seq}:{stock.available}".encode()
+            if i in part.products:
+                self.data.values[self.keys.product(p, i)] = encode_product(part.products[i])
+            if stock.available <= 0:
+                sold_out.add(i)
+            else:
+                sold_out.discard(i)
+        self.data.values[key] = part.progress.text().encode()
+
+    def _newer(self, key: str, epoch: int, number: int) -> bool:
+        """Whether (epoch, number) is not behind what the value begins with; an unreadable value is behind all."""
+        found = _VERSION.match(self.data.values.get(key, b""))
+        return found is None or (epoch, number) >= (int(found[1]), int(found[2]))
+
+    def _progress(self, partition: int) -> Progress | None:
+        return read_progress(self.data.values.get(self.keys.progress(partition)))
+
+    def _answer(self) -> None:
+        if not self.available:
+            raise Unavailable("the view in memory is switched off")

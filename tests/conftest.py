@@ -1,0 +1,124 @@
+"""Real servers, started once when the first test needs them; settings of its own for every test."""
+
+import os
+from collections.abc import AsyncIterator, Iterator
+from itertools import count
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+import asyncpg
+import msgspec
+import pytest
+
+from contracts.settings import Settings
+from deploy.stack import LocalStack, Urls
+from deploy.topics import ensure_topics
+from stock_ledger.schema import migrate
+from tests.harness import Clock
+
+PARTITIONS = 4
+TEMPLATE = "sluiceway_template"
+_numbers = count(1)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def offline_settings() -> Settings:
+    """Settings for what connects to nothing."""
+    return Settings(
+        kafka_url="127.0.0.1:1",
+        postgres_url="postgresql://postgres@127.0.0.1:1/none",
+        redis_url="redis://127.0.0.1:1/0",
+        partitions=PARTITIONS,
+        jwt_hs256_secret="a secret of buyers' tokens, 32 bytes or more",
+        receipt_secret="a secret of receipts with 32 bytes or more",
+        batch_rows_max=500,
+        produce_ack_deadline_s=5.0,
+    )
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
+    """Kafka, Postgres and Valkey, as `sluiceway up` starts them."""
+    own = LocalStack(tmp_path_factory.mktemp("stack"), say=lambda _: None)
+    own.start()
+    try:
+        yield own
+    finally:
+        own.delete()
+
+
+@pytest.fixture(scope="session")
+def urls(stack: LocalStack) -> Urls:
+    return stack.urls
+
+
+@pytest.fixture
+def server_settings(offline_settings: Settings, urls: Urls) -> Settings:
+    """The servers' URLs, and names that no other test uses. Its database and topics do not exist."""
+    name = f"t{os.getpid()}x{next(_numbers)}"
+    return msgspec.structs.replace(
+        offline_settings,
+        kafka_url=urls.kafka,
+        postgres_url=_database(urls.postgres, name),
+        redis_url=urls.redis,
+        topic_prefix=name,
+        consumer_group=f"{name}-writers",
+        cache_prefix=f"{name}:",
+    )
+
+
+@pytest.fixture(scope="session")
+def migrated() -> set[str]:
+    """URLs of servers that have the template. The migration itself needs the loop of a test."""
+    return set()
+
+
+@pytest.fixture
+async def database_settings(
+    server_settings: Settings, urls: Urls, migrated: set[str]
+) -> AsyncIterator[Settings]:
+    """With a database of its own, cloned from one that was migrated."""
+    name = urlsplit(server_settings.postgres_url).path[1:]
+    if urls.postgres not in migrated:
+        await _execute(urls.postgres, f"CREATE DATABASE {TEMPLATE}")
+        await migrate(_database(urls.postgres, TEMPLATE))
+        migrated.add(urls.postgres)
+    await _execute(urls.postgres, f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
+    yield server_settings
+    await _execute(urls.postgres, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+async def topic_settings(server_settings: Settings) -> Settings:
+    """With topics of its own."""
+    await ensure_topics(server_settings)
+    return server_settings
+
+
+@pytest.fixture
+async def settings(database_settings: Settings, topic_settings: Settings) -> Settings:
+    """With a database and topics of its own: all that a process of Sluiceway needs."""
+    assert database_settings is topic_settings
+    return database_settings
+
+
+def _database(url: str, name: str) -> str:
+    return urlunsplit(urlsplit(url)._replace(path=f"/{name}"))
+
+
+async def _execute(url: str, statement: str) -> None:
+    connection = await asyncpg.connect(url)
+    try:
+        await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+def examples() -> Path:
+    """The folder of example messages."""
+    return Path(__file__).parent.parent / "contracts" / "examples"

@@ -1,0 +1,176 @@
+"""What tests share: makers of messages and products, a clock to turn by hand, writers put together and run."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from hashlib import blake2b
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import msgspec
+
+from contracts.messages import CheckoutLine, Shipping
+from contracts.settings import Settings
+from contracts.topics import partition_of
+from stock_ledger.decide import Product
+from stock_ledger.ledger import Ledger
+from stock_ledger.postgres import PostgresLedger, connect_pool
+from stock_ledger.redis_view import RedisView, connect_redis
+from stock_ledger.view import View
+from workers.health import Health
+from workers.kafka_log import KafkaLog
+from workers.log import Log
+from workers.shelf import Shelf
+from workers.writer import Writer
+
+NOON = datetime(2026, 11, 11, 12, tzinfo=UTC)
+HOME = Shipping("Li Lei", "+86 138 0000 0000", "1 Long Street, Hangzhou")
+
+
+class Clock:
+    """Time that passes only by `tick`."""
+
+    def __init__(self) -> None:
+        self._now = NOON
+
+    def now(self) -> datetime:
+        return self._now
+
+    def monotonic(self) -> float:
+        return (self._now - NOON).total_seconds()
+
+    def tick(self, seconds: float) -> None:
+        self._now += timedelta(seconds=seconds)
+
+
+def uuid_of(number: int | str) -> str:
+    """The same checkout id for the same number or name."""
+    return str(UUID(bytes=blake2b(str(number).encode(), digest_size=16).digest()))
+
+
+def line_of(checkout: int | str, product_id: str = "p", quantity: int = 1, **fields: Any) -> CheckoutLine:
+    """A line that can be decided; `fields` replace what it has."""
+    values: dict[str, Any] = {
+        "v": 1,
+        "checkout_id": uuid_of(checkout),
+        "buyer_id": f"buyer-{checkout}",
+        "product_id": product_id,
+        "quantity": quantity,
+        "payload_hash": "0" * 32,
+        "accepted_at_ms": 1_794_394_800_000,
+        "shipping": HOME,
+    }
+    return CheckoutLine(**(values | fields))
+
+
+def product_of(product_id: str = "p", **fields: Any) -> Product:
+    """A product that can be bought; `fields` replace what it has."""
+    values: dict[str, Any] = {
+        "product_id": product_id,
+        "name": f"Name of {product_id}",
+        "cover": f"https://img.example/{product_id}.jpg",
+        "price": Decimal("129.00"),
+        "currency": "CNY",
+        "on_shelf": True,
+        "buyer_limit": None,
+        "payment_ttl_s": 900,
+        "version": 1,
+    }
+    return Product(**(values | fields))
+
+
+def encoded(line: CheckoutLine) -> bytes:
+    return msgspec.json.encode(line)
+
+
+def product_in(partition: int, partitions: int, number: int = 0) -> str:
+    """The id of a product that lives in this partition; another one for every number."""
+    names = (f"sku-{i}" for i in range(10_000))
+    fitting = (name for name in names if partition_of(name, partitions) == partition)
+    for _ in range(number):
+        next(fitting)
+    return next(fitting)
+
+
+async def eventually(condition: Callable[[], bool | Awaitable[bool]], timeout_s: float = 20.0) -> None:
+    """Return as soon as the condition holds; fail when it does not within the time."""
+    pause = asyncio.Event()
+    wait_s = 0.0
+    async with asyncio.timeout(timeout_s):
+        while True:
+            holds = condition()
+            if holds if isinstance(holds, bool) else await holds:
+                return
+            try:
+                await asyncio.wait_for(pause.wait(), wait_s)
+            except TimeoutError:
+                wait_s = min(wait_s + 0.002, 0.05)
+
+
+async def insert_product(
+    pool: "asyncpg.Pool[Any]", product: Product, available: int, seq: int, partition: int
+) -> None:
+    """A product with its stock, as the catalogue would have stored it, with the ledger entry of its stock."""
+    columns = Product.__struct_fields__
+    places = ", ".join(f"${n}" for n in range(1, len(columns) + 1))
+    async with pool.acquire() as connection, connection.transaction():
+        await connection.execute(
+            f"INSERT INTO products ({', '.join(columns)}) VALUES ({places})",  # noqa: S608
+            *(getattr(product, name) for name in columns),
+        )
+        await connection.execute(
+            "INSERT INTO stock (product_id, partition, available, seq) VALUES ($1, $2, $3, $4)",
+            product.product_id,
+            partition,
+            available,
+            seq,
+        )
+        await connection.execute(
+            "INSERT INTO ledger (product_id, seq, delta, available, kind, at) VALUES ($1, $2, $3, $3, 'initial', $4)",
+            product.product_id,
+            seq,
+            available,
+            NOON,
+        )
+
+
+def make_writer(
+    log: Log, ledger: Ledger, view: View, settings: Settings, clock: Clock, owner: str = "writer"
+) -> Writer:
+    shelf = Shelf(view, ledger, settings, clock.monotonic)
+    return Writer(log, ledger, shelf, Health(settings, clock.monotonic), settings, owner, clock.now)
+
+
+@asynccontextmanager
+async def running(writer: Writer) -> AsyncIterator["asyncio.Task[None]"]:
+    """The writer at work; stopped in good order at the end. Its failure is raised there, unless it was awaited."""
+    task = asyncio.create_task(writer.run())
+    try:
+        yield task
+    finally:
+        writer.stop()
+        async with asyncio.timeout(30):
+            await asyncio.wait([task])
+    if not task.cancelled() and task.exception() is None:
+        await task
+
+
+@asynccontextmanager
+async def real_writer(settings: Settings, owner: str) -> AsyncIterator[Writer]:
+    """A writer on the real servers with the time as it is; not running yet."""
+    loop = asyncio.get_running_loop()
+    pool = await connect_pool(settings)
+    redis = connect_redis(settings)
+    try:
+        ledger = PostgresLedger(pool)
+        shelf = Shelf(RedisView(redis, settings), ledger, settings, loop.time)
+        health = Health(settings, loop.time)
+        yield Writer(
+            KafkaLog(settings, owner), ledger, shelf, health, settings, owner, lambda: datetime.now(UTC)
+        )
+    finally:
+        await redis.aclose()
+        await pool.close()

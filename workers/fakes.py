@@ -1,0 +1,164 @@
+"""The log in memory, for tests and trials: what Kafka promises and what it does on a bad day; no clock, no random."""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+
+import msgspec
+
+from contracts.errors import FenceLost, NotAcknowledged, Unavailable
+from contracts.kafka import Record
+from workers.log import Batch, Revoked
+
+
+class MemoryMessage(msgspec.Struct, frozen=True):
+    """See `workers.log.Message`."""
+
+    offset: int
+    key: bytes | None
+    value: bytes | None
+
+
+class MemoryBroker:
+    """Topics, committed offsets and the group's assignment, shared by the logs of a test.
+
+    `events` and `dead_letters` record what was published, by partition.
+    """
+
+    def __init__(self, partitions: int) -> None:
+        self.partitions = partitions
+        self.messages: dict[int, list[MemoryMessage]] = {p: [] for p in range(partitions)}
+        self.first: dict[int, int] = dict.fromkeys(range(partitions), 0)
+        self.committed: dict[int, int] = {}
+        self.events: dict[int, list[Record]] = defaultdict(list)
+        self.dead_letters: dict[int, list[Record]] = defaultdict(list)
+        self.generation = 0
+        self.members: list[MemoryLog] = []
+
+    def append(self, partition: int, key: bytes | None, value: bytes | None) -> int:
+        """Add a message; returns its offset."""
+        offset = self.end(partition)
+        self.messages[partition].append(MemoryMessage(offset, key, value))
+        return offset
+
+    def end(self, partition: int) -> int:
+        """The offset after the newest message."""
+        return self.first[partition] + len(self.messages[partition])
+
+    def delete_before(self, partition: int, offset: int) -> None:
+        """Lose the oldest messages, as retention does."""
+        del self.messages[partition][: offset - self.first[partition]]
+        self.first[partition] = offset
+
+    def delete_from(self, partition: int, offset: int) -> None:
+        """Lose the newest messages, as a broker set back to older data does."""
+        del self.messages[partition][offset - self.first[partition] :]
+
+    async def assign(
+        self, assignment: "Mapping[MemoryLog, Collection[int]]", *, silent: "Collection[MemoryLog]" = ()
+    ) -> None:
+        """Give partitions to members. Everyone's are revoked first, and awaited; the silent ones do not notice."""
+        told = [member for member in self.members if member not in silent]
+        for member in told:
+            await member.revoke()
+        self.generation += 1
+        for member in told:
+            member.take(self.generation, frozenset(assignment.get(member, ())))
+
+
+class MemoryLog:
+    """See `workers.log.Log`. Members get their partitions by `MemoryBroker.assign`.
+
+    Switches: `available` False makes every call but read raise Unavailable or NotAcknowledged. The next `lose_acks`
+    publications reach the log and raise NotAcknowledged just the same.
+    """
+
+    def __init__(self, broker: MemoryBroker) -> None:
+        self.broker = broker
+        self.available = True
+        self.lose_acks = 0
+        self.positions: dict[int, int] = {}
+        self._generation = 0
+        self._assigned: frozenset[int] = frozenset()
+        self._revoked: Revoked | None = None
+
+    async def start(self, revoked: Revoked) -> None:
+        self._answer()
+        self._revoked = revoked
+        self.broker.members.append(self)
+
+    async def stop(self) -> None:
+        if self in self.broker.members:
+            self.broker.members.remove(self)
+        self._assigned = frozenset()
+
+    async def revoke(self) -> None:
+        """Lose all partitions, as before every new assignment."""
+        self._assigned = frozenset()
+        if self._revoked is not None:
+            await self._revoked()
+
+    def take(self, generation: int, partitions: frozenset[int]) -> None:
+        """Get partitions; reading begins at the committed offsets."""
+        self._generation, self._assigned = generation, partitions
+        self.positions = {p: self.broker.committed.get(p, 0) for p in partitions}
+
+    def assigned(self) -> tuple[int, frozenset[int]]:
+        return self._generation, self._assigned
+
+    async def read(self, rows_max: int, wait_ms: int) -> Batch:
+        await asyncio.sleep(0)
+        batch: Batch = {}
+        for p in sorted(self._assigned):
+            first = self.broker.first[p]
+            if not first <= self.positions[p] <= self.broker.end(p):
+                self.positions[p] = first  # out of range: from the earliest, as the consumer is configured
+            begin = self.positions[p] - first
+            messages = self.broker.messages[p][begin : begin + rows_max]
+            if messages:
+                batch[p] = messages
+                self.positions[p] += len(messages)
+                rows_max -= len(messages)
+        return batch
+
+    def seek(self, partition: int, offset: int) -> None:
+        if partition not in self._assigned:
+            raise FenceLost(f"partition {partition} is not assigned")
+        self.positions[partition] = offset
+
+    async def first_offsets(self, partitions: Sequence[int]) -> dict[int, int]:
+        self._answer()
+        return {p: self.broker.first[p] for p in partitions}
+
+    async def end_offsets(self, partitions: Sequence[int]) -> dict[int, int]:
+        self._answer()
+        return {p: self.broker.end(p) for p in partitions}
+
+    async def committed(self, partitions: Sequence[int]) -> dict[int, int]:
+        self._answer()
+        return {p: self.broker.committed.get(p, 0) for p in partitions}
+
+    async def commit(self, offsets: Mapping[int, int]) -> None:
+        self._answer()
+        if self._generation != self.broker.generation or not self._assigned.issuperset(offsets):
+            raise FenceLost("the group has gone on without us")
+        self.broker.committed.update(offsets)
+
+    async def publish(self, events: Mapping[int, Sequence[Record]], timestamp_ms: int) -> None:
+        self._send(self.broker.events, events)
+
+    async def set_aside(self, letters: Mapping[int, Sequence[Record]], timestamp_ms: int) -> None:
+        self._send(self.broker.dead_letters, letters)
+
+    def _send(self, topic: dict[int, list[Record]], records: Mapping[int, Sequence[Record]]) -> None:
+        if not self.available:
+            raise NotAcknowledged("the log in memory is switched off")
+        for p, of_p in records.items():
+            topic[p].extend(of_p)
+        if self.lose_acks and any(records.values()):
+            self.lose_acks -= 1
+            raise NotAcknowledged("the ack was lost")
+
+    def _answer(self) -> None:
+        if not self.available:
+            raise Unavailable("the log in memory is switched off")
