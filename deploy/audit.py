@@ -9,6 +9,7 @@ from typing import Any
 import asyncpg
 import msgspec
 from aiokafka import AIOKafkaConsumer
+from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 from rich.console import Console
 from rich.markup import escape
@@ -38,7 +39,7 @@ from stock_ledger.postgres import connect_pool
 from stock_ledger.redis_view import connect_redis
 
 _LOOK_S = 0.2  # between looks at what is still under way
-_STALL_S = 15.0  # the log is known to go on, but gives nothing for so long
+_STALL_MS = 15_000  # the log is known to go on, but gives nothing for so long
 _RECORDS_MAX = 10_000
 _GROUP_OPTIONS = ("session_timeout_ms", "heartbeat_interval_ms")
 _CACHE_TIMEOUT_S = 10.0  # an audit is in no hurry
@@ -178,28 +179,24 @@ class _Log:
     async def read(self, topic: str, start: Mapping[int, int], ends: Mapping[int, int]) -> AsyncIterator[Any]:
         """Records of start ≤ offset < end, in order within a partition."""
         left = {tp(topic, p): end for p, end in ends.items() if start[p] < end}
-        if not left:
-            return
-        self._consumer.assign(list(left))
+        if left:
+            self._consumer.assign(list(left))
         for where in left:
             self._consumer.seek(where, start[where.partition])
-        moved_at = time.monotonic()
         while left:
-            taken = await self._consumer.getmany(*left, timeout_ms=500, max_records=_RECORDS_MAX)
-            for where, records in taken.items():
+            taken = await self._consumer.getmany(*left, timeout_ms=_STALL_MS, max_records=_RECORDS_MAX)
+            for records in taken.values():
                 for record in records:
-                    if record.offset < ends[where.partition]:
+                    if record.offset < ends[record.partition]:
                         yield record
-            for where in list(left):
-                if await self._consumer.position(where) >= left[where]:
-                    del left[where]
-                    self._consumer.pause(where)
-            if taken:
-                moved_at = time.monotonic()
-            elif time.monotonic() - moved_at > _STALL_S:
+            reached = [where for where in left if await self._consumer.position(where) >= left[where]]
+            if not taken and not reached:
                 raise Unavailable(
                     f"Kafka gives nothing more of {sorted(left)}, though their ends are not reached"
                 )
+            for where in reached:
+                del left[where]
+            self._consumer.pause(*reached)
 
     def _all(self, topic: str) -> list[Any]:
         return [tp(topic, p) for p in range(self.partitions)]
@@ -217,18 +214,27 @@ async def _reading(settings: Settings) -> AsyncIterator[_Log]:
     consumer = AIOKafkaConsumer(client_id="sluiceway-audit", **options)
     try:
         await consumer.start()
-        await consumer.topics()
-        for topic in Topics(settings).all():
-            count = len(consumer.partitions_for_topic(topic) or ())
-            if count != settings.partitions:
-                raise SettingsError(
-                    f"topic {topic} has {count} partitions, SLUICEWAY_PARTITIONS is {settings.partitions}"
-                )
+        await _check_topics(settings)
         yield _Log(consumer, settings.partitions)
     except KafkaError as error:
         raise Unavailable(f"Kafka: {error!r}") from error
     finally:
         await consumer.stop()
+
+
+async def _check_topics(settings: Settings) -> None:
+    """Raises SettingsError unless every topic has the configured number of partitions."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_url.split(","))
+    await admin.start()
+    try:
+        for topic in await admin.describe_topics(Topics(settings).all()):
+            if len(topic["partitions"]) != settings.partitions:
+                raise SettingsError(
+                    f"topic {topic['topic']} has {len(topic['partitions'])} partitions, "
+                    f"SLUICEWAY_PARTITIONS is {settings.partitions}"
+                )
+    finally:
+        await admin.close()
 
 
 def render(report: AuditReport, console: Console) -> None:

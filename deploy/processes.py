@@ -217,6 +217,7 @@ async def serve(app: ASGIApp, port: int, settings: Settings, stop: asyncio.Event
         lifespan="off",
         access_log=False,
         server_header=False,
+        proxy_headers=False,
         log_config=None,
         timeout_keep_alive=75,
         timeout_graceful_shutdown=int(settings.shutdown_grace_s),

@@ -1,10 +1,9 @@
 """The HTTP side of ingest: one hot route as plain ASGI, the rest by Starlette."""
 
-import asyncio
 import logging
 import uuid
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 import msgspec
 import orjson
@@ -13,6 +12,7 @@ from contracts import openapi, problems
 from contracts.auth import BearerVerifier
 from contracts.errors import Invalid, NotAcknowledged, Overloaded
 from contracts.http import application
+from contracts.kafka import Record
 from contracts.messages import CheckoutLine
 from contracts.problems import Problem
 from contracts.receipts import Receipt, ReceiptSigner
@@ -122,28 +122,23 @@ class Ingest:
     async def _publish(self, lines: Sequence[CheckoutLine]) -> list[tuple[int, int]]:
         """(partition, offset) of every line, once all are acknowledged."""
         count = self._settings.partitions
-        places = [partition_of(line.product_id, count) for line in lines]
+        records: list[tuple[int, Record]] = [
+            (partition_of(line.product_id, count), (line.partition_key(), msgspec.json.encode(line), []))
+            for line in lines
+        ]
         try:
-            async with asyncio.timeout(self._settings.produce_ack_deadline_s):
-                waiting = [
-                    self._publisher.submit(place, (line.partition_key(), msgspec.json.encode(line), []))
-                    for place, line in zip(places, lines, strict=True)
-                ]
-                offsets = [await waiting[0]] if len(waiting) == 1 else await asyncio.gather(*waiting)
-        except (TimeoutError, NotAcknowledged) as error:
-            self._refuse_unacknowledged(error)
+            offsets = await self._publisher.submit(records)
+        except NotAcknowledged as error:
+            raise Problem(
+                problems.NOT_ACKNOWLEDGED,
+                "whether it was taken in is not known: retry with the same Idempotency-Key, it cannot be bought twice",
+                headers=[self._retry_after],
+            ) from error
         except Overloaded as error:
             raise Problem(
                 problems.OVERLOADED, f"{error}; retry with the same key", headers=[self._retry_after]
             ) from error
-        return list(zip(places, offsets, strict=True))
-
-    def _refuse_unacknowledged(self, error: Exception) -> NoReturn:
-        raise Problem(
-            problems.NOT_ACKNOWLEDGED,
-            "whether it was taken in is not known: retry with the same Idempotency-Key, it cannot be bought twice",
-            headers=[self._retry_after],
-        ) from error
+        return [(partition, offset) for (partition, _), offset in zip(records, offsets, strict=True)]
 
     def _accepted(
         self,
@@ -217,11 +212,8 @@ async def read_body(receive: Receive, given: Given, bytes_max: int) -> bytes:
     media_type = given.content_type.split(b";", 1)[0].strip().lower()
     if media_type != b"application/json":
         raise Problem(problems.UNSUPPORTED_MEDIA_TYPE, "send Content-Type: application/json")
-    too_large = Problem(
-        problems.TOO_LARGE, f"at most {bytes_max} bytes are taken", headers=[(b"connection", b"close")]
-    )
     if given.content_length.isdigit() and int(given.content_length) > bytes_max:
-        raise too_large
+        raise too_large(bytes_max)
     parts: list[bytes] = []
     size = 0
     while True:
@@ -231,10 +223,16 @@ async def read_body(receive: Receive, given: Given, bytes_max: int) -> bytes:
         part = message.get("body", b"")
         size += len(part)
         if size > bytes_max:
-            raise too_large
+            raise too_large(bytes_max)
         parts.append(part)
         if not message.get("more_body"):
             return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def too_large(bytes_max: int) -> Problem:
+    return Problem(
+        problems.TOO_LARGE, f"at most {bytes_max} bytes are taken", headers=[(b"connection", b"close")]
+    )
 
 
 def answer_of(problem: Problem) -> tuple[int, Headers, bytes]:

@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from aiokafka import AIOKafkaProducer
@@ -14,7 +15,8 @@ from contracts.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-Waiting = list[tuple[Record, "asyncio.Future[int]"]]
+_EXPIRY_EVERY_S = 0.1
+
 ProducerFactory = Callable[[], Awaitable[Any]]
 
 
@@ -29,8 +31,33 @@ async def start_producer(settings: Settings) -> AIOKafkaProducer:
     return producer
 
 
+class Submission:
+    """The records of one checkout on their way: `acknowledged` is their offsets, in order, once all are in the log."""
+
+    __slots__ = ("acknowledged", "expires_at", "left", "offsets")
+
+    def __init__(self, count: int, acknowledged: "asyncio.Future[list[int]]", expires_at: float) -> None:
+        self.acknowledged = acknowledged
+        self.offsets = [-1] * count
+        self.left = count
+        self.expires_at = expires_at
+
+    def landed(self, index: int, offset: int) -> None:
+        self.offsets[index] = offset
+        self.left -= 1
+        if not self.left and not self.acknowledged.done():
+            self.acknowledged.set_result(self.offsets)
+
+    def fail(self, error: NotAcknowledged) -> None:
+        if not self.acknowledged.done():
+            self.acknowledged.set_exception(error)
+
+
+Waiting = list[tuple[Record, Submission, int]]  # the record is the submission's at that index
+
+
 class Publisher:
-    """Hands records to Kafka and tells each its offset once the broker has acknowledged it.
+    """Hands checkouts to Kafka and tells their offsets once the brokers have acknowledged them.
 
     Records wait up to `produce_linger_ms`, or as long as the partition's batch before them is under way. A producer
     that failed is replaced: after a broken sequence it could never send again.
@@ -47,26 +74,34 @@ class Publisher:
         self._waiting_count = 0
         self._busy: set[int] = set()
         self._timer: asyncio.TimerHandle | None = None
+        self._under_way: deque[Submission] = deque()  # in the order in which they expire
+        self._expiry: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._producer: Any = None
         self._starting = asyncio.Lock()
         self.problem = "no producer yet"  # why the last batch failed; empty when it did not
 
-    def submit(self, partition: int, record: Record) -> "asyncio.Future[int]":
-        """Queue a record; the future is its offset. Raises Overloaded when `produce_queue_max` records wait.
+    def submit(self, records: Sequence[tuple[int, Record]]) -> "asyncio.Future[list[int]]":
+        """Queue a checkout's (partition, record)s; the future is their offsets.
 
-        The future raises NotAcknowledged if the producer failed. Cancelling it before its batch is made withdraws
-        the record; afterwards its outcome is unknown.
+        Raises Overloaded when `produce_queue_max` records wait. The future raises NotAcknowledged if the producer
+        failed or nothing came within `produce_ack_deadline_s`: the outcome is then unknown.
         """
         if self._waiting_count >= self._settings.produce_queue_max:
             raise Overloaded(f"{self._waiting_count} checkouts wait for Kafka")
         loop = asyncio.get_running_loop()
-        acknowledged: asyncio.Future[int] = loop.create_future()
-        self._waiting.setdefault(partition, []).append((record, acknowledged))
-        self._waiting_count += 1
+        submission = Submission(
+            len(records), loop.create_future(), loop.time() + self._settings.produce_ack_deadline_s
+        )
+        for index, (partition, record) in enumerate(records):
+            self._waiting.setdefault(partition, []).append((record, submission, index))
+        self._waiting_count += len(records)
+        self._under_way.append(submission)
         if self._timer is None:
             self._timer = loop.call_later(self._settings.produce_linger_ms / 1000, self._flush)
-        return acknowledged
+        if self._expiry is None:
+            self._expiry = loop.call_later(_EXPIRY_EVERY_S, self._expire)
+        return submission.acknowledged
 
     async def ensure_producer(self) -> Any:
         """The producer, started if need be. Raises KafkaError if no broker answers."""
@@ -93,31 +128,37 @@ class Publisher:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
+    def _expire(self) -> None:
+        """Fail what has waited for too long, and forget what is done."""
+        loop = asyncio.get_running_loop()
+        while self._under_way and (
+            self._under_way[0].acknowledged.done() or self._under_way[0].expires_at <= loop.time()
+        ):
+            self._under_way.popleft().fail(NotAcknowledged("no acknowledgement within the deadline"))
+        self._expiry = loop.call_later(_EXPIRY_EVERY_S, self._expire) if self._under_way else None
+
     async def _send(self, partition: int, batch: Waiting) -> None:
         self._waiting_count -= len(batch)
-        batch = [entry for entry in batch if not entry[1].done()]  # the others gave up: not sent
+        batch = [entry for entry in batch if not entry[1].acknowledged.done()]  # the others gave up: not sent
         producer = None
         try:
             producer = await self.ensure_producer()
-            records = [record for record, _ in batch]
+            records = [record for record, _, _ in batch]
             sent = await send(producer, self._topic, partition, records, self._now_ms())
             position = 0
             for count, acknowledgement in sent:
                 base = (await acknowledgement).offset
                 if base < 0:
                     raise NotAcknowledged("the broker took the batch twice and does not tell its offset")
-                for i in range(count):
-                    acknowledged = batch[position + i][1]
-                    if not acknowledged.done():
-                        acknowledged.set_result(base + i)
+                for offset, (_, submission, index) in enumerate(batch[position : position + count], base):
+                    submission.landed(index, offset)
                 position += count
             self.problem = ""
         except (KafkaError, NotAcknowledged, OSError) as error:
             self.problem = repr(error)
             logger.warning("a produce batch failed: %r", error, extra={"action": "produce_failed"})
-            for _, acknowledged in batch:
-                if not acknowledged.done():
-                    acknowledged.set_exception(NotAcknowledged(str(error)))
+            for _, submission, _ in batch:
+                submission.fail(NotAcknowledged(str(error)))
             await self._replace(producer)
         finally:
             self._busy.discard(partition)

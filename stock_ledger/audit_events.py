@@ -93,7 +93,7 @@ def event_data(book: Book) -> Law:
     for event in distinct(book):
         place = place_of(event.event_id)
         row = None if place is None else book.decision(place)
-        if row is None:
+        if row is None or row.kind not in TYPES:
             continue  # judged by `events`
         law.checked += 1
         document = event.document

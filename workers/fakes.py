@@ -80,6 +80,7 @@ class MemoryLog:
         self.positions: dict[int, int] = {}
         self._generation = 0
         self._assigned: frozenset[int] = frozenset()
+        self._held: frozenset[int] = frozenset()  # as the broker sees it: until the next assignment
         self._revoked: Revoked | None = None
 
     async def start(self, revoked: Revoked) -> None:
@@ -90,17 +91,17 @@ class MemoryLog:
     async def stop(self) -> None:
         if self in self.broker.members:
             self.broker.members.remove(self)
-        self._assigned = frozenset()
+        self._assigned = self._held = frozenset()
 
     async def revoke(self) -> None:
-        """Lose all partitions, as before every new assignment."""
+        """Before a new assignment: what is under way may still be finished and committed."""
         self._assigned = frozenset()
         if self._revoked is not None:
             await self._revoked()
 
     def take(self, generation: int, partitions: frozenset[int]) -> None:
         """Get partitions; reading begins at the committed offsets."""
-        self._generation, self._assigned = generation, partitions
+        self._generation, self._assigned, self._held = generation, partitions, partitions
         self.positions = {p: self.broker.committed.get(p, 0) for p in partitions}
 
     def assigned(self) -> tuple[int, frozenset[int]]:
@@ -109,7 +110,7 @@ class MemoryLog:
     async def read(self, rows_max: int, wait_ms: int) -> Batch:
         await asyncio.sleep(0)
         batch: Batch = {}
-        for p in sorted(self._assigned):
+        for p in sorted(self._held):
             first = self.broker.first[p]
             if not first <= self.positions[p] <= self.broker.end(p):
                 self.positions[p] = first  # out of range: from the earliest, as the consumer is configured
@@ -122,7 +123,7 @@ class MemoryLog:
         return batch
 
     def seek(self, partition: int, offset: int) -> None:
-        if partition not in self._assigned:
+        if partition not in self._held:
             raise FenceLost(f"partition {partition} is not assigned")
         self.positions[partition] = offset
 
@@ -140,7 +141,7 @@ class MemoryLog:
 
     async def commit(self, offsets: Mapping[int, int]) -> None:
         self._answer()
-        if self._generation != self.broker.generation or not self._assigned.issuperset(offsets):
+        if self._generation != self.broker.generation or not self._held.issuperset(offsets):
             raise FenceLost("the group has gone on without us")
         self.broker.committed.update(offsets)
 

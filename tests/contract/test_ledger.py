@@ -82,12 +82,20 @@ async def postgres_world(settings: Settings) -> AsyncIterator[PostgresWorld]:
 
 
 @pytest.fixture(params=["memory", "postgres"])
-async def world(request: pytest.FixtureRequest) -> AsyncIterator[World]:
+def world_settings(request: pytest.FixtureRequest) -> Settings | None:
+    """None for the ledger in memory. Not async, so that it may ask for an async fixture."""
     if request.param == "memory":
+        return None
+    settings: Settings = request.getfixturevalue("database_settings")
+    return settings
+
+
+@pytest.fixture
+async def world(world_settings: Settings | None) -> AsyncIterator[World]:
+    if world_settings is None:
         yield MemoryWorld()
         return
-    settings = request.getfixturevalue("database_settings")
-    async with postgres_world(settings) as made:
+    async with postgres_world(world_settings) as made:
         yield made
 
 

@@ -1,0 +1,354 @@
+"""What every log must do, in memory and in Kafka."""
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any, Protocol
+
+import msgspec
+import pytest
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+
+from contracts.errors import FenceLost, NotAcknowledged, Unavailable
+from contracts.kafka import Record, producer_options, tp
+from contracts.settings import Settings
+from contracts.topics import Topics
+from deploy.stack import LocalStack
+from tests.harness import eventually
+from workers.fakes import MemoryBroker, MemoryLog
+from workers.kafka_log import KafkaLog
+from workers.log import Log, Revoked
+
+PARTITIONS = 4
+
+
+class World(Protocol):
+    """A group of logs, what it reads, and what it publishes."""
+
+    async def append(self, partition: int, *values: bytes) -> None:
+        """Messages with the key "k", in order."""
+        ...
+
+    async def join(self, revoked: Revoked) -> Log:
+        """Another member; the group shares the partitions out anew."""
+        ...
+
+    async def leave(self, log: Log) -> None: ...
+    async def published(self, partition: int) -> list[Record]: ...
+    async def letters(self, partition: int) -> list[Record]: ...
+
+
+class MemoryWorld:
+    def __init__(self) -> None:
+        self.broker = MemoryBroker(PARTITIONS)
+
+    async def append(self, partition: int, *values: bytes) -> None:
+        for value in values:
+            self.broker.append(partition, b"k", value)
+
+    async def join(self, revoked: Revoked) -> Log:
+        log = MemoryLog(self.broker)
+        await log.start(revoked)
+        await self._share_out()
+        return log
+
+    async def leave(self, log: Log) -> None:
+        await log.stop()
+        await self._share_out()
+
+    async def published(self, partition: int) -> list[Record]:
+        return self.broker.events[partition]
+
+    async def letters(self, partition: int) -> list[Record]:
+        return self.broker.dead_letters[partition]
+
+    async def _share_out(self) -> None:
+        members = self.broker.members
+        await self.broker.assign({m: range(n, PARTITIONS, len(members)) for n, m in enumerate(members)})
+
+
+class KafkaWorld:
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.topics = Topics(settings)
+        self.logs: list[KafkaLog] = []
+
+    async def append(self, partition: int, *values: bytes) -> None:
+        producer = AIOKafkaProducer(**producer_options(self.settings))
+        await producer.start()
+        try:
+            for value in values:
+                await producer.send_and_wait(self.topics.checkouts, value, b"k", partition)
+        finally:
+            await producer.stop()
+
+    async def join(self, revoked: Revoked) -> Log:
+        log = KafkaLog(self.settings, f"member-{len(self.logs)}")
+        self.logs.append(log)
+        await log.start(revoked)
+        return log
+
+    async def leave(self, log: Log) -> None:
+        await log.stop()
+
+    async def published(self, partition: int) -> list[Record]:
+        return await self._all_of(self.topics.events, partition)
+
+    async def letters(self, partition: int) -> list[Record]:
+        return await self._all_of(self.topics.dead_letters, partition)
+
+    async def _all_of(self, topic: str, partition: int) -> list[Record]:
+        where = tp(topic, partition)
+        consumer = AIOKafkaConsumer(
+            bootstrap_servers=self.settings.kafka_url, enable_auto_commit=False, auto_offset_reset="earliest"
+        )
+        consumer.assign([where])
+        await consumer.start()
+        try:
+            end = (await consumer.end_offsets([where]))[where]
+            found: list[Record] = []
+            while len(found) < end:
+                record = await consumer.getone()
+                found.append((record.key, record.value, list(record.headers)))
+            return found
+        finally:
+            await consumer.stop()
+
+
+@pytest.fixture(params=["memory", "kafka"])
+def world_settings(request: pytest.FixtureRequest) -> Settings | None:
+    """None for the log in memory."""
+    if request.param == "memory":
+        return None
+    settings: Settings = request.getfixturevalue("topic_settings")
+    return settings
+
+
+@pytest.fixture
+async def world(world_settings: Settings | None) -> AsyncIterator[World]:
+    if world_settings is None:
+        yield MemoryWorld()
+        return
+    made = KafkaWorld(world_settings)
+    yield made
+    for log in made.logs:
+        await log.stop()
+
+
+class Member:
+    """A log with an account of its revocations, that reads all the time, as a writer does."""
+
+    def __init__(self) -> None:
+        self.revocations = 0
+        self.gate = asyncio.Event()
+        self.gate.set()
+
+    async def revoked(self) -> None:
+        self.revocations += 1
+        await self.gate.wait()
+
+
+async def sole_member(world: World) -> Log:
+    log = await world.join(Member().revoked)
+    await eventually(lambda: log.assigned()[1] == frozenset(range(PARTITIONS)))
+    return log
+
+
+async def read_values(log: Log, count: int) -> dict[int, list[tuple[int, bytes | None]]]:
+    """Offsets and values, by partition, until there are so many of them."""
+    found: dict[int, list[tuple[int, bytes | None]]] = {}
+
+    async def enough() -> bool:
+        for partition, messages in (await log.read(100, 100)).items():
+            found.setdefault(partition, []).extend((m.offset, m.value) for m in messages)
+        return sum(map(len, found.values())) >= count
+
+    await eventually(enough)
+    return found
+
+
+async def test_every_message_is_read_once_in_order(world: World) -> None:
+    await world.append(0, b"a", b"b", b"c")
+    await world.append(3, b"x")
+    log = await sole_member(world)
+    found = await read_values(log, 4)
+    assert found == {0: [(0, b"a"), (1, b"b"), (2, b"c")], 3: [(0, b"x")]}
+    assert await log.read(100, 10) == {}
+    await world.append(0, b"d")
+    assert await read_values(log, 1) == {0: [(3, b"d")]}
+
+
+async def test_no_more_than_asked_for(world: World) -> None:
+    await world.append(1, b"a", b"b", b"c")
+    log = await sole_member(world)
+    sizes: list[int] = []
+
+    async def all_read() -> bool:
+        batch = await log.read(2, 100)
+        sizes.append(sum(map(len, batch.values())))
+        return sum(sizes) == 3
+
+    await eventually(all_read)
+    assert max(sizes) <= 2
+
+
+async def test_seek_reads_again(world: World) -> None:
+    await world.append(2, b"a", b"b", b"c")
+    log = await sole_member(world)
+    await read_values(log, 3)
+    log.seek(2, 1)
+    assert await read_values(log, 2) == {2: [(1, b"b"), (2, b"c")]}
+
+
+async def test_offsets(world: World) -> None:
+    await world.append(2, b"a", b"b", b"c")
+    log = await sole_member(world)
+    assert await log.first_offsets([0, 2]) == {0: 0, 2: 0}
+    assert await log.end_offsets([0, 2]) == {0: 0, 2: 3}
+    assert await log.committed([0, 2]) == {0: 0, 2: 0}
+    await log.commit({2: 2})
+    assert await log.committed([0, 2]) == {0: 0, 2: 2}
+
+
+async def test_the_next_member_goes_on_from_the_commit(world: World) -> None:
+    await world.append(0, b"a", b"b", b"c")
+    first = await sole_member(world)
+    await read_values(first, 3)
+    await first.commit({0: 1})
+    await world.leave(first)
+    second = await sole_member(world)
+    assert await second.committed([0]) == {0: 1}
+    assert await read_values(second, 2) == {0: [(1, b"b"), (2, b"c")]}
+
+
+async def test_what_is_published_arrives_as_it_was(world: World) -> None:
+    log = await sole_member(world)
+    one: Record = (b"key", b"value", [("ce_id", b"0-1"), ("empty", b"")])
+    two: Record = (b"key", b"second", [])
+    await log.publish({0: [one, two], 3: [one]}, 1_794_394_800_000)
+    assert await world.published(0) == [one, two]
+    assert await world.published(3) == [one]
+    assert await world.published(1) == []
+    assert await world.letters(0) == []
+
+
+async def test_dead_letters_arrive_in_their_topic_even_empty_ones(world: World) -> None:
+    log = await sole_member(world)
+    letter: Record = (None, None, [("reason", b"the message has no value")])
+    await log.set_aside({1: [letter]}, 1_794_394_800_000)
+    assert await world.letters(1) == [letter]
+    assert await world.published(1) == []
+
+
+async def test_nothing_to_publish_is_fine(world: World) -> None:
+    log = await sole_member(world)
+    await log.publish({}, 1_794_394_800_000)
+    await log.publish({0: []}, 1_794_394_800_000)
+    assert await world.published(0) == []
+
+
+async def test_more_than_fits_in_one_batch(world: World) -> None:
+    log = await sole_member(world)
+    records: list[Record] = [(b"k", bytes([n]) * 100_000, []) for n in range(12)]
+    await log.publish({2: records}, 1_794_394_800_000)
+    assert await world.published(2) == records
+
+
+async def test_revoked_is_awaited_before_another_gets_the_partitions(world: World) -> None:
+    first_member = Member()
+    first = await world.join(first_member.revoked)
+    await eventually(lambda: len(first.assigned()[1]) == PARTITIONS)
+    generation, revocations = first.assigned()[0], first_member.revocations
+    first_member.gate.clear()
+    joining = asyncio.create_task(_joined(world))
+    await eventually(lambda: first_member.revocations == revocations + 1)
+    assert first.assigned()[1] == frozenset()
+    assert not joining.done()
+    await first.commit({0: 0})  # what is under way may be finished
+    first_member.gate.set()
+    second = await joining
+    await eventually(lambda: bool(first.assigned()[1]) and bool(second.assigned()[1]))
+    assert first.assigned()[0] > generation
+    assert first.assigned()[1] | second.assigned()[1] == frozenset(range(PARTITIONS))
+    assert not first.assigned()[1] & second.assigned()[1]
+
+
+async def _joined(world: World) -> Log:
+    log = await world.join(Member().revoked)
+    await eventually(lambda: bool(log.assigned()[1]))
+    return log
+
+
+async def test_foreign_partitions_are_fenced(world: World) -> None:
+    first = await sole_member(world)
+    second = await _joined(world)
+    await eventually(lambda: len(first.assigned()[1]) == PARTITIONS // 2)
+    foreign = min(second.assigned()[1])
+    with pytest.raises(FenceLost):
+        first.seek(foreign, 0)
+    with pytest.raises(FenceLost):
+        await first.commit({foreign: 0})
+
+
+async def test_memory_is_unavailable_when_switched_off() -> None:
+    log = MemoryLog(MemoryBroker(PARTITIONS))
+    log.available = False
+    with pytest.raises(Unavailable):
+        await log.start(Member().revoked)
+    await assert_unavailable(log)
+
+
+async def test_kafka_cannot_be_joined_when_nothing_listens(offline_settings: Settings) -> None:
+    log = KafkaLog(offline_settings, "nobody")
+    with pytest.raises(Unavailable):
+        await log.start(Member().revoked)
+    with pytest.raises(NotAcknowledged):
+        await log.publish({0: [(b"k", b"v", [])]}, 0)
+    await log.stop()
+
+
+async def test_kafka_that_does_not_answer_is_unavailable(
+    topic_settings: Settings, stack: LocalStack
+) -> None:
+    settings = msgspec.structs.replace(topic_settings, produce_ack_deadline_s=0.3, session_timeout_ms=20_000)
+    log = KafkaLog(settings, "patient")
+    await log.start(Member().revoked)
+    await eventually(lambda: len(log.assigned()[1]) == PARTITIONS)
+    assert stack.kafka.pid is not None
+    os.kill(stack.kafka.pid, signal.SIGSTOP)
+    try:
+        await assert_unavailable(log)
+    finally:
+        os.kill(stack.kafka.pid, signal.SIGCONT)
+    await eventually(_answers(log.commit, {0: 0}))
+    await eventually(_answers(log.publish, {0: [(b"k", b"v", [])]}, 0))
+    await log.stop()
+
+
+def _answers(
+    call: Callable[..., Coroutine[Any, Any, None]], *arguments: object
+) -> Callable[[], Coroutine[Any, Any, bool]]:
+    async def answers() -> bool:
+        try:
+            await call(*arguments)
+        except (Unavailable, NotAcknowledged):
+            return False
+        return True
+
+    return answers
+
+
+async def assert_unavailable(log: Log) -> None:
+    with pytest.raises(Unavailable):
+        await log.first_offsets([0])
+    with pytest.raises(Unavailable):
+        await log.end_offsets([0])
+    with pytest.raises(Unavailable):
+        await log.committed([0])
+    with pytest.raises(Unavailable):
+        await log.commit({0: 0})
+    with pytest.raises(NotAcknowledged):
+        await log.publish({0: [(b"k", b"v", [])]}, 0)
+    with pytest.raises(NotAcknowledged):
+        await log.set_aside({0: [(b"k", b"v", [])]}, 0)

@@ -1,0 +1,187 @@
+"""Every law of the audit holds on a clean sale and is broken by what breaks it, and by nothing else."""
+
+from io import StringIO
+
+import orjson
+import pytest
+from rich.console import Console
+
+from contracts.decisions import order_id_of
+from contracts.outcomes import Kind, Reason
+from deploy.audit import render
+from stock_ledger.audit import LAWS, audit
+from stock_ledger.audit_book import place_in
+from stock_ledger.audit_facts import (
+    CacheFacts,
+    LedgerRow,
+    ResultFact,
+    ShownProgress,
+    ShownStock,
+    TopicSpan,
+)
+from stock_ledger.audit_report import DEVIATIONS_KEPT_MAX, Law
+from tests.unit import audit_plants, audit_plants_shown
+from tests.unit.audit_plants import lost_decision
+from tests.unit.audit_sale import AT_MS, PRICE, Plant, Sale, change, checkout, clean, of_product
+
+PLANTS = [*audit_plants.plants.all, *audit_plants_shown.plants.all]
+
+
+@pytest.mark.parametrize(("change_it", "codes"), [p[1:] for p in PLANTS], ids=[p[0] for p in PLANTS])
+def test_a_planted_deviation_breaks_its_laws_and_no_other(change_it: Plant, codes: set[str]) -> None:
+    facts = clean()
+    change_it(facts)
+    report = audit(facts)
+    told = [(law.code, [d.detail for d in law.deviations]) for law in report.laws if not law.ok]
+    assert set(report.broken()) == codes, told
+    assert not report.ok
+
+
+def test_every_law_can_be_broken() -> None:
+    codes = [law.code for law in audit(clean()).laws]
+    assert len(codes) == len(set(codes)) == len(LAWS)
+    assert {code for _, _, broken in PLANTS for code in broken} == set(codes)
+
+
+def test_a_clean_sale_is_ok_and_every_law_checked_something() -> None:
+    report = audit(clean())
+    assert report.ok, [(law.code, law.deviations) for law in report.laws if not law.ok]
+    assert [law.code for law in report.laws if not law.checked] == []
+    assert [law.code for law in report.laws if law.not_checkable] == []
+    t = report.totals
+    assert (t.messages, t.decided, t.created, t.repeated, t.conflicts, t.dead_lettered) == (
+        11,
+        11,
+        4,
+        1,
+        1,
+        1,
+    )
+    assert t.refused == {"buyer_limit": 1, "sold_out": 1, "insufficient_stock": 1, "off_shelf": 1}
+    assert (t.lost, t.oversold, t.units_sold, t.events, t.redelivered_events) == (0, 0, 14, 9, 0)
+
+
+def test_deviations_tell_where_they_lie() -> None:
+    facts = clean()
+    lost_decision(facts)
+    report = audit(facts)
+    (deviation,) = report.law("log-complete").deviations
+    assert (deviation.product_id, deviation.checkout_id) == ("book", checkout(6))
+    assert (deviation.partition, deviation.offset) == (1, 1)
+    assert report.totals.lost == 1
+
+
+def test_what_retention_removed_is_counted_as_not_checkable() -> None:
+    facts = clean()
+    facts.messages = [m for m in facts.messages if m.partition == 1 or m.offset >= 3]
+    facts.checkouts[0] = TopicSpan(3, 7)
+    facts.events = [e for e in facts.events if e.partition == 1 or e.offset >= 2]
+    facts.events_span[0] = TopicSpan(2, facts.events_span[0].end)
+    report = audit(facts)
+    assert report.ok, report.broken()
+    assert report.law("log-founded").not_checkable == 3
+    assert report.law("events").not_checkable == 2
+    assert report.law("figures").not_checkable == 1
+    assert "retention" in report.law("events").note
+
+
+def test_redeliveries_with_equal_data_are_counted_and_no_deviation() -> None:
+    facts = clean()
+    facts.events.append(facts.events[0]._replace(offset=facts.events_span[0].end))
+    facts.events_span[0] = TopicSpan(0, facts.events_span[0].end + 1)
+    report = audit(facts)
+    assert report.ok, report.broken()
+    assert report.totals.redelivered_events == 1
+
+
+def test_what_is_decided_and_published_after_the_snapshot_is_no_deviation() -> None:
+    facts = clean()
+    facts.events.append(facts.events[0]._replace(event_id="0-7", offset=facts.events_span[0].end))
+    document = facts.cache.results[0].document
+    assert document is not None
+    facts.cache.results.append(ResultFact(checkout(60), "hot", document._replace(offset=7)))
+    facts.letters.append(facts.letters[0]._replace(source=(0, 8)))
+    report = audit(facts)
+    assert report.ok, report.broken()
+    assert report.law("cache-results").not_checkable == 1
+
+
+def test_a_cache_that_is_empty_moving_or_away_is_no_deviation() -> None:
+    facts = clean()
+    facts.cache.stock = [ShownStock("hot", None, True, False, (3, 0)), facts.cache.stock[1]]
+    facts.cache.stock[1] = facts.cache.stock[1]._replace(shown=(2, 2), settled=False)
+    facts.cache.progress = [ShownProgress(0, None, True, (3, 7))]
+    facts.cache.results = []
+    report = audit(facts)
+    assert report.ok, report.broken()
+    assert report.law("cache-stock").not_checkable == 2
+    facts.cache = CacheFacts(away="refused")
+    report = audit(facts)
+    assert report.ok
+    assert "refused" in report.law("cache-results").note
+
+
+def test_a_restock_between_two_orders_leaves_both_refusals_possible() -> None:
+    sale = Sale()
+    sale.send(1, "book", 10, Kind.CREATED)
+    sale.send(2, "book", 20, Kind.REFUSED, reason=Reason.SOLD_OUT)
+    sale.postgres.ledger.append(LedgerRow("book", 3, 5, 5, "restock", None, None, None))
+    sale.stock["book"], sale.seq["book"] = 5, 3
+    sale.send(3, "book", 20, Kind.REFUSED, reason=Reason.INSUFFICIENT_STOCK)
+    sale.send(4, "book", 5, Kind.CREATED)
+    report = audit(sale.end())
+    assert report.ok, [(law.code, law.deviations) for law in report.laws if not law.ok]
+
+
+def test_limits_of_a_changed_catalogue_entry_are_not_checkable() -> None:
+    facts = clean()
+    change(facts.postgres.products, of_product("hot"), buyer_limit=1, version=2)
+    report = audit(facts)
+    assert report.ok, report.broken()
+    assert report.law("purchases").not_checkable == 2
+    assert report.law("refusals").not_checkable == 1
+
+
+def test_figures_that_lag_are_judged_as_far_as_they_are() -> None:
+    facts = clean()
+    facts.postgres.figure_states = {0: 1}
+    facts.postgres.figures = facts.postgres.figures[:1]
+    facts.postgres.figures[0] = facts.postgres.figures[0]._replace(lines=1, units=2, amount=PRICE * 2)
+    report = audit(facts)
+    assert report.ok, report.broken()
+    assert report.law("figures").not_checkable == 1
+
+
+def test_an_order_id_is_read_back_without_the_contract() -> None:
+    assert place_in(order_id_of(AT_MS, 4095, 2**62 - 1)) == (AT_MS, 4095, 2**62 - 1)
+    with pytest.raises(ValueError, match="version 8"):
+        place_in("00000000-0000-4000-8000-000000000000")
+
+
+def test_deviations_are_capped_but_counted() -> None:
+    law = Law("x", "y")
+    for _ in range(DEVIATIONS_KEPT_MAX + 5):
+        law.deviate("z")
+    assert (law.deviation_count, len(law.deviations)) == (DEVIATIONS_KEPT_MAX + 5, DEVIATIONS_KEPT_MAX)
+
+
+def test_the_report_as_json_and_on_the_screen() -> None:
+    facts = clean()
+    facts.events.clear()
+    report = audit(facts)
+    document = orjson.loads(report.to_json())
+    assert document["ok"] is False
+    events = next(law for law in document["laws"] if law["code"] == "events")
+    assert events["deviation_count"] == 9
+    assert events["deviations"][0]["partition"] == 0
+    for n in range(20):
+        report.law("events").deviate(f"[more] {n}")
+    screen = StringIO()
+    render(report, Console(file=screen, width=140))
+    told = screen.getvalue()
+    assert "Broken: events, figures" in told
+    assert "and 9 more" in told
+    assert "[more] 0" in told
+    screen = StringIO()
+    render(audit(clean()), Console(file=screen, width=140))
+    assert "Every law holds" in screen.getvalue()
