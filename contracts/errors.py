@@ -3,6 +3,7 @@
 SluicewayError
 ├── SettingsError            configuration that cannot work; the message names the variables
 ├── Invalid                  bad input from outside
+│   ├── IdempotencyConflict  another payload came before under the same idempotency key
 │   └── UndecodableMessage   a Kafka message that goes to the dead-letter topic
 ├── NotAcknowledged          no broker ack within the deadline; the outcome is unknown, retry with the same key
 ├── Overloaded               a bounded queue is full; nothing was taken in
@@ -23,6 +24,10 @@ class SettingsError(SluicewayError):
 
 class Invalid(SluicewayError):
     """Bad input from outside; the message says what to do."""
+
+
+class IdempotencyConflict(Invalid):
+    """Another payload came before under the same idempotency key."""
 
 
 class UndecodableMessage(Invalid):

@@ -63,7 +63,10 @@ async def ingest(settings: Settings, stop: asyncio.Event) -> None:
     settings.require_secrets()
     redis = connect_redis(settings)
     view = RedisView(redis, settings)
-    publisher = Publisher(lambda: start_producer(settings), Topics(settings).checkouts, settings, now_ms)
+    payloads = PayloadMemory(view, settings, time.monotonic)
+    publisher = Publisher(
+        lambda: start_producer(settings), payloads, Topics(settings).checkouts, settings, now_ms
+    )
     gate = SoldOutGate(view, settings, time.monotonic)
     app = Ingest(
         settings,
@@ -71,7 +74,7 @@ async def ingest(settings: Settings, stop: asyncio.Event) -> None:
         ReceiptSigner(settings.receipt_secret),
         publisher,
         gate,
-        PayloadMemory(view, settings, time.monotonic),
+        payloads,
         now_ms,
     )
     async with asyncio.TaskGroup() as tasks:

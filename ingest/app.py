@@ -2,7 +2,7 @@
 
 import logging
 import uuid
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 import msgspec
@@ -10,10 +10,9 @@ import orjson
 
 from contracts import openapi, problems
 from contracts.auth import BearerVerifier
-from contracts.errors import Invalid, NotAcknowledged, Overloaded
+from contracts.errors import IdempotencyConflict, Invalid, NotAcknowledged, Overloaded
 from contracts.http import application
 from contracts.kafka import Record
-from contracts.messages import CheckoutLine
 from contracts.problems import Problem
 from contracts.receipts import Receipt, ReceiptSigner
 from contracts.settings import Settings
@@ -91,11 +90,7 @@ class Ingest:
         admitted = admit(parse(body), buyer_id, key, now_ms, self._settings)
         own_key = given.idempotency_key is not None
         await self._pass_gate(admitted, own_key=own_key)
-        if own_key:
-            before = await self._payloads.remember(admitted.checkout_id, admitted.payload_hash)
-            if before is not None and before != admitted.payload_hash:
-                raise Problem(problems.IDEMPOTENCY_CONFLICT, "use a new Idempotency-Key for another checkout")
-        offsets = await self._publish(admitted.lines)
+        offsets = await self._publish(admitted, own_key=own_key)
         return self._accepted(admitted, buyer_id, key, offsets, own_key=own_key, now_ms=now_ms)
 
     def _buyer(self, authorization: str | None, now_ms: int) -> str:
@@ -108,7 +103,7 @@ class Ingest:
         """Refuse a checkout none of whose products is left, unless it was taken in before: then it has an answer."""
         if not all(self._gate.is_sold_out(line.product_id) for line in admitted.lines):
             return
-        if own_key and await self._payloads.recall(admitted.checkout_id) is not None:
+        if own_key and (await self._payloads.remember([(admitted.checkout_id, "")]))[0] is not None:
             return
         raise Problem(
             problems.SOLD_OUT,
@@ -119,15 +114,18 @@ class Ingest:
             status_url=self._status_url(admitted.checkout_id),
         )
 
-    async def _publish(self, lines: Sequence[CheckoutLine]) -> list[tuple[int, int]]:
+    async def _publish(self, admitted: Admitted, *, own_key: bool) -> list[tuple[int, int]]:
         """(partition, offset) of every line, once all are acknowledged."""
         count = self._settings.partitions
         records: list[tuple[int, Record]] = [
             (partition_of(line.product_id, count), (line.partition_key(), msgspec.json.encode(line), []))
-            for line in lines
+            for line in admitted.lines
         ]
         try:
-            offsets = await self._publisher.submit(records)
+            payload = (admitted.checkout_id, admitted.payload_hash) if own_key else None
+            offsets = await self._publisher.submit(records, payload)
+        except IdempotencyConflict as error:
+            raise Problem(problems.IDEMPOTENCY_CONFLICT, str(error)) from error
         except NotAcknowledged as error:
             raise Problem(
                 problems.NOT_ACKNOWLEDGED,

@@ -5,7 +5,7 @@ Both fail open: without the cache, or with one that is behind, every checkout go
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from contracts.errors import Unavailable
 from contracts.settings import Settings
@@ -13,8 +13,6 @@ from contracts.topics import partition_of
 from stock_ledger.view import Progress, View
 
 logger = logging.getLogger(__name__)
-
-_BATCH_DELAY_S = 0.001
 
 
 class SoldOutGate:
@@ -70,50 +68,25 @@ class SoldOutGate:
 
 
 class PayloadMemory:
-    """Tells which payload came first under a checkout id, in one round trip for the requests of a millisecond."""
+    """Tells which payload came first under a checkout id. A cache that failed is left alone for `cache_retry_s`."""
 
     def __init__(self, view: View, settings: Settings, monotonic: Callable[[], float]) -> None:
         self._view = view
         self._settings = settings
         self._monotonic = monotonic
-        self._waiting: list[tuple[str, str, asyncio.Future[str | None]]] = []
-        self._tasks: set[asyncio.Task[None]] = set()
         self._away_until = 0.0
 
-    async def remember(self, checkout_id: str, payload_hash: str) -> str | None:
-        """Keep the hash if none is kept; the one that was there before, None if there was none or no cache answers."""
-        return await self._ask(checkout_id, payload_hash)
+    async def remember(self, payloads: Sequence[tuple[str, str]]) -> list[str | None]:
+        """For (checkout_id, hash): keep the hash if none is kept, and give the one that was there before.
 
-    async def recall(self, checkout_id: str) -> str | None:
-        """The hash that is kept, None if there is none or no cache answers."""
-        return await self._ask(checkout_id, "")
-
-    async def _ask(self, checkout_id: str, payload_hash: str) -> str | None:
-        if self._monotonic() < self._away_until:
-            return None
-        loop = asyncio.get_running_loop()
-        answer: asyncio.Future[str | None] = loop.create_future()
-        self._waiting.append((checkout_id, payload_hash, answer))
-        if len(self._waiting) == 1:
-            loop.call_later(_BATCH_DELAY_S, self._flush)
-        return await answer
-
-    def _flush(self) -> None:
-        task = asyncio.get_running_loop().create_task(self._send(self._waiting))
-        self._waiting = []
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _send(self, batch: list[tuple[str, str, "asyncio.Future[str | None]"]]) -> None:
-        before: list[str | None] = [None] * len(batch)
-        try:
-            before = await self._view.remember_payloads(
-                [(checkout_id, text) for checkout_id, text, _ in batch]
-            )
-        except Unavailable as error:
-            self._away_until = self._monotonic() + self._settings.cache_retry_s
-            logger.warning("idempotency is left to the writers: %s", error, extra={"action": "payloads_away"})
-        finally:
-            for (_, _, answer), value in zip(batch, before, strict=True):
-                if not answer.done():
-                    answer.set_result(value)
+        None where there was none, or where no cache answers. An empty hash only asks.
+        """
+        if payloads and self._monotonic() >= self._away_until:
+            try:
+                return await self._view.remember_payloads(payloads)
+            except Unavailable as error:
+                self._away_until = self._monotonic() + self._settings.cache_retry_s
+                logger.warning(
+                    "idempotency is left to the writers: %s", error, extra={"action": "payloads_away"}
+                )
+        return [None] * len(payloads)

@@ -3,15 +3,16 @@
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
-from contracts.errors import NotAcknowledged, Overloaded
+from contracts.errors import IdempotencyConflict, NotAcknowledged, Overloaded
 from contracts.kafka import Record, producer_options, send
 from contracts.settings import Settings
+from ingest.gate import PayloadMemory
 
 logger = logging.getLogger(__name__)
 
@@ -34,12 +35,20 @@ async def start_producer(settings: Settings) -> AIOKafkaProducer:
 class Submission:
     """The records of one checkout on their way: `acknowledged` is their offsets, in order, once all are in the log."""
 
-    __slots__ = ("acknowledged", "expires_at", "left", "offsets")
+    __slots__ = ("acknowledged", "expires_at", "left", "offsets", "payload", "records")
 
-    def __init__(self, count: int, acknowledged: "asyncio.Future[list[int]]", expires_at: float) -> None:
+    def __init__(
+        self,
+        records: Sequence[tuple[int, Record]],
+        payload: tuple[str, str] | None,
+        acknowledged: "asyncio.Future[list[int]]",
+        expires_at: float,
+    ) -> None:
+        self.records = records
+        self.payload = payload
         self.acknowledged = acknowledged
-        self.offsets = [-1] * count
-        self.left = count
+        self.offsets = [-1] * len(records)
+        self.left = len(records)
         self.expires_at = expires_at
 
     def landed(self, index: int, offset: int) -> None:
@@ -48,7 +57,7 @@ class Submission:
         if not self.left and not self.acknowledged.done():
             self.acknowledged.set_result(self.offsets)
 
-    def fail(self, error: NotAcknowledged) -> None:
+    def fail(self, error: NotAcknowledged | IdempotencyConflict) -> None:
         if not self.acknowledged.done():
             self.acknowledged.set_exception(error)
 
@@ -59,14 +68,22 @@ Waiting = list[tuple[Record, Submission, int]]  # the record is the submission's
 class Publisher:
     """Hands checkouts to Kafka and tells their offsets once the brokers have acknowledged them.
 
-    Records wait up to `produce_linger_ms`, or as long as the partition's batch before them is under way. A producer
+    Those that arrive within `produce_linger_ms` are held against the payload memory together, in one round trip.
+    Records then wait as long as the partition's batch before them is under way. A producer to
     that failed is replaced: after a broken sequence it could never send again.
     """
 
     def __init__(
-        self, start: ProducerFactory, topic: str, settings: Settings, now_ms: Callable[[], int]
+        self,
+        start: ProducerFactory,
+        payloads: PayloadMemory,
+        topic: str,
+        settings: Settings,
+        now_ms: Callable[[], int],
     ) -> None:
         self._start = start
+        self._payloads = payloads
+        self._arrived: list[Submission] = []
         self._topic = topic
         self._settings = settings
         self._now_ms = now_ms
@@ -81,24 +98,26 @@ class Publisher:
         self._starting = asyncio.Lock()
         self.problem = "no producer yet"  # why the last batch failed; empty when it did not
 
-    def submit(self, records: Sequence[tuple[int, Record]]) -> "asyncio.Future[list[int]]":
+    def submit(
+        self, records: Sequence[tuple[int, Record]], payload: tuple[str, str] | None
+    ) -> "asyncio.Future[list[int]]":
         """Queue a checkout's (partition, record)s; the future is their offsets.
 
-        Raises Overloaded when `produce_queue_max` records wait. The future raises NotAcknowledged if the producer
-        failed or nothing came within `produce_ack_deadline_s`: the outcome is then unknown.
+        `payload` is (checkout_id, hash) to be held against the payload memory, None if the key is new.
+        Raises Overloaded when `produce_queue_max` records wait. The future raises IdempotencyConflict if another
+        payload came before; NotAcknowledged if the producer failed or nothing came within
+        `produce_ack_deadline_s`: the outcome is then unknown.
         """
         if self._waiting_count >= self._settings.produce_queue_max:
             raise Overloaded(f"{self._waiting_count} checkouts wait for Kafka")
         loop = asyncio.get_running_loop()
-        submission = Submission(
-            len(records), loop.create_future(), loop.time() + self._settings.produce_ack_deadline_s
-        )
-        for index, (partition, record) in enumerate(records):
-            self._waiting.setdefault(partition, []).append((record, submission, index))
-        self._waiting_count += len(records)
+        expires_at = loop.time() + self._settings.produce_ack_deadline_s
+        submission = Submission(records, payload, loop.create_future(), expires_at)
+        self._arrived.append(submission)
         self._under_way.append(submission)
+        self._waiting_count += len(records)
         if self._timer is None:
-            self._timer = loop.call_later(self._settings.produce_linger_ms / 1000, self._flush)
+            self._timer = loop.call_later(self._settings.produce_linger_ms / 1000, self._take_in_arrived)
         if self._expiry is None:
             self._expiry = loop.call_later(_EXPIRY_EVERY_S, self._expire)
         return submission.acknowledged
@@ -113,20 +132,41 @@ class Publisher:
 
     async def stop(self) -> None:
         """Send what waits, then stop the producer."""
-        self._flush()
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=self._settings.produce_ack_deadline_s)
+        self._take_in_arrived()
+        async with asyncio.timeout(self._settings.produce_ack_deadline_s):
+            while self._tasks:
+                await asyncio.wait(self._tasks)
         await self._replace(self._producer)
 
-    def _flush(self) -> None:
+    def _take_in_arrived(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        arrived, self._arrived = self._arrived, []
+        if arrived:
+            self._run(self._take_in(arrived))
+
+    async def _take_in(self, arrived: list[Submission]) -> None:
+        """Drop those whose key came with another payload before; queue the others for their partitions."""
+        asked = [submission for submission in arrived if submission.payload is not None]
+        known = await self._payloads.remember([s.payload for s in asked if s.payload is not None])
+        for submission, before in zip(asked, known, strict=True):
+            if before is not None and submission.payload is not None and before != submission.payload[1]:
+                submission.fail(IdempotencyConflict("use a new Idempotency-Key for another checkout"))
+        for submission in arrived:
+            for index, (partition, record) in enumerate(submission.records):
+                self._waiting.setdefault(partition, []).append((record, submission, index))
         for partition in [p for p in self._waiting if p not in self._busy]:
-            self._busy.add(partition)
-            task = asyncio.get_running_loop().create_task(self._send(partition, self._waiting.pop(partition)))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._send_waiting(partition)
+
+    def _send_waiting(self, partition: int) -> None:
+        self._busy.add(partition)
+        self._run(self._send(partition, self._waiting.pop(partition)))
+
+    def _run(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def _expire(self) -> None:
         """Fail what has waited for too long, and forget what is done."""
@@ -163,7 +203,7 @@ class Publisher:
         finally:
             self._busy.discard(partition)
             if partition in self._waiting:
-                self._flush()
+                self._send_waiting(partition)
 
     async def _replace(self, producer: Any) -> None:
         if producer is None or producer is not self._producer:
