@@ -81,7 +81,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     cache_retry_s: Seconds = 1.0
     postgres_timeout_s: Seconds = 15.0
     postgres_pool_max: Positive = 4
-    payment_ttl_s: Positive = 900
 
     log_level: str = "INFO"
 

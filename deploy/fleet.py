@@ -86,6 +86,13 @@ class Fleet:
         if member.process is not None:
             end(member.process, self._stack.reaper, sig=signal.SIGKILL, grace_s=0)
 
+    def restart(self, member: Member) -> None:
+        """SIGTERM, wait for its end, start it anew."""
+        member.wanted = False
+        if member.process is not None and not end(member.process, self._stack.reaper, grace_s=STOP_GRACE_S):
+            self._say(f"{member.name} did not stop within {STOP_GRACE_S:.0f} s and was killed")
+        self.start(member)
+
     async def wait_ready(self) -> None:
         """Wait until every member's /readyz says so. Raises StackError with the end of its log otherwise."""
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=2)) as http:
@@ -127,11 +134,8 @@ class Fleet:
             await asyncio.sleep(0.2)
 
     def stop(self) -> None:
-        """Stop all: ingest first, so that nothing new comes in; the others finish what they have."""
-        order = {"ingest": 0, "api": 1, "worker": 2, "streams": 3}
-        running = sorted(
-            (m for m in self.members if m.process is not None), key=lambda m: order.get(m.role, 9)
-        )
+        """Ask all to stop, then wait for each."""
+        running = [m for m in self.members if m.process is not None]
         for member in running:
             member.wanted = False
             if member.process is not None and member.process.poll() is None:
