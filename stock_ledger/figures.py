@@ -1,6 +1,6 @@
 """Live sale figures: events folded into counts by product and outcome, each event once however often it comes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -11,11 +11,11 @@ from contracts.messages import Money
 from stock_ledger.postgres import acquired
 
 # $1 partition. The row lock makes folds of one partition follow each other, whoever makes them.
-NEXT_OFFSET = """
-INSERT INTO figure_state AS s (partition, next_offset) VALUES ($1, 0)
-ON CONFLICT (partition) DO UPDATE SET next_offset = s.next_offset RETURNING next_offset
+STATE = """
+INSERT INTO figure_state AS s (partition, next_offset, next_decision) VALUES ($1, 0, 0)
+ON CONFLICT (partition) DO UPDATE SET next_offset = s.next_offset RETURNING next_offset, next_decision
 """
-ADVANCE = "UPDATE figure_state SET next_offset = $2 WHERE partition = $1"
+ADVANCE = "UPDATE figure_state SET next_offset = $2, next_decision = $3 WHERE partition = $1"
 ADD = """
 INSERT INTO figures AS f (partition, product_id, outcome, currency, lines, units, amount)
 SELECT $1, * FROM unnest($2::text[], $3::text[], $4::text[], $5::bigint[], $6::bigint[], $7::numeric[])
@@ -33,8 +33,9 @@ class EventOrder(msgspec.Struct, frozen=True):
 
 
 class EventData(msgspec.Struct, frozen=True):
-    """What the figures need of an event's data."""
+    """What the figures need of an event's data. `offset` is the decision's."""
 
+    offset: int
     product_id: str
     quantity: int
     status: str
@@ -55,11 +56,10 @@ class Figures(msgspec.Struct, frozen=True):
     takings: dict[str, Decimal]
 
 
-def fold(documents: Sequence[bytes]) -> Sums:
-    """Sums by product, outcome and currency over the data of events."""
+def fold(events: Iterable[EventData]) -> Sums:
+    """Sums by product, outcome and currency."""
     sums: Sums = {}
-    for document in documents:
-        event = _decoder.decode(document)
+    for event in events:
         order = event.order
         place = (
             event.product_id,
@@ -75,6 +75,20 @@ def fold(documents: Sequence[bytes]) -> Sums:
     return sums
 
 
+def fresh_events(documents: Iterable[bytes], next_decision: int) -> list[EventData]:
+    """The events of decisions from `next_decision` on, each once.
+
+    A partition's events come in the order of its decisions; whatever goes back was published before.
+    """
+    fresh: list[EventData] = []
+    for document in documents:
+        event = _decoder.decode(document)
+        if event.offset >= next_decision:
+            fresh.append(event)
+            next_decision = event.offset + 1
+    return fresh
+
+
 class FigureStore:
     """Figures in Postgres."""
 
@@ -88,17 +102,21 @@ class FigureStore:
         """
         for partition, of_partition in sorted(events.items()):
             async with acquired(self._pool) as connection, connection.transaction():
-                start = await connection.fetchval(NEXT_OFFSET, partition)
-                fresh = [(offset, document) for offset, document in of_partition if offset >= start]
-                if not fresh:
+                state = await connection.fetchrow(STATE, partition)
+                delivered = [
+                    (offset, data) for offset, data in of_partition if offset >= state["next_offset"]
+                ]
+                if not delivered:
                     continue
-                sums = fold([document for _, document in fresh])
-                products, outcomes, currencies = zip(*sums, strict=True)
-                lines, units, amounts = zip(*sums.values(), strict=True)
-                await connection.execute(
-                    ADD, partition, products, outcomes, currencies, lines, units, amounts
-                )
-                await connection.execute(ADVANCE, partition, fresh[-1][0] + 1)
+                fresh = fresh_events((data for _, data in delivered), state["next_decision"])
+                if sums := fold(fresh):
+                    products, outcomes, currencies = zip(*sums, strict=True)
+                    lines, units, amounts = zip(*sums.values(), strict=True)
+                    await connection.execute(
+                        ADD, partition, products, outcomes, currencies, lines, units, amounts
+                    )
+                next_decision = fresh[-1].offset + 1 if fresh else state["next_decision"]
+                await connection.execute(ADVANCE, partition, delivered[-1][0] + 1, next_decision)
 
     async def read(self) -> Figures:
         async with acquired(self._pool) as connection:

@@ -69,8 +69,10 @@ CREATE TABLE purchases (
     product_id text NOT NULL, buyer_id text NOT NULL, quantity bigint NOT NULL,
     PRIMARY KEY (product_id, buyer_id));
 
--- Live figures, folded from the events topic; next_offset makes folding an event twice harmless.
-CREATE TABLE figure_state (partition integer PRIMARY KEY, next_offset bigint NOT NULL);
+-- Live figures, folded from the events topic. An event delivered twice is behind next_offset; one published twice is
+-- behind next_decision, the offset after that of the newest decision folded.
+CREATE TABLE figure_state (
+    partition integer PRIMARY KEY, next_offset bigint NOT NULL, next_decision bigint NOT NULL);
 CREATE TABLE figures (
     partition integer NOT NULL, product_id text NOT NULL, outcome text NOT NULL, currency text NOT NULL,
     lines bigint NOT NULL, units bigint NOT NULL, amount numeric NOT NULL,
