@@ -71,6 +71,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     # Workers
     batch_rows_max: Positive = 4000
+    batch_linger_ms: Annotated[float, msgspec.Meta(ge=0, le=1000)] = 10.0
     fetch_bytes_max: Positive = 8 * 1024 * 1024
     idle_beat_s: Seconds = 1.0
     session_timeout_ms: Positive = 6000

@@ -4,7 +4,6 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
 
 import aiohttp
 import msgspec
@@ -13,9 +12,12 @@ import orjson
 from deploy.demo.plan import Attempt
 
 _CONNECTIONS = 128
-_POLLERS = 32
+_POLLERS = 64
 _POST_TRIES_MAX = 30
 _PATIENCE_S = 90.0  # for an answer, after which a 202 counts as lost
+
+
+Answers = asyncio.Queue[tuple[float, str, str] | None]  # when to ask first, buyer, status URL
 
 
 class Tally(msgspec.Struct):
@@ -45,7 +47,7 @@ class Crowd:
     async def run(self, attempts: Iterable[Attempt]) -> Tally:
         """Make every attempt, then wait for every answer."""
         todo = iter(attempts)
-        answers: asyncio.Queue[tuple[str, str] | None] = asyncio.Queue()
+        answers: Answers = asyncio.Queue()
         connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=60)
         timeout = aiohttp.ClientTimeout(total=15)
         async with aiohttp.ClientSession(connector=connector, timeout=timeout) as http:
@@ -64,24 +66,31 @@ class Crowd:
         return self.tally
 
     async def _post(
-        self, http: aiohttp.ClientSession, todo: Iterator[Attempt], answers: "asyncio.Queue[Any]", url: str
+        self, http: aiohttp.ClientSession, todo: Iterator[Attempt], answers: Answers, url: str
     ) -> None:
         for attempt in todo:
             self.tally.submitted += 1
-            status, body = await self._submit(http, attempt, url)
+            status, retry_after_s, body = await self._submit(http, attempt, url)
             document = orjson.loads(body) if body else {}
             if status == 202:
                 self.tally.accepted += 1
                 self.tally.lines += len(document["lines"])
-                answers.put_nowait((attempt.buyer_id, document["status_url"]))
+                answers.put_nowait(
+                    (time.monotonic() + retry_after_s, attempt.buyer_id, document["status_url"])
+                )
             else:
                 self.tally.rejected[status] += 1
                 self.tally.rejected_codes[document.get("code", "none")] += 1
             if attempt.well_formed != (status in (202, 409)):
                 self.tally.unexpected.append(f"{status} for {attempt.body[:200]!r}: {body[:300]!r}")
 
-    async def _submit(self, http: aiohttp.ClientSession, attempt: Attempt, url: str) -> tuple[int, bytes]:
-        """Post until there is a clear answer: after a 503 or a broken connection again, with the same key."""
+    async def _submit(
+        self, http: aiohttp.ClientSession, attempt: Attempt, url: str
+    ) -> tuple[int, float, bytes]:
+        """Post until there is a clear answer: after a 503 or a broken connection again, with the same key.
+
+        Gives status, Retry-After in seconds and body.
+        """
         headers = {
             "Authorization": f"Bearer {self._tokens(attempt.buyer_id)}",
             "Idempotency-Key": attempt.idempotency_key,
@@ -90,18 +99,19 @@ class Crowd:
         for attempt_number in range(_POST_TRIES_MAX):
             try:
                 async with http.post(f"{url}/v1/checkouts", data=attempt.body, headers=headers) as response:
-                    if response.status != 503:
-                        return response.status, await response.read()
                     wait_s = float(response.headers.get("Retry-After", "1"))
+                    if response.status != 503:
+                        return response.status, wait_s, await response.read()
             except (aiohttp.ClientError, TimeoutError):
                 wait_s = min(0.1 * 2**attempt_number, 2.0)
             self.tally.retried += 1
             await asyncio.sleep(wait_s)
-        return 0, b""
+        return 0, 0.0, b""
 
-    async def _poll(self, http: aiohttp.ClientSession, answers: "asyncio.Queue[Any]") -> None:
+    async def _poll(self, http: aiohttp.ClientSession, answers: Answers) -> None:
         while (job := await answers.get()) is not None:
-            buyer, url = job
+            due_at, buyer, url = job
+            await asyncio.sleep(due_at - time.monotonic())
             status = await self._answer(http, buyer, url)
             if status is None:
                 self.tally.lost.append(url)
@@ -123,5 +133,5 @@ class Crowd:
                     wait_s = float(response.headers.get("Retry-After", "1"))
             except (aiohttp.ClientError, TimeoutError):
                 wait_s = 0.5
-            await asyncio.sleep(min(wait_s, 2.0) / 4)
+            await asyncio.sleep(min(wait_s, 5.0))
         return None
