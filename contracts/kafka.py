@@ -80,11 +80,5 @@ async def _submit(
         raise NotAcknowledged(f"{topic}[{partition}]: {error!r}") from error
 
 
-async def partition_counts(client: Any, topics: list[str]) -> dict[str, int]:
-    """Partition count of each topic as the broker tells it; 0 for a topic that is not there."""
-    await client.fetch_all_metadata()
-    return {topic: len(client.cluster.partitions_for_topic(topic) or ()) for topic in topics}
-
-
 def tp(topic: str, partition: int) -> TopicPartition:
     return TopicPartition(topic, partition)

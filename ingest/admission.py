@@ -68,7 +68,7 @@ def _places(violation: Any) -> Iterator[tuple[str, str]]:
         for name in sorted(set(violation.validator_value) - set(violation.instance)):
             yield f"{where}/{_escape(name)}", "this field is required"
     elif violation.validator == "anyOf":
-        deeper = [v for v in violation.context if v.validator != "type"]
+        deeper = [v for v in violation.context if v.validator != "type" or v.relative_path]
         for inner in deeper:
             yield from _places(inner)
         if not deeper:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
-from stock_ledger.audit_facts import DecisionRow, Facts, MessageFact
+from stock_ledger.audit_facts import DecisionRow, EventFact, Facts, MessageFact
 
 CREATED, REFUSED, REPEATED, CONFLICT, DEAD = "created", "refused", "repeated", "conflict", "dead_lettered"
 FIRST = (CREATED, REFUSED)  # kinds that decide a line; all others refer to one of these or decide nothing
@@ -30,6 +30,14 @@ class Book:
         self.messages: dict[int, dict[int, MessageFact]] = {p: {} for p in range(facts.partitions)}
         for message in facts.messages:
             self.messages[message.partition][message.offset] = message
+        self.events: list[
+            tuple[EventFact, Place | None]
+        ] = []  # the first delivery of each, with its decision's place
+        seen: set[str] = set()
+        for event in facts.events:
+            if event.event_id not in seen:
+                seen.add(event.event_id)
+                self.events.append((event, place_of(event.event_id)))
         self.created_order: dict[str, DecisionRow] = {
             row.order_id: row for row in self.created if row.order_id is not None
         }
@@ -68,6 +76,15 @@ def place_in(order_id: str) -> tuple[int, int, int]:
     if bits >> 76 & 0xF != 8 or bits >> 62 & 0b11 != 0b10:
         raise ValueError(f"{order_id} is not a UUID of version 8")
     return bits >> 80, bits >> 64 & 0xFFF, bits & (1 << 62) - 1
+
+
+def place_of(event_id: str) -> Place | None:
+    """The place of the decision that an event id names; None if it names none."""
+    partition, _, offset = event_id.partition("-")
+    if partition.isascii() and partition.isdigit() and offset.isascii() and offset.isdigit():
+        place = int(partition), int(offset)
+        return place if event_id == f"{place[0]}-{place[1]}" else None
+    return None
 
 
 def where(row: DecisionRow | MessageFact) -> Place:

@@ -5,39 +5,51 @@ import re
 import time
 from collections.abc import Awaitable, Sequence
 from collections.abc import Set as AbstractSet
+from sys import intern
 from typing import Any
 
 import asyncpg
+import msgspec
 from redis.asyncio import Redis
 
 from contracts.errors import Unavailable
 from contracts.keys import Keys
 from contracts.settings import Settings
-from stock_ledger.audit_decode import Shared, document_fact
+from stock_ledger.audit_decode import document_fact
 from stock_ledger.audit_facts import CacheFacts, ResultFact, ShownProgress, ShownStock, StockRow
 from stock_ledger.audit_postgres import states_now, stock_now
-from stock_ledger.redis_view import translated
+from stock_ledger.redis_view import connect_redis, translated
 
+_TIMEOUT_S = 10.0  # an audit is in no hurry
 _KEYS_MAX = 500  # of one round trip
 _SETTLE_S = 3.0  # how long a difference may last that is a mere delay
 _AGAIN_S = 0.1
 
+# KEYS: hashes. One answer for many is several times faster to read than many answers.
+HASHES = """
+local hashes = {}
+for i = 1, #KEYS do hashes[i] = redis.call('HGETALL', KEYS[i]) end
+return hashes
+"""
+
 Pair = tuple[int, int]
 
 
-async def read_cache(
-    redis: Redis, pool: "asyncpg.Pool[Any]", settings: Settings, shared: Shared
-) -> CacheFacts:
+async def read_cache(pool: "asyncpg.Pool[Any]", settings: Settings) -> CacheFacts:
     """All that is shown, beside Postgres at the same moment. A cache that does not answer is told, not raised."""
+    patient = max(settings.cache_timeout_s, _TIMEOUT_S)
+    redis = connect_redis(msgspec.structs.replace(settings, cache_timeout_s=patient))
     reader = _Reader(redis, pool, settings)
     try:
         return CacheFacts(
             stock=await reader.stock(),
             progress=await reader.progress(),
-            results=await reader.results(shared),
+            results=await reader.results(),
         )
     except _Away as error:
         return CacheFacts(away=str(error))
+    finally:
+        await redis.aclose()
 
 
 class _Away(Exception):
@@ -64,7 +76,7 @@ class _Reader:
             for row in wanted:
                 fact = _beside(row, after.get(row.product_id, row), shown[row.product_id], sold_out)
                 if is_last or _agrees(fact):
-                    found[row.product_id] = fact
+                    found[row.product_id] = fact._replace(settled=fact.settled or _agrees(fact))
             if before.keys() <= found.keys():
                 strangers = sorted(sold_out - after.keys())
                 return [*found.values(), *(ShownStock(i, None, True, True, None) for i in strangers)]
@@ -81,13 +93,14 @@ class _Reader:
             is_last = time.monotonic() >= deadline
             for p, value in zip(wanted, values, strict=True):
                 fact = _progress_beside(p, before.get(p, (0, 0)), after.get(p, (0, 0)), value)
-                if is_last or fact.shown is None or fact.shown[1] == fact.true[1] or not fact.settled:
-                    found[p] = fact
+                agrees = fact.readable and (fact.shown is None or fact.shown[1] == fact.true[1])
+                if is_last or agrees:
+                    found[p] = fact._replace(settled=fact.settled or agrees)
             if len(found) == self._partitions:
                 return [found[p] for p in sorted(found)]
             await asyncio.sleep(_AGAIN_S)
 
-    async def results(self, shared: Shared) -> list[ResultFact]:
+    async def results(self) -> list[ResultFact]:
         prefix = self._keys.result("")
         pattern = re.sub(r"([\[\]*?\\^])", r"\\\1", prefix) + "*"
         seen: set[str] = set()
@@ -99,24 +112,20 @@ class _Reader:
             hashes = await self._hashes(fresh)
             seen.update(fresh)
             for key, fields in zip(fresh, hashes, strict=True):
-                checkout_id = shared(key.removeprefix(prefix))
+                checkout_id = intern(key.removeprefix(prefix))
                 facts += [
-                    ResultFact(
-                        checkout_id, shared(field.decode(errors="replace")), document_fact(document, shared)
-                    )
-                    for field, document in fields.items()
+                    ResultFact(checkout_id, intern(field.decode(errors="replace")), document_fact(document))
+                    for field, document in zip(fields[::2], fields[1::2], strict=True)
                 ]
             if cursor == 0:
                 return facts
 
-    async def _hashes(self, keys: Sequence[str]) -> list[dict[bytes, bytes]]:
+    async def _hashes(self, keys: Sequence[str]) -> list[list[bytes]]:
+        """Of each hash its fields and values, one after the other."""
         if not keys:
             return []
-        async with self._redis.pipeline(transaction=False) as pipe:
-            for key in keys:
-                pipe.hgetall(key)
-            hashes: list[dict[bytes, bytes]] = await self._ask(pipe.execute())
-            return hashes
+        hashes: list[list[bytes]] = await self._ask(self._redis.eval(HASHES, len(keys), *keys))
+        return hashes
 
     async def _shown_stock(self, rows: Sequence[StockRow]) -> dict[str, bytes | None]:
         values = await self._mget([self._keys.stock(row.partition, row.product_id) for row in rows])
@@ -148,19 +157,20 @@ def _beside(before: StockRow, after: StockRow, value: bytes | None, sold_out: Ab
     product_id, true = before.product_id, (after.seq, after.available)
     shown = _numbers(value, 3)
     if shown is None:
-        return ShownStock(product_id, None, value is None, product_id in sold_out, true)
+        return ShownStock(
+            product_id, None, value is None, product_id in sold_out, true, settled=before == after
+        )
     pair = (shown[1], shown[2])
     if pair == (before.seq, before.available):
         true = pair
-    return ShownStock(
-        product_id, pair, True, product_id in sold_out, true, settled=not before.seq < pair[0] < after.seq
-    )
+    settled = before == after or pair[0] > after.seq
+    return ShownStock(product_id, pair, True, product_id in sold_out, true, settled=settled)
 
 
 def _agrees(fact: ShownStock) -> bool:
     if fact.shown is None or fact.true is None:
         return fact.readable and not fact.sold_out
-    return not fact.settled or (fact.shown == fact.true and fact.sold_out == (fact.true[1] <= 0))
+    return fact.shown == fact.true and fact.sold_out == (fact.true[1] <= 0)
 
 
 def _progress_beside(partition: int, before: Pair, after: Pair, value: bytes | None) -> ShownProgress:
@@ -169,8 +179,7 @@ def _progress_beside(partition: int, before: Pair, after: Pair, value: bytes | N
     if shown is None:
         return ShownProgress(partition, None, value is None, after)
     pair = (shown[0], shown[1])
-    true = before if pair == before else after
-    return ShownProgress(partition, pair, True, true, settled=not before[1] < pair[1] < after[1])
+    return ShownProgress(partition, pair, True, before if pair == before else after, settled=before == after)
 
 
 def _numbers(value: bytes | None, count: int) -> list[int] | None:

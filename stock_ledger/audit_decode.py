@@ -1,7 +1,8 @@
 """Records of the log and entries of the view, made into facts. What cannot be read becomes a fact that says so."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from decimal import Decimal, InvalidOperation
+from sys import intern  # ids come back in many rows: one object for equal strings
 
 import msgspec
 
@@ -10,19 +11,11 @@ from contracts.events import ORDER_CREATED
 from contracts.messages import decode_checkout_line
 from stock_ledger.audit_facts import Document, EventFact, LetterFact, MessageFact
 
-Shared = Callable[[str], str]  # gives one and the same object for equal strings
-
 _HEADERS = ("ce_specversion", "ce_id", "ce_source", "ce_type", "ce_time", "ce_subject", "content-type")
 
 
-def sharing() -> Shared:
-    """A function that keeps one object for equal strings: ids come back in many rows."""
-    kept: dict[str, str] = {}
-    return lambda text: kept.setdefault(text, text)
-
-
 def message_fact(
-    partition: int, offset: int, key: bytes | None, value: bytes | None, partitions: int, shared: Shared,
+    partition: int, offset: int, key: bytes | None, value: bytes | None, partitions: int,
     *, keep: bool = False,
 ) -> MessageFact:  # fmt: skip
     """A message judged by the definition of valid. Its bytes stay if it is not, or if `keep`."""
@@ -31,8 +24,8 @@ def message_fact(
     except UndecodableMessage as error:
         return MessageFact(partition, offset, str(error), key=key, value=value)
     return MessageFact(
-        partition, offset, "", shared(line.checkout_id), shared(line.product_id), shared(line.buyer_id),
-        line.quantity, shared(line.payload_hash), line.line, key if keep else None, value if keep else None,
+        partition, offset, "", intern(line.checkout_id), intern(line.product_id), intern(line.buyer_id),
+        line.quantity, intern(line.payload_hash), line.line, key if keep else None, value if keep else None,
     )  # fmt: skip
 
 
@@ -61,7 +54,7 @@ class _Document(msgspec.Struct):
 _decoder = msgspec.json.Decoder(_Document)
 
 
-def document_fact(value: bytes | None, shared: Shared) -> Document | None:
+def document_fact(value: bytes | None) -> Document | None:
     """A told decision; None if it cannot be read as one, which the laws report."""
     try:
         told = _decoder.decode(value or b"")
@@ -70,20 +63,20 @@ def document_fact(value: bytes | None, shared: Shared) -> Document | None:
     except (msgspec.DecodeError, UnicodeDecodeError, InvalidOperation):
         return None
     return Document(
-        told.partition, told.offset, shared(told.checkout_id), shared(told.buyer_id), shared(told.product_id),
-        told.quantity, shared(told.status), shared(told.reason),
-        "" if order is None else shared(order.order_id), total,
-        "" if order is None else shared(order.total.currency),
+        told.partition, told.offset, intern(told.checkout_id), intern(told.buyer_id), intern(told.product_id),
+        told.quantity, intern(told.status), intern(told.reason),
+        "" if order is None else intern(order.order_id), total,
+        "" if order is None else intern(order.total.currency),
     )  # fmt: skip
 
 
 def event_fact(
     partition: int, offset: int, key: bytes | None, value: bytes | None,
-    headers: Sequence[tuple[str, bytes]], shared: Shared,
+    headers: Sequence[tuple[str, bytes]],
 ) -> EventFact:  # fmt: skip
     """A record of the events topic, with its CloudEvents headers held against what is required of each event."""
     told = dict(headers)
-    lacking = [name for name in _HEADERS if not told.get(name)]
+    lacking = [] if all(map(told.get, _HEADERS)) else [name for name in _HEADERS if not told.get(name)]
     if told.get("ce_specversion", b"1.0") != b"1.0":
         lacking.append("ce_specversion 1.0")
     if told.get("content-type", b"application/json") != b"application/json":
@@ -94,8 +87,8 @@ def event_fact(
     if key is not None and told.get("ce_subject", key) != key:
         lacking.append("ce_subject as the key")
     return EventFact(
-        partition, offset, told.get("ce_id", b"").decode(errors="replace"), shared(kind), key, hash(value),
-        ", ".join(lacking), document_fact(value, shared),
+        partition, offset, told.get("ce_id", b"").decode(errors="replace"), intern(kind), key, hash(value),
+        ", ".join(lacking), document_fact(value),
     )  # fmt: skip
 
 

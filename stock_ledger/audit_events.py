@@ -4,41 +4,25 @@ from collections.abc import Iterator
 from decimal import Decimal
 
 from contracts.events import CHECKOUT_REFUSED, ORDER_CREATED
-from stock_ledger.audit_book import CONFLICT, CREATED, REFUSED, Book, Place, where
-from stock_ledger.audit_facts import DecisionRow, EventFact
+from stock_ledger.audit_book import CONFLICT, CREATED, REFUSED, Book, Place, place_of, where
+from stock_ledger.audit_facts import DecisionRow
 from stock_ledger.audit_report import Law
 from stock_ledger.audit_view import told_wrong
 
 TYPES = {CREATED: ORDER_CREATED, REFUSED: CHECKOUT_REFUSED, CONFLICT: CHECKOUT_REFUSED}
 
 
-def place_of(event_id: str) -> Place | None:
-    """The place of the decision that an event id names; None if it names none."""
-    partition, _, offset = event_id.partition("-")
-    if partition.isascii() and partition.isdigit() and offset.isascii() and offset.isdigit():
-        place = int(partition), int(offset)
-        return place if event_id == f"{place[0]}-{place[1]}" else None
-    return None
-
-
 def events(book: Book) -> Law:
     law = Law("events", "Every decision that has an event has exactly one, however often it was delivered")
-    first: dict[str, EventFact] = {}
-    for event in book.facts.events:
+    _redelivered(book, law)
+    published: set[Place] = set()
+    for event, place in book.events:
         law.checked += 1
-        known = first.setdefault(event.event_id, event)
-        if known is not event:
-            if (known.value_hash, known.type, known.key) != (event.value_hash, event.type, event.key):
-                law.deviate(
-                    f"event {event.event_id} came with other data at {known.partition}:{known.offset} "
-                    f"and {event.partition}:{event.offset}",
-                    place=place_of(event.event_id),
-                )
-            continue
-        place = place_of(event.event_id)
+        if place is not None:
+            published.add(place)
+            if book.is_later(place):
+                continue
         row = None if place is None else book.decision(place)
-        if place is not None and book.is_later(place):
-            continue
         if row is None or row.kind not in TYPES:
             law.deviate(
                 f"event {event.event_id!r} at {event.partition}:{event.offset} has no decision"
@@ -50,8 +34,26 @@ def events(book: Book) -> Law:
             law.deviate(
                 f"{row.kind}, but its event is {event.type!r}", place=place, checkout_id=row.checkout_id
             )
-    _missing(book, law, {place for event_id in first if (place := place_of(event_id)) is not None})
+    _missing(book, law, published)
     return law
+
+
+def _redelivered(book: Book, law: Law) -> None:
+    """An event may come again, but as it was."""
+    if len(book.events) == len(book.facts.events):
+        return
+    first = {event.event_id: (event, place) for event, place in book.events}
+    for event in book.facts.events:
+        known, place = first[event.event_id]
+        if known is event:
+            continue
+        law.checked += 1
+        if (known.value_hash, known.type, known.key) != (event.value_hash, event.type, event.key):
+            law.deviate(
+                f"event {event.event_id} came with other data at {known.partition}:{known.offset} "
+                f"and {event.partition}:{event.offset}",
+                place=place,
+            )
 
 
 def _missing(book: Book, law: Law, published: set[Place]) -> None:
@@ -90,8 +92,7 @@ def announced(book: Book) -> Iterator[DecisionRow]:
 def event_data(book: Book) -> Law:
     law = Law("event-data", "An event tells what was decided, and is keyed by its order or checkout")
     order_of = {row.order_id: row for row in book.facts.postgres.orders}
-    for event in distinct(book):
-        place = place_of(event.event_id)
+    for event, place in book.events:
         row = None if place is None else book.decision(place)
         if row is None or row.kind not in TYPES:
             continue  # judged by `events`
@@ -130,15 +131,6 @@ def event_envelope(book: Book) -> Law:
     return law
 
 
-def distinct(book: Book) -> Iterator[EventFact]:
-    """The first delivery of every event id."""
-    seen: set[str] = set()
-    for event in book.facts.events:
-        if event.event_id not in seen:
-            seen.add(event.event_id)
-            yield event
-
-
 Cell = tuple[int, str, str, str]  # partition, product, outcome, currency
 
 
@@ -158,7 +150,7 @@ def figures(book: Book) -> Law:
         else:
             judged.add(p)
     expected: dict[Cell, tuple[int, int, Decimal]] = {}
-    for event in distinct(book):
+    for event, _ in book.events:
         told = event.document
         if told is None or event.partition not in judged or event.offset >= folded.get(event.partition, 0):
             continue

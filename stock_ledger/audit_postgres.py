@@ -1,11 +1,11 @@
 """What an audit reads of Postgres: every table at one moment, and the few values it looks at again."""
 
 from collections.abc import Callable, Iterable
+from sys import intern
 from typing import Any, TypeVar
 
 import asyncpg
 
-from stock_ledger.audit_decode import Shared
 from stock_ledger.audit_facts import (
     DecisionRow,
     FigureRow,
@@ -44,7 +44,7 @@ FIGURE_STATES = "SELECT partition, next_offset FROM figure_state"
 Row = TypeVar("Row")
 
 
-async def snapshot(pool: "asyncpg.Pool[Any]", shared: Shared) -> PostgresFacts:
+async def snapshot(pool: "asyncpg.Pool[Any]") -> PostgresFacts:
     """All tables as one repeatable-read transaction sees them. Raises Unavailable if Postgres does not answer."""
     async with (
         acquired(pool) as connection,
@@ -55,7 +55,7 @@ async def snapshot(pool: "asyncpg.Pool[Any]", shared: Shared) -> PostgresFacts:
             cursor = await connection.cursor(query)
             made: list[Row] = []
             while chunk := await cursor.fetch(_CHUNK_ROWS):
-                made += [make([shared(v) if type(v) is str else v for v in record]) for record in chunk]
+                made += [make([intern(v) if type(v) is str else v for v in record]) for record in chunk]
             return made
 
         return PostgresFacts(

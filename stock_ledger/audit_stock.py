@@ -189,10 +189,12 @@ def purchases(book: Book) -> Law:
     law = Law("purchases", "Units counted of a buyer are those created, and within the product's limit")
     products = {row.product_id: row for row in book.facts.postgres.products}
     counted = {(row.product_id, row.buyer_id): row.quantity for row in book.facts.postgres.purchases}
+    limited = {row.product_id for row in products.values() if row.buyer_limit is not None}
     bought: dict[tuple[str, str], int] = {}
     for row in book.created:
         buyer = (row.product_id, row.buyer_id)
-        bought[buyer] = bought.get(buyer, 0) + row.quantity
+        if row.product_id in limited or buyer in counted:
+            bought[buyer] = bought.get(buyer, 0) + row.quantity
     for buyer in sorted(counted.keys() | bought.keys()):
         product_id, buyer_id = buyer
         product = products.get(product_id)
@@ -200,8 +202,6 @@ def purchases(book: Book) -> Law:
             law.skip(1, "limits of products whose catalogue entry changed")
             continue
         limit = None if product is None else product.buyer_limit
-        if limit is None and buyer not in counted:
-            continue
         law.checked += 1
         has, made = counted.get(buyer, 0), bought.get(buyer, 0)
         if limit is None:

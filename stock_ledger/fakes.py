@@ -210,7 +210,8 @@ class MemoryView:
         for checkout_id, payload_hash in payloads:
             key = self.keys.payload(checkout_id)
             known = self.data.values.get(key)
-            self.data.values[key] = known or payload_hash.encode()
+            if known is None and payload_hash:
+                self.data.values[key] = payload_hash.encode()
             before.append(None if known is None else known.decode())
         return before
 

@@ -145,17 +145,27 @@ def make_writer(
 
 
 @asynccontextmanager
-async def running(writer: Writer) -> AsyncIterator["asyncio.Task[None]"]:
-    """The writer at work; stopped in good order at the end. Its failure is raised there, unless it was awaited."""
+async def running(writer: Writer) -> AsyncIterator[None]:
+    """The writer at work; stopped in good order at the end. Fails if the writer did."""
+    async with failing(writer) as task:
+        yield
+    task.result()
+
+
+@asynccontextmanager
+async def failing(writer: Writer) -> AsyncIterator["asyncio.Task[None]"]:
+    """The writer at work, which the test expects to fail: it awaits the task."""
     task = asyncio.create_task(writer.run())
     try:
         yield task
+    except BaseException:
+        if task.done():
+            task.result()  # why the rest of the test could not go on
+        raise
     finally:
         writer.stop()
         async with asyncio.timeout(30):
             await asyncio.wait([task])
-    if not task.cancelled() and task.exception() is None:
-        await task
 
 
 @asynccontextmanager

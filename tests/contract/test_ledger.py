@@ -113,7 +113,9 @@ async def decide_on(
     return decide(batch, loaded, NOON), loaded
 
 
-async def persist(world: World, lines: list[CheckoutLine | None], claim: Claim, partition: int = 0) -> Decided:
+async def persist(
+    world: World, lines: list[CheckoutLine | None], claim: Claim, partition: int = 0
+) -> Decided:
     decided, loaded = await decide_on(world, lines, claim, partition)
     advance = Advance(partition, claim, claim.next_offset + len(lines))
     await world.ledger.persist([advance], decided, loaded)
@@ -170,7 +172,9 @@ async def test_another_offset_than_the_next_is_fenced(world: World, next_offset:
 async def test_one_lost_partition_fences_the_whole_batch(world: World) -> None:
     claims = await world.ledger.claim([0, 1], "a", NOON)
     await world.ledger.claim([1], "b", NOON)
-    decided = decide([Received(0, 0, None, "x"), Received(1, 0, None, "x")], Loaded({}, {}, {}, {}, {}, {}), NOON)
+    decided = decide(
+        [Received(0, 0, None, "x"), Received(1, 0, None, "x")], Loaded({}, {}, {}, {}, {}, {}), NOON
+    )
     advances = [Advance(0, claims[0], 1), Advance(1, claims[1], 1)]
     with pytest.raises(FenceLost):
         await world.ledger.persist(advances, decided, Loaded({}, {}, {}, {}, {}, {}))
@@ -305,7 +309,9 @@ async def test_refusals_alone_need_no_stock(world: World) -> None:
 async def test_the_longest_text_and_the_largest_numbers_fit(world: World) -> None:
     await world.put(product_of(), Stock(10**12, 1), 0)
     claim = (await world.ledger.claim([0], "a", NOON))[0]
-    decided: list[Decision] = (await persist(world, [line_of(1, quantity=1_000_000, note="夜" * 10_000)], claim)).decisions
+    decided: list[Decision] = (
+        await persist(world, [line_of(1, quantity=1_000_000, note="夜" * 10_000)], claim)
+    ).decisions
     assert decided[0].order is not None
     assert await world.ledger.decisions(0, 0, 1) == decided
     assert decided[0].order.expires_at - decided[0].decided_at == timedelta(seconds=900)

@@ -308,9 +308,7 @@ async def test_kafka_cannot_be_joined_when_nothing_listens(offline_settings: Set
     await log.stop()
 
 
-async def test_kafka_that_does_not_answer_is_unavailable(
-    topic_settings: Settings, stack: LocalStack
-) -> None:
+async def test_kafka_that_does_not_answer_is_unavailable(topic_settings: Settings, stack: LocalStack) -> None:
     settings = msgspec.structs.replace(topic_settings, produce_ack_deadline_s=0.3, session_timeout_ms=20_000)
     log = KafkaLog(settings, "patient")
     await log.start(Member().revoked)

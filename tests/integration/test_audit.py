@@ -1,122 +1,27 @@
 """The audit against real servers: a sale that was right is proven, and whatever is planted in it is found."""
 
 import asyncio
-from collections import defaultdict
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
-from typing import Any
+from collections.abc import AsyncIterator
 
-import asyncpg
 import msgspec
 import orjson
 import pytest
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
-from redis.asyncio import Redis
 
 from contracts.decisions import order_id_of
-from contracts.kafka import producer_options
-from contracts.keys import Keys
 from contracts.settings import Settings
 from contracts.times import to_ms
-from contracts.topics import Topics, partition_of
-from deploy.audit import run
 from stock_ledger.audit_report import AuditReport
-from stock_ledger.figures import FigureStore
 from stock_ledger.postgres import connect_pool
 from stock_ledger.redis_view import connect_redis
 from tests.harness import (
-    encoded,
     eventually,
-    insert_product,
     line_of,
     product_in,
-    product_of,
     real_writer,
     running,
     uuid_of,
 )
-
-Sent = tuple[int, bytes, bytes]  # partition, key, value
-
-
-class Sale:
-    """A sale on the servers: hot (5 units, limit 2) in partition 0, plain (1000 units) in partition 1."""
-
-    def __init__(self, settings: Settings, pool: "asyncpg.Pool[Any]", redis: Redis) -> None:
-        self.settings = settings
-        self.pool = pool
-        self.redis = redis
-        self.keys = Keys(settings.cache_prefix)
-        self.topics = Topics(settings)
-        self.hot = product_in(0, settings.partitions)
-        self.plain = product_in(1, settings.partitions)
-
-    async def open(self) -> None:
-        await insert_product(self.pool, product_of(self.hot, buyer_limit=2), 5, 1, 0)
-        await insert_product(self.pool, product_of(self.plain), 1000, 1, 1)
-
-    def messages(self) -> list[Sent]:
-        """Every kind of decision, and something that is none."""
-        lines = [line_of(n, self.hot, 1 + n % 2) for n in range(9)]
-        lines += [
-            line_of("limited", self.hot, 3),
-            lines[0],
-            msgspec.structs.replace(lines[0], quantity=2, payload_hash="f" * 32),
-        ]
-        lines += [line_of(n, self.plain, 1 + n % 3) for n in range(100, 200)]
-        lines += [line_of("much", self.plain, 5000), line_of("who", product_in(2, self.settings.partitions))]
-        sent = [self.sent(line) for line in lines]
-        return [*sent[:5], (0, self.hot.encode(), b"{"), *sent[5:]]
-
-    def sent(self, line: Any) -> Sent:
-        return partition_of(line.product_id, self.settings.partitions), line.partition_key(), encoded(line)
-
-    async def send(self, messages: Sequence[Sent], topic: str = "") -> None:
-        async with self.producing() as producer:
-            for partition, key, value in messages:
-                await producer.send(topic or self.topics.checkouts, value, key=key, partition=partition)
-
-    @asynccontextmanager
-    async def producing(self) -> AsyncIterator[AIOKafkaProducer]:
-        producer = AIOKafkaProducer(**producer_options(self.settings))
-        await producer.start()
-        try:
-            yield producer
-        finally:
-            await producer.stop()
-
-    async def decided(self) -> int:
-        count: int = await self.pool.fetchval("SELECT count(*) FROM decisions")
-        return count
-
-    async def sell(self) -> None:
-        """Decide and publish all; the writer is gone afterwards."""
-        messages = self.messages()
-        await self.send(messages)
-
-        async def done() -> bool:
-            return await self.decided() == len(messages)
-
-        async with real_writer(self.settings, "w1") as writer, running(writer):
-            await eventually(done)
-
-    async def fold_figures(self) -> None:
-        events: dict[int, list[tuple[int, bytes]]] = defaultdict(list)
-        consumer = AIOKafkaConsumer(
-            self.topics.events, bootstrap_servers=self.settings.kafka_url, auto_offset_reset="earliest"
-        )
-        await consumer.start()
-        try:
-            ends = await consumer.end_offsets(consumer.assignment())
-            while sum(map(len, events.values())) < sum(ends.values()):
-                for where, records in (await consumer.getmany(timeout_ms=500)).items():
-                    events[where.partition] += [(r.offset, r.value) for r in records]
-        finally:
-            await consumer.stop()
-        await FigureStore(self.pool).add(events)
-
-    async def audit(self, drain_timeout_s: float = 1.0) -> AuditReport:
-        return await run(self.settings, drain_timeout_s)
+from tests.integration.audit_sale import Sale
 
 
 @pytest.fixture
@@ -155,14 +60,7 @@ async def test_a_redelivery_is_counted_and_a_lagging_consumer_is_none_of_the_law
     sale: Sale,
 ) -> None:
     await sale.sell()
-    consumer = AIOKafkaConsumer(
-        sale.topics.events, bootstrap_servers=sale.settings.kafka_url, auto_offset_reset="earliest"
-    )
-    await consumer.start()
-    try:
-        event = await consumer.getone()
-    finally:
-        await consumer.stop()
+    event = (await sale.events())[0]
     async with sale.producing() as producer:
         await producer.send_and_wait(
             sale.topics.events, event.value, event.key, event.partition, headers=list(event.headers)
@@ -171,6 +69,10 @@ async def test_a_redelivery_is_counted_and_a_lagging_consumer_is_none_of_the_law
     assert report.ok, told(report)
     assert report.totals.redelivered_events == 1
     assert report.law("figures").not_checkable == 3
+    await sale.fold_figures()
+    report = await sale.audit()
+    assert report.ok, told(report)
+    assert report.law("figures").checked > 0
 
 
 async def test_what_is_planted_in_tables_and_cache_is_found(sale: Sale) -> None:
@@ -292,9 +194,8 @@ async def test_a_running_sale_gives_no_false_alarm(sale: Sale) -> None:
         number = 1000
         async with sale.producing() as producer:
             while not over.is_set():
-                for partition, key, value in [
-                    sale.sent(line_of(n, sale.plain)) for n in range(number, number + 20)
-                ]:
+                for n in range(number, number + 20):
+                    partition, key, value = sale.sent(line_of(n, sale.plain))
                     await producer.send(sale.topics.checkouts, value, key=key, partition=partition)
                 number += 20
                 await asyncio.sleep(0.02)

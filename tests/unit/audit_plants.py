@@ -28,7 +28,6 @@ from tests.unit.audit_sale import (
     of_order,
     of_product,
     place,
-    same,
 )
 
 plants = Plants()
@@ -39,7 +38,7 @@ plants = Plants()
 @plants.breaks("log-drained")
 def undecided_message(facts: Facts) -> None:
     line = CheckoutLine(1, checkout(99), "b1", "book", 1, ONE, AT_MS, shipping=SHIPPING)
-    facts.messages.append(message_fact(1, 4, b"book", msgspec.json.encode(line), PARTITIONS, same))
+    facts.messages.append(message_fact(1, 4, b"book", msgspec.json.encode(line), PARTITIONS))
     facts.target[1] = 5
 
 

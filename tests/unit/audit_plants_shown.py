@@ -9,7 +9,7 @@ from stock_ledger.audit_facts import (
     ShownStock,
     StockRow,
 )
-from tests.unit.audit_sale import Plants, change, checkout, drop, of_event, of_order, of_product, place, same
+from tests.unit.audit_sale import Plants, change, checkout, drop, of_event, of_order, of_product, place
 
 plants = Plants()
 
@@ -147,7 +147,7 @@ def result_of_another_checkout(facts: Facts) -> None:
 
 @plants.breaks("cache-results")
 def unreadable_result(facts: Facts) -> None:
-    facts.cache.results.append(ResultFact(checkout(1), "hot", document_fact(b"[]", same)))
+    facts.cache.results.append(ResultFact(checkout(1), "hot", document_fact(b"[]")))
 
 
 # --- events ------------------------------------------------------------------------------------------------------
@@ -198,7 +198,7 @@ def event_under_another_key(facts: Facts) -> None:
 @plants.breaks("event-envelope")
 def event_without_headers(facts: Facts) -> None:
     event = facts.events[0]
-    bare = event_fact(0, 0, event.key, b"{}", [("ce_id", b"0-0")], same)
+    bare = event_fact(0, 0, event.key, b"{}", [("ce_id", b"0-0")])
     assert "ce_type" in bare.lacking
     facts.events[0] = event._replace(lacking=bare.lacking)
 

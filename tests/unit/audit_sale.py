@@ -12,7 +12,7 @@ from contracts.events import event_of
 from contracts.messages import CheckoutLine, Shipping
 from contracts.outcomes import Kind, Reason
 from contracts.times import from_ms
-from stock_ledger.audit_decode import document_fact, event_fact, letter_fact, message_fact, sharing
+from stock_ledger.audit_decode import document_fact, event_fact, letter_fact, message_fact
 from stock_ledger.audit_facts import (
     CacheFacts,
     DecisionRow,
@@ -37,7 +37,6 @@ AT_MS = 1_750_000_000_123
 PRICE = Decimal("9.90")
 SHIPPING = Shipping("A", "123", "Street 1")
 ONE, OTHER = "a" * 32, "b" * 32  # payload hashes
-same = sharing()
 
 
 def checkout(number: int) -> str:
@@ -81,7 +80,7 @@ class Sale:
         self.ends[p] += 1
         line = CheckoutLine(1, checkout(number), buyer, product, quantity, payload, AT_MS, shipping=SHIPPING)
         value = msgspec.json.encode(line)
-        self.facts.messages.append(message_fact(p, offset, line.partition_key(), value, PARTITIONS, same))
+        self.facts.messages.append(message_fact(p, offset, line.partition_key(), value, PARTITIONS))
         order = self._order(p, offset, quantity) if kind is Kind.CREATED else None
         order_id = None if order is None else order.order_id
         self.postgres.decisions.append(
@@ -114,7 +113,7 @@ class Sale:
     def send_garbage(self, p: int) -> None:
         offset = self.ends[p]
         self.ends[p] += 1
-        message = message_fact(p, offset, b"k", b"{", PARTITIONS, same)
+        message = message_fact(p, offset, b"k", b"{", PARTITIONS)
         self.facts.messages.append(message)
         self.postgres.decisions.append(
             DecisionRow(
@@ -184,12 +183,12 @@ class Sale:
         event = event_of(d, document)
         assert event is not None
         self.facts.events.append(
-            event_fact(d.partition, self.event_ends[d.partition], event[0], event[1], event[2], same)
+            event_fact(d.partition, self.event_ends[d.partition], event[0], event[1], event[2])
         )
         self.event_ends[d.partition] += 1
         conflict = d.kind is Kind.CONFLICT
         field = f"#{d.partition}:{d.offset}" if conflict else d.product_id
-        self.facts.cache.results.append(ResultFact(d.checkout_id or "", field, document_fact(document, same)))
+        self.facts.cache.results.append(ResultFact(d.checkout_id or "", field, document_fact(document)))
         created = d.order is not None
         self.postgres.figures.append(
             FigureRow(

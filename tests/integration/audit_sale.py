@@ -1,0 +1,114 @@
+"""A small sale on real servers, with every kind of decision."""
+
+from collections import defaultdict
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import asyncpg
+import msgspec
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from redis.asyncio import Redis
+
+from contracts.kafka import producer_options
+from contracts.keys import Keys
+from contracts.settings import Settings
+from contracts.topics import Topics, partition_of
+from deploy.audit import run
+from stock_ledger.audit_report import AuditReport
+from stock_ledger.figures import FigureStore
+from tests.harness import (
+    encoded,
+    eventually,
+    insert_product,
+    line_of,
+    product_in,
+    product_of,
+    real_writer,
+    running,
+)
+
+Sent = tuple[int, bytes, bytes]  # partition, key, value
+
+
+class Sale:
+    """A sale on the servers: hot (5 units, limit 2) in partition 0, plain (1000 units) in partition 1."""
+
+    def __init__(self, settings: Settings, pool: "asyncpg.Pool[Any]", redis: Redis) -> None:
+        self.settings = settings
+        self.pool = pool
+        self.redis = redis
+        self.keys = Keys(settings.cache_prefix)
+        self.topics = Topics(settings)
+        self.hot = product_in(0, settings.partitions)
+        self.plain = product_in(1, settings.partitions)
+
+    async def open(self) -> None:
+        await insert_product(self.pool, product_of(self.hot, buyer_limit=2), 5, 1, 0)
+        await insert_product(self.pool, product_of(self.plain), 1000, 1, 1)
+
+    def messages(self) -> list[Sent]:
+        """Every kind of decision, and something that is none."""
+        lines = [line_of(n, self.hot, 1 + n % 2) for n in range(9)]
+        lines += [
+            line_of("limited", self.hot, 3),
+            lines[0],
+            msgspec.structs.replace(lines[0], quantity=2, payload_hash="f" * 32),
+        ]
+        lines += [line_of(n, self.plain, 1 + n % 3) for n in range(100, 200)]
+        lines += [line_of("much", self.plain, 5000), line_of("who", product_in(2, self.settings.partitions))]
+        sent = [self.sent(line) for line in lines]
+        return [*sent[:5], (0, self.hot.encode(), b"{"), *sent[5:]]
+
+    def sent(self, line: Any) -> Sent:
+        return partition_of(line.product_id, self.settings.partitions), line.partition_key(), encoded(line)
+
+    async def send(self, messages: Sequence[Sent]) -> None:
+        async with self.producing() as producer:
+            for partition, key, value in messages:
+                await producer.send(self.topics.checkouts, value, key=key, partition=partition)
+
+    @asynccontextmanager
+    async def producing(self) -> AsyncIterator[AIOKafkaProducer]:
+        producer = AIOKafkaProducer(**producer_options(self.settings))
+        await producer.start()
+        try:
+            yield producer
+        finally:
+            await producer.stop()
+
+    async def decided(self) -> int:
+        count: int = await self.pool.fetchval("SELECT count(*) FROM decisions")
+        return count
+
+    async def sell(self) -> None:
+        """Decide and publish all; the writer is gone afterwards."""
+        messages = self.messages()
+        await self.send(messages)
+
+        async def done() -> bool:
+            return await self.decided() == len(messages)
+
+        async with real_writer(self.settings, "w1") as writer, running(writer):
+            await eventually(done)
+
+    async def events(self) -> list[Any]:
+        """All records of the events topic."""
+        consumer = AIOKafkaConsumer(
+            self.topics.events, bootstrap_servers=self.settings.kafka_url, auto_offset_reset="earliest"
+        )
+        await consumer.start()
+        try:
+            count = sum((await consumer.end_offsets(consumer.assignment())).values())
+            return [await consumer.getone() for _ in range(count)]
+        finally:
+            await consumer.stop()
+
+    async def fold_figures(self) -> None:
+        events: dict[int, list[tuple[int, bytes]]] = defaultdict(list)
+        for record in await self.events():
+            events[record.partition].append((record.offset, record.value))
+        await FigureStore(self.pool).add(events)
+
+    async def audit(self, drain_timeout_s: float = 1.0) -> AuditReport:
+        return await run(self.settings, drain_timeout_s)

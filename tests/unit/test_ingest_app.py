@@ -1,0 +1,278 @@
+"""What clients of ingest get, over ASGI, on fakes."""
+
+import asyncio
+from typing import Any
+
+import msgspec
+import pytest
+
+from contracts.messages import decode_checkout_line
+from contracts.settings import Settings
+from contracts.topics import partition_of
+from stock_ledger.decide import Stock
+from stock_ledger.view import Progress, Shown
+from tests.harness import eventually, product_of
+from tests.unit.ingest_fakes import NOW_MS, Edge
+
+ONE: dict[str, Any] = {"items": [{"product_id": "sku-1", "quantity": 1}], "address_id": "home"}
+
+
+@pytest.fixture
+def edge(offline_settings: Settings) -> Edge:
+    return Edge(msgspec.structs.replace(offline_settings, produce_ack_deadline_s=0.3))
+
+
+def keyed(key: str) -> dict[str, Any]:
+    return {"headers": {"idempotency-key": key}}
+
+
+async def show_sold_out(edge: Edge, product_id: str, beat: int = 1) -> None:
+    partition = partition_of(product_id, edge.settings.partitions)
+    shown = Shown(
+        partition, Progress(1, 5, 0, beat), {product_id: Stock(0, 2)}, {product_id: product_of(product_id)}
+    )
+    await edge.view.show([shown], [])
+    await edge.gate.refresh()
+
+
+async def test_an_accepted_checkout_is_in_the_log_and_signed(edge: Edge) -> None:
+    answer = await edge.post(ONE, **keyed("k1"))
+    assert answer.status == 202
+    document = answer.json()
+    partition = partition_of("sku-1", edge.settings.partitions)
+    assert document["lines"] == [{"product_id": "sku-1", "quantity": 1, "partition": partition, "offset": 0}]
+    assert document["idempotency_key"] == "k1"
+    assert document["idempotency_key_source"] == "client"
+    assert answer.headers["location"] == document["status_url"]
+    assert answer.headers["retry-after"] == "1"
+    receipt = edge.signer.verify(document["receipt"], document["checkout_id"], "buyer-1")
+    assert receipt.positions == ((partition, 0),)
+    key, value = edge.producer.log[partition][0]
+    line = decode_checkout_line(value, key, partition, edge.settings.partitions)
+    assert (line.checkout_id, line.buyer_id, line.accepted_at_ms) == (
+        document["checkout_id"],
+        "buyer-1",
+        NOW_MS,
+    )
+
+
+async def test_without_a_key_the_server_makes_one_and_says_so(edge: Edge) -> None:
+    first, second = (await edge.post(ONE)).json(), (await edge.post(ONE)).json()
+    assert first["idempotency_key_source"] == "server"
+    assert first["checkout_id"] != second["checkout_id"]
+    again = (await edge.post(ONE, **keyed(first["idempotency_key"]))).json()
+    assert again["checkout_id"] == first["checkout_id"]
+
+
+async def test_duplicate_products_are_merged_before_anything_is_checked(edge: Edge) -> None:
+    items = [{"product_id": "sku-1", "quantity": 1}] * 60 + [{"product_id": "sku-2", "quantity": 2}]
+    answer = await edge.post({"items": items, "address_id": "home"})
+    assert [(line["product_id"], line["quantity"]) for line in answer.json()["lines"]] == [
+        ("sku-1", 60),
+        ("sku-2", 2),
+    ]
+
+
+async def test_several_products_are_all_acknowledged_before_the_202(edge: Edge) -> None:
+    await edge.publisher.ensure_producer()
+    edge.producer.hold = True
+    items = [{"product_id": f"sku-{i}", "quantity": 1} for i in range(8)]
+    posting = asyncio.create_task(edge.post({"items": items, "address_id": "home"}))
+    await eventually(lambda: len(edge.producer.held) == len({partition_of(f"sku-{i}", 4) for i in range(8)}))
+    assert not posting.done()
+    edge.producer.acknowledge()
+    assert (await posting).status == 202
+    assert sum(map(len, edge.producer.log.values())) == 8
+
+
+async def test_requests_that_arrive_together_share_a_batch(edge: Edge) -> None:
+    answers = await asyncio.gather(*(edge.post(ONE, **keyed(f"k{i}")) for i in range(50)))
+    assert {a.status for a in answers} == {202}
+    assert sorted(a.json()["lines"][0]["offset"] for a in answers) == list(range(50))
+    assert len(edge.producer.batches) <= 3
+
+
+BAD: list[tuple[Any, int, str]] = [
+    (b"", 400, ""),
+    (b"{", 400, ""),
+    (b"\xff\xfe", 400, ""),
+    (b"[]", 422, "#"),
+    ({}, 422, "#/items"),
+    ({**ONE, "items": []}, 422, "#/items"),
+    ({**ONE, "adress_id": "x"}, 422, "#/adress_id"),
+    ({**ONE, "items": [{"product_id": "a b", "quantity": 1}]}, 422, "#/items/0/product_id"),
+    ({**ONE, "items": [{"product_id": "a\n", "quantity": 1}]}, 422, "#/items/0/product_id"),
+    ({**ONE, "items": [{"product_id": "a" * 65, "quantity": 1}]}, 422, "#/items/0/product_id"),
+    ({**ONE, "items": [{"product_id": "a", "quantity": 0}]}, 422, "#/items/0/quantity"),
+    ({**ONE, "items": [{"product_id": "a", "quantity": 1.5}]}, 422, "#/items/0/quantity"),
+    ({**ONE, "items": [{"product_id": "a", "quantity": True}]}, 422, "#/items/0/quantity"),
+    ({**ONE, "items": [{"product_id": "a", "quantity": 10_001}]}, 422, "#/items/0/quantity"),
+    ({**ONE, "items": [{"product_id": "a", "quantity": 6000}] * 2}, 422, "#/items/0/quantity"),
+    ({**ONE, "items": [{"product_id": f"a{i}", "quantity": 1} for i in range(51)]}, 422, "#/items"),
+    ({**ONE, "note": "x" * 501}, 422, "#/note"),
+    ({**ONE, "note": "a\x00b"}, 422, "#/note"),
+    ({**ONE, "policy": "all_or_nothing"}, 422, "#/policy"),
+    ({**ONE, "policy": "some"}, 422, "#/policy"),
+    ({**ONE, "expected_total": 12.5}, 422, "#/expected_total"),
+    ({**ONE, "expected_total": {"amount": 12.5, "currency": "CNY"}}, 422, "#/expected_total/amount"),
+    ({**ONE, "shipping": {"contact_name": "x", "phone": "123", "address": "y"}}, 422, "#"),
+    ({"items": ONE["items"]}, 422, "#"),
+    ({"items": ONE["items"], "shipping": {"contact_name": "x"}}, 422, "#/shipping/address"),
+]
+
+
+@pytest.mark.parametrize(("body", "status", "pointer"), BAD, ids=[str(b)[:50] for b, _, _ in BAD])
+async def test_bad_input_is_a_problem_that_points_at_it(
+    edge: Edge, body: Any, status: int, pointer: str
+) -> None:
+    answer = await edge.post(body)
+    assert answer.status == status, answer.body
+    assert answer.headers["content-type"] == "application/problem+json"
+    problem = answer.json()
+    assert problem["status"] == status
+    if pointer:
+        assert pointer in [error["pointer"] for error in problem["errors"]]
+    assert edge.producers == []
+
+
+async def test_all_errors_are_told_at_once(edge: Edge) -> None:
+    body = {"items": [{"product_id": "a b", "quantity": "2"}], "foo": 1, "shipping": {"phone": "x"}}
+    pointers = {error["pointer"] for error in (await edge.post(body)).json()["errors"]}
+    assert {
+        "#/items/0/product_id",
+        "#/items/0/quantity",
+        "#/foo",
+        "#/shipping/address",
+        "#/shipping/phone",
+    } <= pointers
+
+
+@pytest.mark.parametrize(
+    ("changes", "status"),
+    [
+        ({"method": "GET"}, 405),
+        ({"method": "PUT"}, 405),
+        ({"headers": {"content-type": "text/plain"}}, 415),
+        ({"headers": {"content-type": None}}, 415),
+        ({"headers": {"authorization": None}}, 401),
+        ({"headers": {"authorization": "Basic abc"}}, 401),
+        ({"headers": {"authorization": "Bearer abc"}}, 401),
+        ({"headers": {"idempotency-key": ""}}, 400),
+        ({"headers": {"idempotency-key": "x" * 256}}, 400),
+        ({"headers": {"idempotency-key": "\x7f"}}, 400),
+        ({"headers": {"content-length": "70000"}}, 413),
+        ({"path": "/v1/nothing"}, 404),
+        ({"headers": {"content-type": "application/json; charset=utf-8"}}, 202),
+        ({"headers": {"idempotency-key": "x" * 255}}, 202),
+    ],
+)
+async def test_each_error_has_its_status(edge: Edge, changes: dict[str, Any], status: int) -> None:
+    answer = await edge.post(ONE, **changes)
+    assert answer.status == status
+    if status == 405:
+        assert answer.headers["allow"] == "POST"
+    if status == 401:
+        assert answer.headers["www-authenticate"].startswith("Bearer")
+    if status != 202:
+        assert answer.headers["content-type"].startswith("application/problem+json")
+        assert "Traceback" not in answer.body.decode()
+
+
+async def test_a_body_that_grows_too_large_is_refused_while_it_is_read(edge: Edge) -> None:
+    answer = await edge.post({**ONE, "note": "x" * 70_000})
+    assert answer.status == 413
+
+
+async def test_a_key_is_the_same_quoted_or_not(edge: Edge) -> None:
+    plain, quoted = await edge.post(ONE, **keyed("k1")), await edge.post(ONE, **keyed('"k1"'))
+    assert plain.json()["checkout_id"] == quoted.json()["checkout_id"]
+
+
+async def test_another_payload_under_the_same_key_is_refused_at_the_edge(edge: Edge) -> None:
+    first = await edge.post(ONE, **keyed("k1"))
+    other = await edge.post({**ONE, "note": "other"}, **keyed("k1"))
+    reordered = {
+        "address_id": "home",
+        "items": [{"quantity": 1, "product_id": "sku-1"}],
+    }
+    same = await edge.post(reordered, **keyed("k1"))
+    stranger = await edge.post({**ONE, "note": "other"}, buyer="buyer-2", **keyed("k1"))
+    assert (first.status, other.status, same.status, stranger.status) == (202, 422, 202, 202)
+    assert other.json()["code"] == "idempotency_conflict"
+    assert sum(map(len, edge.producer.log.values())) == 3
+
+
+async def test_without_the_cache_every_checkout_goes_to_the_log(edge: Edge) -> None:
+    await show_sold_out(edge, "sku-1")
+    edge.view.available = False
+    await edge.gate.refresh()
+    assert (await edge.post(ONE, **keyed("k1"))).status == 202
+    assert (await edge.post({**ONE, "note": "other"}, **keyed("k1"))).status == 202
+
+
+async def test_the_gate_refuses_what_is_sold_out_without_touching_kafka(edge: Edge) -> None:
+    await show_sold_out(edge, "sku-1")
+    answer = await edge.post(ONE, **keyed("k1"))
+    assert answer.status == 409
+    problem = answer.json()
+    assert problem["code"] == "sold_out"
+    assert problem["product_ids"] == ["sku-1"]
+    assert problem["status_url"].endswith(problem["checkout_id"])
+    assert edge.producers == []
+    assert (await edge.post(ONE, **keyed("k1"))).status == 409, "a refusal is not remembered as taken in"
+
+
+async def test_a_retry_of_what_was_taken_in_passes_the_gate(edge: Edge) -> None:
+    assert (await edge.post(ONE, **keyed("k1"))).status == 202
+    await show_sold_out(edge, "sku-1")
+    assert (await edge.post(ONE, **keyed("k1"))).status == 202
+    assert (await edge.post(ONE, **keyed("k2"))).status == 409
+
+
+async def test_a_checkout_with_something_left_passes_the_gate(edge: Edge) -> None:
+    await show_sold_out(edge, "sku-1")
+    items = [{"product_id": "sku-1", "quantity": 1}, {"product_id": "sku-2", "quantity": 1}]
+    assert (await edge.post({**ONE, "items": items})).status == 202
+
+
+async def test_the_gate_opens_when_no_writer_is_seen_to_live(edge: Edge) -> None:
+    await show_sold_out(edge, "sku-1")
+    assert (await edge.post(ONE)).status == 409
+    edge.clock.tick(edge.settings.gate_stale_s + 1)
+    await edge.gate.refresh()
+    assert (await edge.post(ONE)).status == 202
+    await show_sold_out(edge, "sku-1", beat=2)
+    assert (await edge.post(ONE)).status == 409
+
+
+async def test_no_ack_in_time_is_503_with_the_advice_to_retry(edge: Edge) -> None:
+    await edge.publisher.ensure_producer()
+    edge.producer.hold = True
+    answer = await edge.post(ONE)
+    assert answer.status == 503
+    assert answer.headers["retry-after"] == "1"
+    assert "same Idempotency-Key" in answer.json()["detail"]
+
+
+async def test_a_broken_producer_is_503_and_replaced(edge: Edge) -> None:
+    edge.make_broken = True
+    assert (await edge.post(ONE)).status == 503
+    edge.make_broken = False
+    assert (await edge.post(ONE)).status == 202
+    assert edge.producers[0].stopped
+    assert len(edge.producers) == 2
+
+
+async def test_a_full_queue_is_503(edge: Edge, offline_settings: Settings) -> None:
+    small = Edge(msgspec.structs.replace(offline_settings, produce_queue_max=2, produce_linger_ms=50.0))
+    answers = await asyncio.gather(*(small.post(ONE, **keyed(f"k{i}")) for i in range(5)))
+    assert sorted(a.status for a in answers) == [202, 202, 503, 503, 503]
+    assert {a.json()["code"] for a in answers if a.status == 503} == {"overloaded"}
+
+
+async def test_readiness_follows_the_producer(edge: Edge) -> None:
+    before = await edge.post(b"", method="GET", path="/readyz")
+    await edge.publisher.ensure_producer()
+    after = await edge.post(b"", method="GET", path="/readyz")
+    assert (before.status, after.status) == (503, 200)
+    assert (await edge.post(b"", method="GET", path="/livez")).status == 200

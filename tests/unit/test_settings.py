@@ -1,0 +1,124 @@
+"""Settings: read as a whole, wrong as a whole."""
+
+import msgspec
+import pytest
+
+from contracts.errors import SettingsError
+from contracts.settings import NOT_SETTINGS, PREFIX, Settings
+
+
+def env(**values: str) -> dict[str, str]:
+    return {PREFIX + name.upper(): value for name, value in values.items()}
+
+
+def test_the_defaults_fit_together() -> None:
+    assert Settings.from_env({}) == Settings()
+
+
+def test_what_is_given_is_read() -> None:
+    settings = Settings.from_env(
+        env(partitions="32", produce_linger_ms="0.5", kafka_url="a:1,b:2")
+        | {"PATH": "/bin", "OTHER_SETTING": "x"}
+    )
+    assert (settings.partitions, settings.produce_linger_ms, settings.kafka_url) == (32, 0.5, "a:1,b:2")
+
+
+def test_another_process_reads_the_same(offline_settings: Settings) -> None:
+    assert Settings.from_env(offline_settings.as_env()) == offline_settings
+    assert Settings.from_env(Settings().as_env()) == Settings()
+
+
+def test_every_wrong_variable_is_named_at_once() -> None:
+    with pytest.raises(SettingsError) as caught:
+        Settings.from_env(env(partitons="4", partitions="many", host="x", stock="1"))
+    message = str(caught.value)
+    for name in ("SLUICEWAY_PARTITONS", "SLUICEWAY_PARTITIONS", "SLUICEWAY_STOCK"):
+        assert name in message
+    assert "SLUICEWAY_HOST" not in message
+
+
+@pytest.mark.parametrize("name", sorted(NOT_SETTINGS))
+def test_variables_of_the_local_stack_are_left_alone(name: str) -> None:
+    assert Settings.from_env(env(**{name: "/somewhere"})) == Settings()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("partitions", "0"),
+        ("partitions", "4097"),
+        ("partitions", "1.5"),
+        ("partitions", ""),
+        ("ingest_port", "65536"),
+        ("ingest_port", "-1"),
+        ("idle_beat_s", "0"),
+        ("idle_beat_s", "-1"),
+        ("idle_beat_s", "nan"),
+        ("batch_rows_max", "0"),
+        ("replication_factor", "ten"),
+        ("produce_linger_ms", "1001"),
+    ],
+)
+def test_a_value_out_of_range_is_named(name: str, value: str) -> None:
+    with pytest.raises(SettingsError, match=f"SLUICEWAY_{name.upper()}="):
+        Settings.from_env(env(**{name: value}))
+
+
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [
+        ({"kafka_url": ""}, "kafka_url"),
+        ({"postgres_url": ""}, "postgres_url"),
+        ({"redis_url": ""}, "redis_url"),
+        ({"postgres_url": "mysql://x"}, "postgresql://"),
+        ({"redis_url": "http://x"}, "redis://"),
+        ({"shutdown_grace_s": "5", "produce_ack_deadline_s": "5"}, "shutdown_grace_s"),
+        ({"stall_exit_s": "20", "not_ready_after_s": "20"}, "stall_exit_s"),
+        ({"stall_exit_s": "30", "postgres_timeout_s": "30"}, "postgres_timeout_s"),
+        ({"gate_stale_s": "1", "idle_beat_s": "1"}, "gate_stale_s"),
+    ],
+)
+def test_values_that_contradict_each_other_are_named(values: dict[str, str], named: str) -> None:
+    with pytest.raises(SettingsError, match=named):
+        Settings.from_env(env(**values))
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"postgres_url": "postgres://h/db"},
+        {"redis_url": "rediss://h"},
+        {"shutdown_grace_s": "5.1", "produce_ack_deadline_s": "5"},
+        {"stall_exit_s": "20.1", "not_ready_after_s": "20"},
+        {"stall_exit_s": "30.1", "postgres_timeout_s": "30"},
+        {"gate_stale_s": "1.1", "idle_beat_s": "1"},
+    ],
+)
+def test_values_that_just_fit(values: dict[str, str]) -> None:
+    settings = Settings.from_env(env(**values))
+    assert {name: str(getattr(settings, name)) for name in values} == {
+        name: str(msgspec.convert(value, type(getattr(settings, name)), strict=False))
+        for name, value in values.items()
+    }
+
+
+def test_secrets_are_required_by_those_who_need_them(offline_settings: Settings) -> None:
+    offline_settings.require_secrets()
+    with pytest.raises(SettingsError) as caught:
+        Settings().require_secrets()
+    for name in ("JWT_HS256_SECRET", "JWT_PUBLIC_KEYS_FILE", "RECEIPT_SECRET"):
+        assert f"SLUICEWAY_{name}" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["jwt_hs256_secret", "receipt_secret"])
+def test_secrets_have_32_bytes(offline_settings: Settings, name: str) -> None:
+    msgspec.structs.replace(offline_settings, **{name: "x" * 32}).require_secrets()
+    msgspec.structs.replace(offline_settings, **{name: "夜" * 11}).require_secrets()
+    with pytest.raises(SettingsError, match=f"SLUICEWAY_{name.upper()}"):
+        msgspec.structs.replace(offline_settings, **{name: "x" * 31}).require_secrets()
+
+
+def test_keys_in_a_file_stand_for_the_shared_secret(offline_settings: Settings) -> None:
+    msgspec.structs.replace(
+        offline_settings, jwt_hs256_secret="", jwt_public_keys_file="keys.pem"
+    ).require_secrets()
