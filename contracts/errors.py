@@ -5,6 +5,7 @@ SluicewayError
 ├── Invalid                  bad input from outside
 │   ├── IdempotencyConflict  another payload came before under the same idempotency key
 │   └── UndecodableMessage   a Kafka message that goes to the dead-letter topic
+├── SoldOut                  nothing of what was asked for is left; it was not taken in
 ├── NotAcknowledged          no broker ack within the deadline; the outcome is unknown, retry with the same key
 ├── Overloaded               a bounded queue is full; nothing was taken in
 ├── FenceLost                another writer owns a partition of the batch; nothing was written
@@ -32,6 +33,10 @@ class IdempotencyConflict(Invalid):
 
 class UndecodableMessage(Invalid):
     """A message that no retry can make valid: it goes to the dead-letter topic."""
+
+
+class SoldOut(SluicewayError):
+    """Nothing of what was asked for is left; it was not taken in."""
 
 
 class NotAcknowledged(SluicewayError):

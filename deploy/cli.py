@@ -12,6 +12,7 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 import orjson
 import typer
+import uvloop
 from rich.console import Console
 
 from contracts.errors import SluicewayError
@@ -231,7 +232,7 @@ def _run(main: Coroutine[Any, Any, T]) -> T:
         return await main
 
     try:
-        return asyncio.run(interruptible())
+        return uvloop.run(interruptible())
     except asyncio.CancelledError:
         raise KeyboardInterrupt from None
 

@@ -74,7 +74,6 @@ async def ingest(settings: Settings, stop: asyncio.Event) -> None:
         ReceiptSigner(settings.receipt_secret),
         publisher,
         gate,
-        payloads,
         now_ms,
     )
     async with asyncio.TaskGroup() as tasks:

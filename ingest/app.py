@@ -10,7 +10,7 @@ import orjson
 
 from contracts import openapi, problems
 from contracts.auth import BearerVerifier
-from contracts.errors import IdempotencyConflict, Invalid, NotAcknowledged, Overloaded
+from contracts.errors import IdempotencyConflict, Invalid, NotAcknowledged, Overloaded, SoldOut
 from contracts.http import application
 from contracts.kafka import Record
 from contracts.problems import Problem
@@ -19,7 +19,7 @@ from contracts.settings import Settings
 from contracts.times import from_ms
 from contracts.topics import partition_of
 from ingest.admission import Admitted, admit, idempotency_key, parse
-from ingest.gate import PayloadMemory, SoldOutGate
+from ingest.gate import SoldOutGate
 from ingest.publisher import Publisher
 
 logger = logging.getLogger(__name__)
@@ -44,7 +44,6 @@ class Ingest:
         signer: ReceiptSigner,
         publisher: Publisher,
         gate: SoldOutGate,
-        payloads: PayloadMemory,
         now_ms: Callable[[], int],
     ) -> None:
         self._settings = settings
@@ -52,7 +51,6 @@ class Ingest:
         self._signer = signer
         self._publisher = publisher
         self._gate = gate
-        self._payloads = payloads
         self._now_ms = now_ms
         self._retry_after = (b"retry-after", str(settings.retry_after_s).encode())
         self._rest = application(openapi.routes(), self._ready)
@@ -77,7 +75,7 @@ class Ingest:
         await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
 
     async def checkout(self, scope: Scope, receive: Receive) -> tuple[int, Headers, bytes]:
-        """Who → what → is it the same as before → is there any left → into the log → 202."""
+        """Who → what → is there any left → is it the same as before → into the log → 202."""
         if scope["method"] != "POST":
             raise Problem(
                 problems.METHOD_NOT_ALLOWED, f"POST a checkout to {PATH}", headers=[(b"allow", b"POST")]
@@ -89,7 +87,6 @@ class Ingest:
         key = uuid.uuid4().hex if given.idempotency_key is None else idempotency_key(given.idempotency_key)
         admitted = admit(parse(body), buyer_id, key, now_ms, self._settings)
         own_key = given.idempotency_key is not None
-        await self._pass_gate(admitted, own_key=own_key)
         offsets = await self._publish(admitted, own_key=own_key)
         return self._accepted(admitted, buyer_id, key, offsets, own_key=own_key, now_ms=now_ms)
 
@@ -99,13 +96,8 @@ class Ingest:
         except Invalid as error:
             raise Problem(problems.UNAUTHORIZED, str(error)) from error
 
-    async def _pass_gate(self, admitted: Admitted, *, own_key: bool) -> None:
-        """Refuse a checkout none of whose products is left, unless it was taken in before: then it has an answer."""
-        if not all(self._gate.is_sold_out(line.product_id) for line in admitted.lines):
-            return
-        if own_key and (await self._payloads.remember([(admitted.checkout_id, "")]))[0] is not None:
-            return
-        raise Problem(
+    def _sold_out(self, admitted: Admitted) -> Problem:
+        return Problem(
             problems.SOLD_OUT,
             "nothing of it is left, and this request was not taken in. "
             "If an earlier one with this Idempotency-Key was, its answer is at status_url",
@@ -115,7 +107,13 @@ class Ingest:
         )
 
     async def _publish(self, admitted: Admitted, *, own_key: bool) -> list[tuple[int, int]]:
-        """(partition, offset) of every line, once all are acknowledged."""
+        """(partition, offset) of every line, once all are acknowledged.
+
+        A checkout none of whose products is left goes on only if it was taken in before: then it has an answer.
+        """
+        sold_out = all(self._gate.is_sold_out(line.product_id) for line in admitted.lines)
+        if sold_out and not own_key:
+            raise self._sold_out(admitted)
         count = self._settings.partitions
         records: list[tuple[int, Record]] = [
             (partition_of(line.product_id, count), (line.partition_key(), msgspec.json.encode(line), []))
@@ -123,7 +121,9 @@ class Ingest:
         ]
         try:
             payload = (admitted.checkout_id, admitted.payload_hash) if own_key else None
-            offsets = await self._publisher.submit(records, payload)
+            offsets = await self._publisher.submit(records, payload, only_if_known=sold_out)
+        except SoldOut as error:
+            raise self._sold_out(admitted) from error
         except IdempotencyConflict as error:
             raise Problem(problems.IDEMPOTENCY_CONFLICT, str(error)) from error
         except NotAcknowledged as error:

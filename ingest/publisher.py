@@ -9,7 +9,7 @@ from typing import Any
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
-from contracts.errors import IdempotencyConflict, NotAcknowledged, Overloaded
+from contracts.errors import IdempotencyConflict, NotAcknowledged, Overloaded, SluicewayError, SoldOut
 from contracts.kafka import Record, producer_options, send
 from contracts.settings import Settings
 from ingest.gate import PayloadMemory
@@ -35,7 +35,7 @@ async def start_producer(settings: Settings) -> AIOKafkaProducer:
 class Submission:
     """The records of one checkout on their way: `acknowledged` is their offsets, in order, once all are in the log."""
 
-    __slots__ = ("acknowledged", "expires_at", "left", "offsets", "payload", "records")
+    __slots__ = ("acknowledged", "expires_at", "left", "offsets", "only_if_known", "payload", "records")
 
     def __init__(
         self,
@@ -43,9 +43,12 @@ class Submission:
         payload: tuple[str, str] | None,
         acknowledged: "asyncio.Future[list[int]]",
         expires_at: float,
+        *,
+        only_if_known: bool,
     ) -> None:
         self.records = records
         self.payload = payload
+        self.only_if_known = only_if_known
         self.acknowledged = acknowledged
         self.offsets = [-1] * len(records)
         self.left = len(records)
@@ -57,7 +60,7 @@ class Submission:
         if not self.left and not self.acknowledged.done():
             self.acknowledged.set_result(self.offsets)
 
-    def fail(self, error: NotAcknowledged | IdempotencyConflict) -> None:
+    def fail(self, error: SluicewayError) -> None:
         if not self.acknowledged.done():
             self.acknowledged.set_exception(error)
 
@@ -99,20 +102,28 @@ class Publisher:
         self.problem = "no producer yet"  # why the last batch failed; empty when it did not
 
     def submit(
-        self, records: Sequence[tuple[int, Record]], payload: tuple[str, str] | None
+        self,
+        records: Sequence[tuple[int, Record]],
+        payload: tuple[str, str] | None,
+        *,
+        only_if_known: bool = False,
     ) -> "asyncio.Future[list[int]]":
         """Queue a checkout's (partition, record)s; the future is their offsets.
 
-        `payload` is (checkout_id, hash) to be held against the payload memory, None if the key is new.
+        `payload` is (checkout_id, hash) to be held against the payload memory, None if the key is new. With
+        `only_if_known` the checkout is taken in only if that memory has its checkout id already.
+
         Raises Overloaded when `produce_queue_max` records wait. The future raises IdempotencyConflict if another
-        payload came before; NotAcknowledged if the producer failed or nothing came within
+        payload came before, SoldOut if it was to be known and is not; NotAcknowledged if the producer failed or nothing came within
         `produce_ack_deadline_s`: the outcome is then unknown.
         """
         if self._waiting_count >= self._settings.produce_queue_max:
             raise Overloaded(f"{self._waiting_count} checkouts wait for Kafka")
         loop = asyncio.get_running_loop()
         expires_at = loop.time() + self._settings.produce_ack_deadline_s
-        submission = Submission(records, payload, loop.create_future(), expires_at)
+        submission = Submission(
+            records, payload, loop.create_future(), expires_at, only_if_known=only_if_known
+        )
         self._arrived.append(submission)
         self._under_way.append(submission)
         self._waiting_count += len(records)
@@ -148,12 +159,17 @@ class Publisher:
 
     async def _take_in(self, arrived: list[Submission]) -> None:
         """Drop those whose key came with another payload before; queue the others for their partitions."""
-        asked = [submission for submission in arrived if submission.payload is not None]
-        known = await self._payloads.remember([s.payload for s in asked if s.payload is not None])
-        for submission, before in zip(asked, known, strict=True):
-            if before is not None and submission.payload is not None and before != submission.payload[1]:
+        asked = [(s, *s.payload) for s in arrived if s.payload is not None]
+        known = await self._payloads.remember([(i, "" if s.only_if_known else h) for s, i, h in asked])
+        for (submission, _, payload_hash), before in zip(asked, known, strict=True):
+            if before is None and submission.only_if_known:
+                submission.fail(SoldOut("nothing of it is left"))
+            elif before is not None and before != payload_hash:
                 submission.fail(IdempotencyConflict("use a new Idempotency-Key for another checkout"))
         for submission in arrived:
+            if submission.acknowledged.done():
+                self._waiting_count -= len(submission.records)
+                continue
             for index, (partition, record) in enumerate(submission.records):
                 self._waiting.setdefault(partition, []).append((record, submission, index))
         for partition in [p for p in self._waiting if p not in self._busy]:

@@ -10,15 +10,21 @@ import msgspec
 from contracts.messages import Money
 from stock_ledger.postgres import acquired
 
-# $1 partition. The row lock makes folds of one partition follow each other, whoever makes them.
-STATE = """
-INSERT INTO figure_state AS s (partition, next_offset, next_decision) VALUES ($1, 0, 0)
-ON CONFLICT (partition) DO UPDATE SET next_offset = s.next_offset RETURNING next_offset, next_decision
+# $1 partitions. The row locks make folds of a partition follow each other, whoever makes them.
+STATES = """
+INSERT INTO figure_state AS s (partition, next_offset, next_decision)
+SELECT p, 0, 0 FROM unnest($1::int[]) AS p ORDER BY p
+ON CONFLICT (partition) DO UPDATE SET next_offset = s.next_offset RETURNING partition, next_offset, next_decision
 """
-ADVANCE = "UPDATE figure_state SET next_offset = $2, next_decision = $3 WHERE partition = $1"
+# $1 partitions, $2 next offsets, $3 next decisions
+ADVANCE = """
+UPDATE figure_state AS s SET next_offset = u.next_offset, next_decision = u.next_decision
+FROM unnest($1::int[], $2::bigint[], $3::bigint[]) AS u (partition, next_offset, next_decision)
+WHERE s.partition = u.partition
+"""
 ADD = """
 INSERT INTO figures AS f (partition, product_id, outcome, currency, lines, units, amount)
-SELECT $1, * FROM unnest($2::text[], $3::text[], $4::text[], $5::bigint[], $6::bigint[], $7::numeric[])
+SELECT * FROM unnest($1::int[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::bigint[], $7::numeric[])
 ON CONFLICT (partition, product_id, outcome, currency) DO UPDATE
 SET lines = f.lines + excluded.lines, units = f.units + excluded.units, amount = f.amount + excluded.amount
 """
@@ -98,25 +104,23 @@ class FigureStore:
     async def add(self, events: Mapping[int, Sequence[tuple[int, bytes]]]) -> None:
         """Fold events, by partition (offset, data) in order; those folded before are skipped.
 
-        Raises Unavailable if Postgres does not answer; nothing or all of a partition's events are folded then.
+        Raises Unavailable if Postgres does not answer; nothing is folded then.
         """
-        for partition, of_partition in sorted(events.items()):
-            async with acquired(self._pool) as connection, connection.transaction():
-                state = await connection.fetchrow(STATE, partition)
-                delivered = [
-                    (offset, data) for offset, data in of_partition if offset >= state["next_offset"]
-                ]
+        async with acquired(self._pool) as connection, connection.transaction():
+            rows: list[tuple[Any, ...]] = []
+            advances: list[tuple[int, int, int]] = []
+            for partition, next_offset, next_decision in await connection.fetch(STATES, sorted(events)):
+                delivered = [(offset, data) for offset, data in events[partition] if offset >= next_offset]
                 if not delivered:
                     continue
-                fresh = fresh_events((data for _, data in delivered), state["next_decision"])
-                if sums := fold(fresh):
-                    products, outcomes, currencies = zip(*sums, strict=True)
-                    lines, units, amounts = zip(*sums.values(), strict=True)
-                    await connection.execute(
-                        ADD, partition, products, outcomes, currencies, lines, units, amounts
-                    )
-                next_decision = fresh[-1].offset + 1 if fresh else state["next_decision"]
-                await connection.execute(ADVANCE, partition, delivered[-1][0] + 1, next_decision)
+                fresh = fresh_events((data for _, data in delivered), next_decision)
+                rows += [(partition, *place, *sums) for place, sums in fold(fresh).items()]
+                decided_to = fresh[-1].offset + 1 if fresh else next_decision
+                advances.append((partition, delivered[-1][0] + 1, decided_to))
+            if rows:
+                await connection.execute(ADD, *zip(*rows, strict=True))
+            if advances:
+                await connection.execute(ADVANCE, *zip(*advances, strict=True))
 
     async def read(self) -> Figures:
         async with acquired(self._pool) as connection:

@@ -39,7 +39,7 @@ async def connect_pool(settings: Settings, *, timeout_s: float | None = None) ->
     """
     limit_s = settings.postgres_timeout_s if timeout_s is None else timeout_s
     try:
-        pool = await asyncpg.create_pool(
+        return await asyncpg.create_pool(
             settings.postgres_url,
             min_size=0,
             max_size=settings.postgres_pool_max,
@@ -48,7 +48,6 @@ async def connect_pool(settings: Settings, *, timeout_s: float | None = None) ->
             target_session_attrs=SessionAttribute.read_write,
             server_settings={"application_name": "sluiceway"},
         )
-        return pool
     except TRANSIENT as error:
         raise Unavailable(f"Postgres: {error!r}") from error
     except ValueError as error:

@@ -37,6 +37,7 @@ def offline_settings() -> Settings:
         jwt_hs256_secret="a secret of buyers' tokens, 32 bytes or more",
         receipt_secret="a secret of receipts with 32 bytes or more",
         batch_rows_max=500,
+        batch_linger_ms=0.0,
         produce_ack_deadline_s=5.0,
     )
 

@@ -15,7 +15,7 @@ from workers.health import Health
 logger = logging.getLogger(__name__)
 
 _TAKE_EVENTS_MAX = 1000
-_TAKE_WITHIN_S = 0.2
+_TAKE_WITHIN_S = 0.5
 
 
 def build(settings: Settings, figures: FigureStore, health: Health) -> faust.App:

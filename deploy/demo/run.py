@@ -95,15 +95,9 @@ async def sell(
 
 async def crowd(fleet: Fleet, settings: Settings, options: Options, console: Console) -> Tally:
     """Send the buyers in and show progress until each has its answer."""
-    tokens: dict[str, str] = {}
-
-    def token_of(buyer: str) -> str:
-        if buyer not in tokens:
-            tokens[buyer] = token(settings, buyer, _TOKEN_TTL_S)
-        return tokens[buyer]
-
     attempts = plan(options.checkouts, options.buyers, options.products, options.seed)
-    buyers = Crowd([member.url for member in fleet.of("ingest")], token_of)
+    tokens = {buyer: token(settings, buyer, _TOKEN_TTL_S) for buyer in {a.buyer_id for a in attempts}}
+    buyers = Crowd([member.url for member in fleet.of("ingest")], tokens.__getitem__)
     pool = await connect_pool(settings)
     showing = asyncio.create_task(Progress(console, pool, buyers.tally, options.checkouts).run())
     try:

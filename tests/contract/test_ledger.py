@@ -26,7 +26,8 @@ ALL = list(range(4))
 class World(Protocol):
     """A ledger, and the hands that change what it stands on from outside."""
 
-    ledger: Ledger
+    @property
+    def ledger(self) -> Ledger: ...
 
     async def put(self, product: Product, stock: Stock, partition: int) -> None: ...
     async def set_stock(self, product_id: str, stock: Stock) -> None: ...

@@ -20,8 +20,10 @@ from tests.harness import product_of, uuid_of
 class World(Protocol):
     """A view, and a hand that writes anything under its keys."""
 
-    view: View
-    keys: Keys
+    @property
+    def view(self) -> View: ...
+    @property
+    def keys(self) -> Keys: ...
 
     async def set_raw(self, key: str, value: bytes) -> None: ...
 

@@ -104,7 +104,6 @@ class Edge:
             self.signer,
             self.publisher,
             self.gate,
-            payloads,
             lambda: NOW_MS,
         )
 

@@ -143,7 +143,7 @@ def test_issuer_and_audience_count_where_configured(offline_settings: Settings) 
     strict = msgspec.structs.replace(
         offline_settings, jwt_issuer="https://id.example", jwt_audience="sluiceway"
     )
-    good = {"iss": "https://id.example", "aud": "sluiceway"}
+    good: dict[str, Any] = {"iss": "https://id.example", "aud": "sluiceway"}
     assert buyer(strict, token(**good)) == "buyer-1"
     assert buyer(offline_settings, token(**good)) == "buyer-1"
     refused(strict, token())
