@@ -30,7 +30,7 @@ layers: .venv/installed
 
 check: lint types layers test
 
-.venv/installed: requirements.lock pyproject.toml
+.venv/installed: requirements.lock
 	@test -n "$(PYTHON)" || { echo "Sluiceway needs Python 3.11 or newer; install it, or name it: make PYTHON=/path/to/python3"; exit 1; }
 	@echo "Setting up .venv from requirements.lock ..."
 	@"$(PYTHON)" -m venv --clear .venv || { echo "Python's venv module is incomplete here (on Debian and Ubuntu: apt install python3-venv)"; exit 1; }
