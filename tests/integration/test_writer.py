@@ -205,6 +205,19 @@ class Sale:
     async def all_committed(self) -> bool:
         return await self.committed() == dict(self.sent)
 
+    async def all_shown(self) -> bool:
+        redis = connect_redis(self.settings)
+        try:
+            progress = await RedisView(redis, self.settings).progress(list(self.sent))
+        finally:
+            await redis.aclose()
+        return {p: found.next_offset for p, found in progress.items()} == dict(self.sent)
+
+    async def all_done(self) -> None:
+        await eventually(self.all_decided)
+        await eventually(self.all_committed)
+        await eventually(self.all_shown)
+
 
 @pytest.fixture
 async def sale(settings: Settings) -> AsyncIterator[Sale]:
@@ -219,8 +232,7 @@ async def test_a_backlog_is_decided_once(sale: Sale) -> None:
     await sale.send(sale.messages(range(2000)))
     assert sale.sent.total() == 2000 + 200 + 40 + 20
     async with real_writer(sale.settings, "one") as writer, running(writer):
-        await eventually(sale.all_decided)
-        await eventually(sale.all_committed)
+        await sale.all_done()
     await sale.check()
     kinds = dict(await sale.pool.fetch("SELECT kind, count(*) FROM decisions GROUP BY 1"))
     assert kinds["created"] + kinds["refused"] == 2000
@@ -257,8 +269,7 @@ async def test_two_writers_and_a_rebalance_in_the_middle(sale: Sale) -> None:
             assert not one._claims.keys() & two._claims.keys()
             await eventually(sale.all_decided)
         await sale.send(messages[1400:])
-        await eventually(sale.all_decided)
-        await eventually(sale.all_committed)
+        await sale.all_done()
         await eventually(lambda: len(one._claims) == settings.partitions)
     await sale.check()
     owners = await sale.pool.fetch("SELECT partition, epoch, owner FROM partition_state")
@@ -281,15 +292,9 @@ async def test_a_flush_of_the_cache_in_the_middle(sale: Sale) -> None:
         await eventually(lambda: _some(sale, 600))
         await redis.flushall()
         await sale.send(messages[1500:])
-        await eventually(sale.all_decided)
-        await eventually(sale.all_committed)
+        await sale.all_done()
         await redis.flushall()
-        view = RedisView(redis, sale.settings)
-
-        async def is_mended() -> bool:
-            return len(await view.progress(range(sale.settings.partitions))) == sale.settings.partitions
-
-        await eventually(is_mended)
+        await eventually(sale.all_shown)
     await redis.aclose()
     await sale.check()
 
@@ -298,15 +303,14 @@ async def test_a_second_writer_makes_up_for_what_was_not_published(sale: Sale) -
     """Decided and persisted, but of the events and the commits nothing: as after a crash in between."""
     await sale.send(sale.messages(range(300)))
     async with real_writer(sale.settings, "one") as writer, running(writer):
-        await eventually(sale.all_decided)
-        await eventually(sale.all_committed)
+        await sale.all_done()
     before = len(await sale.records(sale.topics.events))
     settings = msgspec.structs.replace(sale.settings, consumer_group=f"{sale.settings.consumer_group}-anew")
     redis = connect_redis(settings)
     await redis.flushall()
     sale.settings = settings
     async with real_writer(settings, "two") as writer, running(writer):
-        await eventually(sale.all_committed)
+        await sale.all_done()
     assert len(await sale.records(sale.topics.events)) == 2 * before
     result = await RedisView(redis, settings).results(uuid_of(3))
     assert result
