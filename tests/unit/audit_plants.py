@@ -60,8 +60,9 @@ def _forget_book(facts: Facts) -> None:
     """All that partition 1 ever made."""
     postgres = facts.postgres
     gone = {row.order_id for row in postgres.items if row.product_id == "book"}
-    for rows in (postgres.orders, postgres.items, postgres.payments):
-        rows[:] = [row for row in rows if row.order_id not in gone]  # type: ignore[attr-defined, index]
+    postgres.orders = [row for row in postgres.orders if row.order_id not in gone]
+    postgres.items = [row for row in postgres.items if row.order_id not in gone]
+    postgres.payments = [row for row in postgres.payments if row.order_id not in gone]
     postgres.ledger = [r for r in postgres.ledger if r.product_id == "hot" or r.seq == 1]
     change(postgres.stock, of_product("book"), available=10, seq=1)
     facts.cache.stock = [s for s in facts.cache.stock if s.product_id == "hot"]
@@ -206,8 +207,9 @@ def order_of_another_buyer(facts: Facts) -> None:
 def order_made_of_another_place(facts: Facts) -> None:
     postgres, wrong = facts.postgres, order_id_of(AT_MS, 1, 1)
     change(postgres.decisions, place(1, 0), order_id=wrong)
-    for rows in (postgres.orders, postgres.items, postgres.payments):
-        change(rows, of_order(1, 0), order_id=wrong)  # type: ignore[arg-type]
+    change(postgres.orders, of_order(1, 0), order_id=wrong)
+    change(postgres.items, of_order(1, 0), order_id=wrong)
+    change(postgres.payments, of_order(1, 0), order_id=wrong)
 
 
 @plants.breaks("orders", "event-data", "cache-results")
