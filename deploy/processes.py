@@ -54,6 +54,9 @@ def run(main: Main, settings: Settings) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
         gc.freeze()  # what is imported stays: no collection needs to look at it again
+        gc.set_threshold(
+            50_000, 20, 20
+        )  # requests and batches make no cycles: looking for them is mostly in vain
         await main(settings, stop)
 
     uvloop.run(with_signals())

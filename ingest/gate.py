@@ -5,7 +5,7 @@ Both fail open: without the cache, or with one that is behind, every checkout go
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from contracts.errors import Unavailable
 from contracts.settings import Settings
@@ -29,10 +29,12 @@ class SoldOutGate:
         self._sold_out: dict[int, frozenset[str]] = {}
         self.problem = "not refreshed yet"
 
-    def is_sold_out(self, product_id: str) -> bool:
-        """Whether the product is surely shown as sold out now."""
-        partition = partition_of(product_id, self._settings.partitions)
-        return product_id in self._sold_out.get(partition, ())
+    def are_sold_out(self, product_ids: Iterable[str]) -> bool:
+        """Whether all the products are surely shown as sold out now."""
+        if not self._sold_out:
+            return False
+        count = self._settings.partitions
+        return all(i in self._sold_out.get(partition_of(i, count), ()) for i in product_ids)
 
     async def refresh(self) -> None:
         """Read the gates once. Opens all of them if the cache does not answer."""

@@ -71,8 +71,8 @@ Waiting = list[tuple[Record, Submission, int]]  # the record is the submission's
 class Publisher:
     """Hands checkouts to Kafka and tells their offsets once the brokers have acknowledged them.
 
-    Those that arrive within `produce_linger_ms` are held against the payload memory together, in one round trip.
-    Records then wait as long as the partition's batch before them is under way. A producer to
+    Records wait up to `produce_linger_ms`, or as long as the partition's batch before them is under way. What has
+    gathered is held against the payload memory in one round trip, then sent as one batch. A producer to
     that failed is replaced: after a broken sequence it could never send again.
     """
 
@@ -86,7 +86,6 @@ class Publisher:
     ) -> None:
         self._start = start
         self._payloads = payloads
-        self._arrived: list[Submission] = []
         self._topic = topic
         self._settings = settings
         self._now_ms = now_ms
@@ -114,8 +113,8 @@ class Publisher:
         `only_if_known` the checkout is taken in only if that memory has its checkout id already.
 
         Raises Overloaded when `produce_queue_max` records wait. The future raises IdempotencyConflict if another
-        payload came before, SoldOut if it was to be known and is not; NotAcknowledged if the producer failed or nothing came within
-        `produce_ack_deadline_s`: the outcome is then unknown.
+        payload came before, SoldOut if it was to be known and is not, NotAcknowledged if the producer failed or
+        nothing came within `produce_ack_deadline_s`: the outcome is then unknown.
         """
         if self._waiting_count >= self._settings.produce_queue_max:
             raise Overloaded(f"{self._waiting_count} checkouts wait for Kafka")
@@ -124,11 +123,12 @@ class Publisher:
         submission = Submission(
             records, payload, loop.create_future(), expires_at, only_if_known=only_if_known
         )
-        self._arrived.append(submission)
         self._under_way.append(submission)
         self._waiting_count += len(records)
-        if self._timer is None:
-            self._timer = loop.call_later(self._settings.produce_linger_ms / 1000, self._take_in_arrived)
+        if len(records) == 1:
+            self._queue(submission)
+        else:  # held against the memory before any of its lines is sent
+            self._run(self._check_and_queue(submission))
         if self._expiry is None:
             self._expiry = loop.call_later(_EXPIRY_EVERY_S, self._expire)
         return submission.acknowledged
@@ -143,35 +143,43 @@ class Publisher:
 
     async def stop(self) -> None:
         """Send what waits, then stop the producer."""
-        self._take_in_arrived()
-        async with asyncio.timeout(self._settings.produce_ack_deadline_s):
-            while self._tasks:
-                await asyncio.wait(self._tasks)
+        self._flush()
+        try:
+            async with asyncio.timeout(self._settings.produce_ack_deadline_s):
+                while self._tasks:
+                    await asyncio.wait(self._tasks)
+        except TimeoutError:
+            logger.warning(
+                "%d checkouts were not acknowledged", self._waiting_count, extra={"action": "produce_cut"}
+            )
         await self._replace(self._producer)
 
-    def _take_in_arrived(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        arrived, self._arrived = self._arrived, []
-        if arrived:
-            self._run(self._take_in(arrived))
+    def _queue(self, submission: Submission) -> None:
+        for index, (partition, record) in enumerate(submission.records):
+            self._waiting.setdefault(partition, []).append((record, submission, index))
+        if self._timer is None:
+            delay_s = self._settings.produce_linger_ms / 1000
+            self._timer = asyncio.get_running_loop().call_later(delay_s, self._flush)
 
-    async def _take_in(self, arrived: list[Submission]) -> None:
-        """Drop those whose key came with another payload before; queue the others for their partitions."""
-        asked = [(s, *s.payload) for s in arrived if s.payload is not None]
+    async def _check_and_queue(self, submission: Submission) -> None:
+        await self._check([submission])
+        self._queue(submission)
+
+    async def _check(self, submissions: Sequence[Submission]) -> None:
+        """Fail those whose key came with another payload before, or was to be known and is not."""
+        asked = [(s, *s.payload) for s in submissions if s.payload is not None]
         known = await self._payloads.remember([(i, "" if s.only_if_known else h) for s, i, h in asked])
         for (submission, _, payload_hash), before in zip(asked, known, strict=True):
+            submission.payload = None  # checked
             if before is None and submission.only_if_known:
                 submission.fail(SoldOut("nothing of it is left"))
             elif before is not None and before != payload_hash:
                 submission.fail(IdempotencyConflict("use a new Idempotency-Key for another checkout"))
-        for submission in arrived:
-            if submission.acknowledged.done():
-                self._waiting_count -= len(submission.records)
-                continue
-            for index, (partition, record) in enumerate(submission.records):
-                self._waiting.setdefault(partition, []).append((record, submission, index))
+
+    def _flush(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         for partition in [p for p in self._waiting if p not in self._busy]:
             self._send_waiting(partition)
 
@@ -195,9 +203,12 @@ class Publisher:
 
     async def _send(self, partition: int, batch: Waiting) -> None:
         self._waiting_count -= len(batch)
-        batch = [entry for entry in batch if not entry[1].acknowledged.done()]  # the others gave up: not sent
         producer = None
         try:
+            await self._check([submission for _, submission, _ in batch])
+            batch = [entry for entry in batch if not entry[1].acknowledged.done()]  # the others are answered
+            if not batch:
+                return
             producer = await self.ensure_producer()
             records = [record for record, _, _ in batch]
             sent = await send(producer, self._topic, partition, records, self._now_ms())

@@ -33,7 +33,7 @@ from stock_ledger.postgres import acquired, connect_pool
 
 HOT = sample.HOT_PRODUCT
 BASELINE_PRODUCT = "baseline-phone"
-_CONNECTIONS = (64, 256)
+_CONNECTIONS = (64, 256, 512)
 _BASELINE_CONNECTIONS = 16
 _ROOT = Path(__file__).resolve().parent.parent.parent
 
