@@ -243,9 +243,7 @@ def main() -> None:
         signal.signal(number, signal.default_int_handler)
     started = time.monotonic()
     try:
-        app(standalone_mode=False)
-    except typer.Exit as finished:
-        sys.exit(finished.exit_code)
+        sys.exit(app(standalone_mode=False))  # gives the code of typer.Exit
     except (SluicewayError, StackError) as error:
         errors.print(f"sluiceway: {error}", style="red", highlight=False, markup=False)
         sys.exit(1)

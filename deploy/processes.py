@@ -79,16 +79,19 @@ async def ingest(settings: Settings, stop: asyncio.Event) -> None:
         gate,
         now_ms,
     )
-    async with asyncio.TaskGroup() as tasks:
-        background = [
-            tasks.create_task(gate.run()),
-            tasks.create_task(_connect_producer(publisher, settings)),
-        ]
-        try:
-            await serve(app, settings.ingest_port, settings, stop)
-        finally:
-            for task in background:
-                task.cancel()
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            background = [
+                tasks.create_task(gate.run()),
+                tasks.create_task(_connect_producer(publisher, settings)),
+            ]
+            try:
+                await serve(app, settings.ingest_port, settings, stop)
+            finally:
+                for task in background:
+                    task.cancel()
+    except BaseExceptionGroup as group:
+        raise group.exceptions[0] from group
     await publisher.stop()
     await redis.aclose()
 

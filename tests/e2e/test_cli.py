@@ -1,0 +1,121 @@
+"""The command line as a user meets it: a small sale, an interrupt, bad configuration."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from contracts.settings import PREFIX
+from deploy.stack import Urls
+from tests.harness import eventually
+
+CLI = [sys.executable, "-m", "deploy.cli"]
+ROOT = Path(__file__).parent.parent.parent
+
+
+@pytest.fixture
+def env(tmp_path: Path) -> dict[str, str]:
+    own = {k: v for k, v in os.environ.items() if not k.startswith(PREFIX) or k == f"{PREFIX}CACHE_DIR"}
+    return own | {f"{PREFIX}HOME": str(tmp_path / "a home"), "PYTHONPATH": str(ROOT)}
+
+
+def left_running(home: str) -> list[str]:
+    """Processes that were started with this home and still run."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get(f"{PREFIX}HOME") == home and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(" ".join(process.cmdline()))
+        except psutil.Error:
+            continue  # gone meanwhile, or not ours to see
+    return found
+
+
+def test_a_demo_sells_audits_and_reports(env: dict[str, str], tmp_path: Path) -> None:
+    report = tmp_path / "report.json"
+    options = [
+        "--checkouts",
+        "1500",
+        "--buyers",
+        "300",
+        "--products",
+        "30",
+        "--stock",
+        "200",
+        "--json",
+        str(report),
+    ]
+    done = subprocess.run(
+        [*CLI, "demo", *options], env=env, cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    result = json.loads(report.read_text())
+    assert result["submitted"] == 1500
+    assert result["audit_ok"] is True
+    assert result["lost"] == result["oversold"] == result["dead_lettered"] == 0
+    assert result["decided"] == result["created"] + sum(result["refused"].values()) + result["repeated"]
+    assert set(result["rejected_at_edge"]) >= {"409", "422"}
+    assert result["refused"]["sold_out"] > 0
+    assert set(result["decision_ms"]) == {"p50", "p99"}
+    assert left_running(env[f"{PREFIX}HOME"]) == []
+
+
+async def test_an_interrupt_leaves_nothing_running_and_says_where_the_data_is(
+    env: dict[str, str], tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    with log.open("wb") as output:
+        running = subprocess.Popen(  # noqa: ASYNC220 - it is watched without blocking
+            [*CLI, "up"], env=env, cwd=tmp_path, stdout=output, stderr=output
+        )
+    try:
+        await eventually(
+            lambda: "Ctrl-C stops everything" in log.read_text() or running.poll() is not None, 90
+        )
+        assert running.poll() is None, log.read_text()
+        assert len(left_running(env[f"{PREFIX}HOME"])) > 0
+        running.send_signal(signal.SIGINT)
+        assert running.wait(30) == 130
+    finally:
+        running.kill()
+        running.wait()
+    assert "Data and logs are in" in log.read_text()
+    assert "Traceback" not in log.read_text()
+    await eventually(lambda: left_running(env[f"{PREFIX}HOME"]) == [], 10)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "told"),
+    [
+        ("PARTITIONS", "many", "SLUICEWAY_PARTITIONS"),
+        ("PARTITION", "16", "is not a setting"),
+        ("STALL_EXIT_S", "1", "stall_exit_s must exceed"),
+        ("RECEIPT_SECRET", "short", "SLUICEWAY_RECEIPT_SECRET"),
+    ],
+)
+def test_bad_settings_end_a_process_with_what_to_mend(
+    env: dict[str, str], variable: str, value: str, told: str
+) -> None:
+    own = env | {PREFIX + variable: value}
+    done = subprocess.run([*CLI, "ingest"], env=own, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert told in done.stderr.replace("\n", " ")
+    assert "Traceback" not in done.stderr
+
+
+def test_doctor_finds_what_is_missing(env: dict[str, str], urls: Urls) -> None:
+    own = env | {
+        f"{PREFIX}KAFKA_URL": urls.kafka,
+        f"{PREFIX}POSTGRES_URL": urls.postgres,
+        f"{PREFIX}REDIS_URL": urls.redis,
+    }
+    done = subprocess.run([*CLI, "doctor"], env=own, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    told = " ".join(done.stdout.split())
+    assert "run `sluiceway topics`" in told
+    assert "run `sluiceway migrate`" in told
