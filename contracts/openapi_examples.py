@@ -8,7 +8,7 @@ from typing import Any
 from contracts import problems
 from contracts.decisions import number_of, order_id_of
 from contracts.problems import ProblemType
-from contracts.receipts import Receipt, ReceiptSigner
+from contracts.receipts import ReceiptSigner
 from contracts.times import to_ms
 
 _PARTITION, _OFFSET = 7, 3468
@@ -18,9 +18,7 @@ _EXPIRES_AT = "2025-11-01T09:45:12.400Z"
 
 CHECKOUT_ID = "5b0c7a52-9d0e-8c61-a3c4-2f1f6f0f9b10"
 ORDER_ID = order_id_of(_ACCEPTED_AT_MS + 880, _PARTITION, _OFFSET)
-RECEIPT = ReceiptSigner("example").sign(
-    CHECKOUT_ID, "buyer-1", Receipt(_ACCEPTED_AT_MS, ((_PARTITION, _OFFSET),))
-)
+RECEIPT = ReceiptSigner("example").sign(CHECKOUT_ID, "buyer-1", _ACCEPTED_AT_MS, [(_PARTITION, _OFFSET)])
 _CURSOR = base64.urlsafe_b64encode(uuid.UUID(ORDER_ID).bytes).rstrip(b"=").decode()
 
 _PRICE = {"amount": "129.00", "currency": "CNY"}

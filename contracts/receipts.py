@@ -9,6 +9,7 @@ import binascii
 import hashlib
 import hmac
 import struct
+from collections.abc import Sequence
 
 import msgspec
 
@@ -18,6 +19,9 @@ _VERSION = 1
 _MAC_BYTES = 16
 _HEAD = struct.Struct(">BQ")
 _LINE = struct.Struct(">HQ")
+_URL_SAFE = bytes.maketrans(b"+/", b"-_")  # RFC 4648 §5
+
+Positions = Sequence[tuple[int, int]]  # (partition, offset) of each line
 
 
 class Receipt(msgspec.Struct, frozen=True):
@@ -31,12 +35,13 @@ class ReceiptSigner:
     """Signs and verifies receipts with a secret shared by ingest and api."""
 
     def __init__(self, secret: str) -> None:
-        self._key = hashlib.sha256(secret.encode()).digest()  # of the length that BLAKE2s takes
+        key = hashlib.sha256(secret.encode()).digest()  # of the length that BLAKE2s takes
+        self._keyed = hashlib.blake2s(digest_size=_MAC_BYTES, key=key, person=b"receipt")
 
-    def sign(self, checkout_id: str, buyer_id: str, receipt: Receipt) -> str:
-        payload = _HEAD.pack(_VERSION, receipt.accepted_at_ms) + b"".join(
-            [_LINE.pack(partition, offset) for partition, offset in receipt.positions]
-        )
+    def sign(self, checkout_id: str, buyer_id: str, accepted_at_ms: int, positions: Positions) -> str:
+        payload = _HEAD.pack(_VERSION, accepted_at_ms)
+        for partition, offset in positions:
+            payload += _LINE.pack(partition, offset)
         return _text(payload + self._mac(checkout_id, buyer_id, payload))
 
     def verify(self, text: str, checkout_id: str, buyer_id: str) -> Receipt:
@@ -62,9 +67,10 @@ class ReceiptSigner:
         return Receipt(accepted_at_ms, tuple(_LINE.iter_unpack(payload[_HEAD.size :])))
 
     def _mac(self, checkout_id: str, buyer_id: str, payload: bytes) -> bytes:
-        message = b"%b\0%b\0%b" % (checkout_id.encode(), buyer_id.encode(), payload)
-        return hashlib.blake2s(message, digest_size=_MAC_BYTES, key=self._key, person=b"receipt").digest()
+        mac = self._keyed.copy()
+        mac.update(f"{checkout_id}\0{buyer_id}\0".encode() + payload)
+        return mac.digest()
 
 
 def _text(raw: bytes) -> str:
-    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
+    return binascii.b2a_base64(raw, newline=False).translate(_URL_SAFE, b"=").decode()

@@ -21,6 +21,8 @@ PYTHON_END = r"\Z"  # what other dialects of regular expressions write as $
 
 _decoder = msgspec.json.Decoder(CheckoutRequest)
 _schema = Draft202012Validator(request_schema())
+_encode = msgspec.json.Encoder().encode
+_checkout_ids = hashlib.blake2b(digest_size=15, person=b"checkout-id")
 
 
 class Admitted(msgspec.Struct, frozen=True):
@@ -111,8 +113,10 @@ def idempotency_key(header: bytes) -> str:
 
 def checkout_id_of(buyer_id: str, key: str) -> str:
     """UUID version 8 (RFC 9562 §5.8) from buyer and idempotency key: a retry is the same checkout on any replica."""
-    h = hashlib.blake2b(f"{buyer_id}\0{key}".encode(), digest_size=16, person=b"checkout-id").hexdigest()
-    return f"{h[:8]}-{h[8:12]}-8{h[13:16]}-{'89ab'[int(h[16], 16) & 3]}{h[17:20]}-{h[20:]}"
+    digest = _checkout_ids.copy()
+    digest.update(f"{buyer_id}\0{key}".encode())
+    h = digest.hexdigest()  # 15 bytes, 120 of the 122 bits that are free
+    return f"{h[:8]}-{h[8:12]}-8{h[12:15]}-8{h[15:18]}-{h[18:]}"
 
 
 def admit(request: CheckoutRequest, buyer_id: str, key: str, now_ms: int, settings: Settings) -> Admitted:
@@ -151,7 +155,7 @@ def merge(request: CheckoutRequest) -> dict[str, int]:
     quantities: dict[str, int] = {}
     for item in request.items:
         quantities[item.product_id] = quantities.get(item.product_id, 0) + item.quantity
-    return dict(sorted(quantities.items()))
+    return dict(sorted(quantities.items())) if len(quantities) > 1 else quantities
 
 
 def check(request: CheckoutRequest, quantities: Mapping[str, int], settings: Settings) -> None:
@@ -193,4 +197,4 @@ def hash_payload(request: CheckoutRequest, quantities: Mapping[str, int]) -> str
         request.note,
         request.expected_total,
     )
-    return hashlib.blake2b(msgspec.json.encode(content), digest_size=16).hexdigest()
+    return hashlib.blake2b(_encode(content), digest_size=16).hexdigest()

@@ -1,20 +1,28 @@
 """The HTTP side of ingest: one hot route as plain ASGI, the rest by Starlette."""
 
+import asyncio
 import logging
 import uuid
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 import msgspec
-import orjson
 
 from contracts import openapi, problems
 from contracts.auth import BearerVerifier
-from contracts.errors import IdempotencyConflict, Invalid, NotAcknowledged, Overloaded, SoldOut
+from contracts.errors import (
+    IdempotencyConflict,
+    Invalid,
+    NotAcknowledged,
+    Overloaded,
+    SluicewayError,
+    SoldOut,
+)
 from contracts.http import application
 from contracts.kafka import Record
 from contracts.problems import Problem
-from contracts.receipts import Receipt, ReceiptSigner
+from contracts.receipts import ReceiptSigner
+from contracts.requests import Accepted, AcceptedLine
 from contracts.settings import Settings
 from contracts.times import from_ms
 from contracts.topics import partition_of
@@ -32,6 +40,8 @@ Send = Callable[[Scope], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]
 
 _JSON = (b"content-type", b"application/json")
+_NO_HEADERS: list[tuple[str, bytes]] = []
+_encode = msgspec.json.Encoder().encode
 
 
 class Ingest:
@@ -84,11 +94,14 @@ class Ingest:
         given = read_headers(scope["headers"])
         buyer_id = self._buyer(given.authorization, now_ms)
         body = await read_body(receive, given, self._settings.body_bytes_max)
+        own_key = given.idempotency_key is not None
         key = uuid.uuid4().hex if given.idempotency_key is None else idempotency_key(given.idempotency_key)
         admitted = admit(parse(body), buyer_id, key, now_ms, self._settings)
-        own_key = given.idempotency_key is not None
-        offsets = await self._publish(admitted, own_key=own_key)
-        return self._accepted(admitted, buyer_id, key, offsets, own_key=own_key, now_ms=now_ms)
+        try:
+            positions = await self._publish(admitted, own_key=own_key)
+        except SluicewayError as error:
+            raise self._not_taken_in(error, admitted) from error
+        return self._accepted(admitted, buyer_id, key, positions, own_key=own_key, now_ms=now_ms)
 
     def _buyer(self, authorization: str | None, now_ms: int) -> str:
         try:
@@ -96,77 +109,72 @@ class Ingest:
         except Invalid as error:
             raise Problem(problems.UNAUTHORIZED, str(error)) from error
 
-    def _sold_out(self, admitted: Admitted) -> Problem:
-        return Problem(
-            problems.SOLD_OUT,
-            "nothing of it is left, and this request was not taken in. "
-            "If an earlier one with this Idempotency-Key was, its answer is at status_url",
-            product_ids=[line.product_id for line in admitted.lines],
-            checkout_id=admitted.checkout_id,
-            status_url=self._status_url(admitted.checkout_id),
-        )
-
-    async def _publish(self, admitted: Admitted, *, own_key: bool) -> list[tuple[int, int]]:
+    def _publish(self, admitted: Admitted, *, own_key: bool) -> "asyncio.Future[list[tuple[int, int]]]":
         """(partition, offset) of every line, once all are acknowledged.
 
         A checkout none of whose products is left goes on only if it was taken in before: then it has an answer.
         """
         sold_out = self._gate.are_sold_out(line.product_id for line in admitted.lines)
         if sold_out and not own_key:
-            raise self._sold_out(admitted)
+            raise SoldOut("nothing of it is left")
         count = self._settings.partitions
         records: list[tuple[int, Record]] = [
-            (partition_of(line.product_id, count), (line.partition_key(), msgspec.json.encode(line), []))
+            (partition_of(line.product_id, count), (line.partition_key(), _encode(line), _NO_HEADERS))
             for line in admitted.lines
         ]
-        try:
-            payload = (admitted.checkout_id, admitted.payload_hash) if own_key else None
-            offsets = await self._publisher.submit(records, payload, only_if_known=sold_out)
-        except SoldOut as error:
-            raise self._sold_out(admitted) from error
-        except IdempotencyConflict as error:
-            raise Problem(problems.IDEMPOTENCY_CONFLICT, str(error)) from error
-        except NotAcknowledged as error:
-            raise Problem(
-                problems.NOT_ACKNOWLEDGED,
-                "whether it was taken in is not known: retry with the same Idempotency-Key, it cannot be bought twice",
-                headers=[self._retry_after],
-            ) from error
-        except Overloaded as error:
-            raise Problem(
-                problems.OVERLOADED, f"{error}; retry with the same key", headers=[self._retry_after]
-            ) from error
-        return [(partition, offset) for (partition, _), offset in zip(records, offsets, strict=True)]
+        payload = (admitted.checkout_id, admitted.payload_hash) if own_key else None
+        return self._publisher.submit(records, payload, only_if_known=sold_out)
+
+    def _not_taken_in(self, error: SluicewayError, admitted: Admitted) -> Problem:
+        """What the client is told of a checkout that has no place in the log, or of which that is not known."""
+        match error:
+            case SoldOut():
+                return Problem(
+                    problems.SOLD_OUT,
+                    "nothing of it is left, and this request was not taken in. "
+                    "If an earlier one with this Idempotency-Key was, its answer is at status_url",
+                    product_ids=[line.product_id for line in admitted.lines],
+                    checkout_id=admitted.checkout_id,
+                    status_url=self._status_url(admitted.checkout_id),
+                )
+            case IdempotencyConflict():
+                return Problem(problems.IDEMPOTENCY_CONFLICT, str(error))
+            case NotAcknowledged():
+                advice = (
+                    "whether it was taken in is not known: retry with the same Idempotency-Key, "
+                    "it cannot be bought twice"
+                )
+                return Problem(problems.NOT_ACKNOWLEDGED, advice, headers=[self._retry_after])
+            case Overloaded():
+                advice = f"{error}; retry with the same key"
+                return Problem(problems.OVERLOADED, advice, headers=[self._retry_after])
+        raise error
 
     def _accepted(
         self,
         admitted: Admitted,
         buyer_id: str,
         key: str,
-        offsets: list[tuple[int, int]],
+        positions: list[tuple[int, int]],
         *,
         own_key: bool,
         now_ms: int,
     ) -> tuple[int, Headers, bytes]:
-        """The answer that `contracts.requests.Accepted` describes."""
-        receipt = self._signer.sign(admitted.checkout_id, buyer_id, Receipt(now_ms, tuple(offsets)))
+        receipt = self._signer.sign(admitted.checkout_id, buyer_id, now_ms, positions)
         status_url = f"{self._status_url(admitted.checkout_id)}?receipt={receipt}"
-        body = orjson.dumps(
-            {
-                "checkout_id": admitted.checkout_id,
-                "status_url": status_url,
-                "accepted_at": from_ms(now_ms),
-                "idempotency_key": key,
-                "idempotency_key_source": "client" if own_key else "server",
-                "receipt": receipt,
-                "lines": [
-                    {"product_id": line.product_id, "quantity": line.quantity, "partition": p, "offset": o}
-                    for line, (p, o) in zip(admitted.lines, offsets, strict=True)
-                ],
-            },
-            option=orjson.OPT_UTC_Z,
+        accepted = Accepted(
+            admitted.checkout_id,
+            status_url,
+            from_ms(now_ms),
+            key,
+            "client" if own_key else "server",
+            receipt,
+            [
+                AcceptedLine(line.product_id, line.quantity, partition, offset)
+                for line, (partition, offset) in zip(admitted.lines, positions, strict=True)
+            ],
         )
-        return 202, [_JSON, (b"location", status_url.encode()), self._retry_after], body
+        return 202, [_JSON, (b"location", status_url.encode()), self._retry_after], _encode(accepted)
 
     def _status_url(self, checkout_id: str) -> str:
         return f"{self._settings.api_public_url}{PATH}/{checkout_id}"
@@ -208,8 +216,10 @@ def read_headers(headers: Headers) -> Given:
 
 async def read_body(receive: Receive, given: Given, bytes_max: int) -> bytes:
     """The whole body. Raises Problem 415 for another type, 413 as soon as it is too large."""
-    media_type = given.content_type.split(b";", 1)[0].strip().lower()
-    if media_type != b"application/json":
+    content_type = given.content_type
+    if content_type != b"application/json" and (
+        content_type.split(b";", 1)[0].strip().lower() != b"application/json"
+    ):
         raise Problem(problems.UNSUPPORTED_MEDIA_TYPE, "send Content-Type: application/json")
     if given.content_length.isdigit() and int(given.content_length) > bytes_max:
         raise too_large(bytes_max)

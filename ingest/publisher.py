@@ -17,6 +17,9 @@ from ingest.gate import PayloadMemory
 logger = logging.getLogger(__name__)
 
 _EXPIRY_EVERY_S = 0.1
+_NOWHERE = (-1, -1)
+
+Position = tuple[int, int]  # (partition, offset)
 
 ProducerFactory = Callable[[], Awaitable[Any]]
 
@@ -33,32 +36,33 @@ async def start_producer(settings: Settings) -> AIOKafkaProducer:
 
 
 class Submission:
-    """The records of one checkout on their way: `acknowledged` is their offsets, in order, once all are in the log."""
+    """The records of one checkout on their way.
 
-    __slots__ = ("acknowledged", "expires_at", "left", "offsets", "only_if_known", "payload", "records")
+    `acknowledged` is the (partition, offset) of each, in order, once all are in the log.
+    """
+
+    __slots__ = ("acknowledged", "expires_at", "left", "only_if_known", "payload", "positions")
 
     def __init__(
         self,
-        records: Sequence[tuple[int, Record]],
+        records: int,
         payload: tuple[str, str] | None,
-        acknowledged: "asyncio.Future[list[int]]",
+        acknowledged: "asyncio.Future[list[Position]]",
         expires_at: float,
-        *,
         only_if_known: bool,
     ) -> None:
-        self.records = records
-        self.payload = payload
+        self.payload = payload  # still to be held against the payload memory
         self.only_if_known = only_if_known
         self.acknowledged = acknowledged
-        self.offsets = [-1] * len(records)
-        self.left = len(records)
+        self.positions = [_NOWHERE] * records
+        self.left = records
         self.expires_at = expires_at
 
-    def landed(self, index: int, offset: int) -> None:
-        self.offsets[index] = offset
+    def landed(self, index: int, position: Position) -> None:
+        self.positions[index] = position
         self.left -= 1
         if not self.left and not self.acknowledged.done():
-            self.acknowledged.set_result(self.offsets)
+            self.acknowledged.set_result(self.positions)
 
     def fail(self, error: SluicewayError) -> None:
         if not self.acknowledged.done():
@@ -106,8 +110,8 @@ class Publisher:
         payload: tuple[str, str] | None,
         *,
         only_if_known: bool = False,
-    ) -> "asyncio.Future[list[int]]":
-        """Queue a checkout's (partition, record)s; the future is their offsets.
+    ) -> "asyncio.Future[list[Position]]":
+        """Queue a checkout's (partition, record)s; the future is their positions in the log.
 
         `payload` is (checkout_id, hash) to be held against the payload memory, None if the key is new. With
         `only_if_known` the checkout is taken in only if that memory has its checkout id already.
@@ -120,15 +124,13 @@ class Publisher:
             raise Overloaded(f"{self._waiting_count} checkouts wait for Kafka")
         loop = asyncio.get_running_loop()
         expires_at = loop.time() + self._settings.produce_ack_deadline_s
-        submission = Submission(
-            records, payload, loop.create_future(), expires_at, only_if_known=only_if_known
-        )
+        submission = Submission(len(records), payload, loop.create_future(), expires_at, only_if_known)
         self._under_way.append(submission)
         self._waiting_count += len(records)
         if len(records) == 1:
-            self._queue(submission)
+            self._queue(submission, records)
         else:  # held against the memory before any of its lines is sent
-            self._run(self._check_and_queue(submission))
+            self._run(self._check_and_queue(submission, records))
         if self._expiry is None:
             self._expiry = loop.call_later(_EXPIRY_EVERY_S, self._expire)
         return submission.acknowledged
@@ -154,26 +156,32 @@ class Publisher:
             )
         await self._replace(self._producer)
 
-    def _queue(self, submission: Submission) -> None:
-        for index, (partition, record) in enumerate(submission.records):
+    def _queue(self, submission: Submission, records: Sequence[tuple[int, Record]]) -> None:
+        for index, (partition, record) in enumerate(records):
             self._waiting.setdefault(partition, []).append((record, submission, index))
         if self._timer is None:
             delay_s = self._settings.produce_linger_ms / 1000
             self._timer = asyncio.get_running_loop().call_later(delay_s, self._flush)
 
-    async def _check_and_queue(self, submission: Submission) -> None:
+    async def _check_and_queue(self, submission: Submission, records: Sequence[tuple[int, Record]]) -> None:
         await self._check([submission])
-        self._queue(submission)
+        submission.payload = None
+        self._queue(submission, records)
 
     async def _check(self, submissions: Sequence[Submission]) -> None:
         """Fail those whose key came with another payload before, or was to be known and is not."""
-        asked = [(s, *s.payload) for s in submissions if s.payload is not None]
-        known = await self._payloads.remember([(i, "" if s.only_if_known else h) for s, i, h in asked])
-        for (submission, _, payload_hash), before in zip(asked, known, strict=True):
-            submission.payload = None  # checked
-            if before is None and submission.only_if_known:
-                submission.fail(SoldOut("nothing of it is left"))
-            elif before is not None and before != payload_hash:
+        asked = [
+            (submission, submission.payload, submission.only_if_known)
+            for submission in submissions
+            if submission.payload is not None
+        ]
+        payloads = [(payload[0], "") if only_ask else payload for _, payload, only_ask in asked]
+        known = await self._payloads.remember(payloads)
+        for (submission, payload, only_if_known), before in zip(asked, known, strict=True):
+            if before is None:
+                if only_if_known:
+                    submission.fail(SoldOut("nothing of it is left"))
+            elif before != payload[1]:
                 submission.fail(IdempotencyConflict("use a new Idempotency-Key for another checkout"))
 
     def _flush(self) -> None:
@@ -218,7 +226,7 @@ class Publisher:
                 if base < 0:
                     raise NotAcknowledged("the broker took the batch twice and does not tell its offset")
                 for offset, (_, submission, index) in enumerate(batch[position : position + count], base):
-                    submission.landed(index, offset)
+                    submission.landed(index, (partition, offset))
                 position += count
             self.problem = ""
         except (KafkaError, NotAcknowledged, OSError) as error:

@@ -88,7 +88,7 @@ class View(Protocol):
     async def remember_payloads(self, payloads: Sequence[tuple[str, str]]) -> list[str | None]:
         """For (checkout_id, hash): keep the hash if none is kept, and give the one that was there before, if any.
 
-        An empty hash is not kept: it only asks.
+        A hash has 32 characters; an empty one is not kept: it only asks.
         """
         ...
 

@@ -237,8 +237,10 @@ async def test_results_are_written_even_if_the_part_is_not(world: World) -> None
 
 async def test_the_first_payload_is_remembered(world: World) -> None:
     one, two = uuid_of(1), uuid_of(2)
-    assert await world.view.remember_payloads([(one, "x"), (two, "y"), (one, "z")]) == [None, None, "x"]
-    assert await world.view.remember_payloads([(two, "x"), (one, "x")]) == ["y", "x"]
+    x, y, z = "a" * 32, "b" * 32, "c" * 32
+    assert await world.view.remember_payloads([(one, x), (two, y), (one, z)]) == [None, None, x]
+    assert await world.view.remember_payloads([(two, x), (uuid_of(3), ""), (one, x)]) == [y, None, x]
+    assert await world.view.remember_payloads([(uuid_of(3), z), (uuid_of(3), "")]) == [None, z]
 
 
 async def test_drop_leaves_nothing_to_trust(world: World) -> None:
@@ -281,7 +283,7 @@ async def test_an_unreadable_product_counts_as_absent(world: World, garbage: byt
 async def test_redis_forgets_results_and_payloads_in_time(redis: Redis, server_settings: Settings) -> None:
     view, keys = RedisView(redis, server_settings), Keys(server_settings.cache_prefix)
     await view.show([shown(1, 1, {"a": Stock(1, 1)})], [(uuid_of(1), "a", b"x")])
-    await view.remember_payloads([(uuid_of(1), "x")])
+    await view.remember_payloads([(uuid_of(1), "a" * 32)])
     ttl = server_settings.result_ttl_s
     assert ttl - 5 <= await redis.ttl(keys.result(uuid_of(1))) <= ttl
     ttl = server_settings.idempotency_ttl_s
@@ -315,6 +317,6 @@ async def assert_unavailable(view: View) -> None:
     with pytest.raises(Unavailable):
         await view.gates([0])
     with pytest.raises(Unavailable):
-        await view.remember_payloads([(uuid_of(1), "x")])
+        await view.remember_payloads([(uuid_of(1), "a" * 32)])
     with pytest.raises(Unavailable):
         await view.drop()

@@ -50,7 +50,9 @@ class Service:
         return await call(self.app, path, **how)
 
     def location(self, *positions: tuple[int, int]) -> str:
-        return f"/v1/checkouts/{CHECKOUT}?receipt={self.signer.sign(CHECKOUT, BUYER, receipt(*positions))}"
+        signed = receipt(*positions)
+        text = self.signer.sign(CHECKOUT, BUYER, signed.accepted_at_ms, signed.positions)
+        return f"/v1/checkouts/{CHECKOUT}?receipt={text}"
 
 
 @pytest.fixture
