@@ -8,16 +8,16 @@ from datetime import datetime
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp
 
 from api.checkouts import Checkouts, Shown
 from api.orders import order_page, order_view, wrong_parameter
 from api.status import retry_after_s
-from contracts import openapi, problems
+from api.web import Json, application
+from contracts import problems
 from contracts.auth import BearerVerifier
 from contracts.errors import Invalid, Unavailable
-from contracts.http import Json, application
 from contracts.problems import Problem
 from contracts.receipts import ReceiptSigner
 from contracts.requests import CheckoutStatus
@@ -54,12 +54,12 @@ def build(
         clock,
         settings.cache_timeout_s,
     )
-    routes = [
+    routes: list[BaseRoute] = [
         Route("/v1/checkouts/{checkout_id}", endpoints.checkout),
         Route("/v1/orders", endpoints.orders),
         Route("/v1/orders/{order_id}", endpoints.order),
     ]
-    return application([*routes, *openapi.routes()], endpoints.ready)
+    return application(routes, endpoints.ready)
 
 
 class _Endpoints:

@@ -1,94 +1,122 @@
-"""What every HTTP process answers alike: problems, health, JSON. Plain ASGI and Starlette; listens to nothing itself."""
+"""What every HTTP process answers alike: problems, health, JSON. As RSGI applications; listens to nothing itself."""
 
 import logging
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Any, NamedTuple, Protocol
 
 import orjson
-from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
+from granian.rsgi import ProtocolClosed  # type: ignore[attr-defined]
 
 from contracts import problems
-from contracts.errors import Unavailable
-from contracts.problems import Problem
+from contracts.problems import Headers, Problem
 
 logger = logging.getLogger(__name__)
 
+JSON = ("content-type", "application/json")
+_CHALLENGE = ("www-authenticate", 'Bearer realm="sluiceway"')
+
+
+class Answer(NamedTuple):
+    """A response: status, headers with their names in lower case, body."""
+
+    status: int
+    headers: Headers
+    body: bytes
+
+
+Page = Callable[[], Awaitable[Answer]]
 Ready = Callable[[], Awaitable[tuple[bool, dict[str, object]]]]  # (ready, what to tell)
 
-_BY_STATUS = {404: problems.NOT_FOUND, 405: problems.METHOD_NOT_ALLOWED, 400: problems.BAD_REQUEST}
+
+class RequestHeaders(Protocol):
+    """Names are in lower case. A value that is not UTF-8 is in none but `__contains__`."""
+
+    def items(self) -> list[tuple[str, str]]: ...
+    def __contains__(self, name: str) -> bool: ...
 
 
-class Json(Response):
-    media_type = "application/json"
+class Scope(Protocol):
+    """What is used of an RSGI request's head (https://github.com/emmett-framework/granian, docs/spec/RSGI.md)."""
 
-    def render(self, content: Any) -> bytes:
-        return content if isinstance(content, bytes) else orjson.dumps(content, option=orjson.OPT_UTC_Z)
+    @property
+    def method(self) -> str: ...
+    @property
+    def path(self) -> str: ...
+    @property
+    def headers(self) -> RequestHeaders: ...
 
 
-def problem_response(problem: Problem) -> Response:
+class Exchange(Protocol):
+    """What is used of an RSGI HTTP protocol: the body whole or in chunks, and the response. HEAD sends no body."""
+
+    def __call__(self) -> Awaitable[bytes]: ...
+    def __aiter__(self) -> AsyncIterator[bytes]: ...
+    def response_bytes(self, status: int, headers: Headers, body: bytes) -> None: ...
+
+
+async def respond(scope: Scope, exchange: Exchange, answering: Awaitable[Answer]) -> None:
+    """Send what `answering` gives. Its problems are answered as such; the trace of any other error is only logged."""
+    try:
+        answer = await answering
+    except Problem as problem:
+        answer = answer_of(problem)
+    except ProtocolClosed:
+        return  # the client left before its body was read
+    except Exception:
+        logger.exception("%s %s failed", scope.method, scope.path, extra={"action": "http_error"})
+        answer = answer_of(
+            Problem(
+                problems.INTERNAL, "the error is in the server's log; try again, with the same key if any"
+            )
+        )
+    exchange.response_bytes(*answer)
+
+
+def answer_of(problem: Problem) -> Answer:
     """The problem as a response, with the headers its status needs."""
-    response = Response(problem.body(), problem.kind.status, media_type=problems.CONTENT_TYPE.decode())
-    for name, value in problem.headers:
-        response.headers[name.decode()] = value.decode()
+    headers = [("content-type", problems.CONTENT_TYPE), *problem.headers]
     if problem.kind.status == 401:
-        response.headers["www-authenticate"] = 'Bearer realm="sluiceway"'
-    return response
+        headers.append(_CHALLENGE)
+    return Answer(problem.kind.status, headers, problem.body())
 
 
-def application(routes: list[BaseRoute], ready: Ready) -> Starlette:
-    """A Starlette application with /livez and /readyz, whose every error is a problem document."""
+def not_allowed(method: str, path: str, allowed: str) -> Problem:
+    """405; `allowed` as the Allow header has it."""
+    detail = f"{method} is not allowed at {path}; {allowed} is"
+    return Problem(problems.METHOD_NOT_ALLOWED, detail, headers=[("allow", allowed)])
 
-    async def livez(_: Request) -> Response:
-        return Json({"status": "alive"})
 
-    async def readyz(_: Request) -> Response:
+class Pages:
+    """An RSGI application of pages by path, which are read with GET or HEAD."""
+
+    def __init__(self, pages: Mapping[str, Page]) -> None:
+        self._pages = pages
+
+    async def __rsgi__(self, scope: Scope, exchange: Exchange) -> None:
+        await respond(scope, exchange, self.answer(scope))
+
+    async def answer(self, scope: Scope) -> Answer:
+        """Raises Problem: 404 where no page is, 405 for other methods."""
+        page = self._pages.get(scope.path)
+        if page is None:
+            raise Problem(problems.NOT_FOUND, f"nothing is at {scope.path}")
+        if scope.method not in ("GET", "HEAD"):
+            raise not_allowed(scope.method, scope.path, "GET, HEAD")
+        return await page()
+
+
+def health(ready: Ready) -> dict[str, Page]:
+    """/livez and /readyz."""
+
+    async def livez() -> Answer:
+        return json_answer({"status": "alive"})
+
+    async def readyz() -> Answer:
         is_ready, told = await ready()
-        return Json({"status": "ready" if is_ready else "not ready", **told}, 200 if is_ready else 503)
+        return json_answer({"status": "ready" if is_ready else "not ready", **told}, 200 if is_ready else 503)
 
-    return Starlette(
-        routes=[*routes, Route("/livez", livez), Route("/readyz", readyz)],
-        exception_handlers={
-            Problem: _problem,
-            HTTPException: _http_exception,
-            Unavailable: _unavailable,
-            Exception: _unexpected,
-        },
-    )
+    return {"/livez": livez, "/readyz": readyz}
 
 
-async def _problem(_: Request, error: Exception) -> Response:
-    if not isinstance(error, Problem):
-        raise error
-    return problem_response(error)
-
-
-async def _http_exception(request: Request, error: Exception) -> Response:
-    if not isinstance(error, HTTPException):
-        raise error
-    kind = _BY_STATUS.get(error.status_code, problems.BAD_REQUEST)
-    details = {
-        404: f"nothing is at {request.url.path}",
-        405: f"{request.method} is not allowed at {request.url.path}",
-    }
-    headers = [(name.encode(), value.encode()) for name, value in (error.headers or {}).items()]
-    return problem_response(Problem(kind, details.get(error.status_code, str(error.detail)), headers=headers))
-
-
-async def _unavailable(request: Request, error: Exception) -> Response:
-    """Which server does not answer goes to the log, never to the client."""
-    logger.warning("%s: %s", request.url.path, error, extra={"action": "unavailable"})
-    return problem_response(
-        Problem(problems.UNAVAILABLE, "nothing was changed; try again", headers=[(b"retry-after", b"1")])
-    )
-
-
-async def _unexpected(request: Request, error: Exception) -> Response:
-    """The stack trace goes to the log, never to the client."""
-    logger.error(
-        "%s %s failed", request.method, request.url.path, exc_info=error, extra={"action": "http_error"}
-    )
-    return problem_response(Problem(problems.INTERNAL, "the error is in the server's log; try again later"))
+def json_answer(content: Any, status: int = 200) -> Answer:
+    return Answer(status, [JSON], orjson.dumps(content))

@@ -6,13 +6,10 @@ from typing import Any
 
 import msgspec
 import orjson
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
 
 from contracts import problems, requests
 from contracts.docs_page import page
-from contracts.http import Json
+from contracts.http import JSON, Answer, Page
 from contracts.openapi_paths import paths, problem_response
 from contracts.outcomes import Reason
 
@@ -23,6 +20,7 @@ _DEFS = "#/$defs/{name}"
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 # Everything in the page is in the page.
 _CSP = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+_NO_CACHE = ("cache-control", "no-cache")
 
 
 class ProblemError(msgspec.Struct, omit_defaults=True):
@@ -112,17 +110,17 @@ def document() -> dict[str, Any]:
     return made
 
 
-def routes() -> list[BaseRoute]:
+def pages() -> dict[str, Page]:
     """/openapi.json, and /docs: the same for people."""
 
-    async def openapi_json(_: Request) -> Response:
-        return Json(_document_json(), headers={"cache-control": "no-cache"})
+    async def openapi_json() -> Answer:
+        return Answer(200, [JSON, _NO_CACHE], _document_json())
 
-    async def docs(_: Request) -> Response:
-        headers = {"cache-control": "no-cache", "content-security-policy": _CSP}
-        return Response(_docs_html(), media_type="text/html", headers=headers)
+    async def docs() -> Answer:
+        headers = [("content-type", "text/html; charset=utf-8"), _NO_CACHE, ("content-security-policy", _CSP)]
+        return Answer(200, headers, _docs_html())
 
-    return [Route("/openapi.json", openapi_json), Route("/docs", docs)]
+    return {"/openapi.json": openapi_json, "/docs": docs}
 
 
 @cache

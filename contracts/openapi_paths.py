@@ -233,5 +233,5 @@ def problem_response(*kinds: ProblemType) -> dict[str, Any]:
     return {
         "description": "; ".join(f"{kind.title} (`{kind.code}`)" for kind in kinds),
         **({"headers": headers} if headers else {}),
-        "content": {problems.CONTENT_TYPE.decode(): {"schema": _ref("Problem"), "examples": named}},
+        "content": {problems.CONTENT_TYPE: {"schema": _ref("Problem"), "examples": named}},
     }

@@ -6,7 +6,9 @@ import msgspec
 import orjson
 
 BASE = "urn:sluiceway:problem:"
-CONTENT_TYPE = b"application/problem+json"
+CONTENT_TYPE = "application/problem+json"
+
+Headers = list[tuple[str, str]]
 
 
 class ProblemType(msgspec.Struct, frozen=True):
@@ -42,7 +44,7 @@ class Problem(Exception):
     """Raised to answer a request with a problem document.
 
     `errors` are {"detail", "pointer"} with JSON Pointers (RFC 6901) into the body as URI fragments, or {"detail",
-    "parameter"} with the name of a query parameter or header.
+    "parameter"} with the name of a query parameter or header. `headers` have their names in lower case.
     """
 
     def __init__(
@@ -51,7 +53,7 @@ class Problem(Exception):
         detail: str,
         *,
         errors: list[dict[str, str]] | None = None,
-        headers: list[tuple[bytes, bytes]] | None = None,
+        headers: Headers | None = None,
         **members: Any,
     ) -> None:
         super().__init__(detail)

@@ -40,6 +40,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     api_public_url: str = (
         ""  # prefix of Location and status_url; empty: relative, ingest and api behind one host
     )
+    http_connections_max: Positive = 10_000
     shutdown_grace_s: Seconds = 9.0
 
     # Who may buy

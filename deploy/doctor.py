@@ -20,7 +20,7 @@ from stock_ledger.postgres import TRANSIENT
 from stock_ledger.redis_view import connect_redis
 from stock_ledger.schema import newest_revision
 
-_PACKAGES = ("aiokafka", "faust-streaming", "asyncpg", "redis", "orjson", "msgspec", "uvicorn")
+_PACKAGES = ("aiokafka", "faust-streaming", "asyncpg", "redis", "orjson", "msgspec", "granian")
 
 
 class Finding(msgspec.Struct, frozen=True):

@@ -9,24 +9,24 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Any
 
-import uvicorn
 import uvloop
 from aiokafka.errors import KafkaError
-from starlette.types import ASGIApp
 
 from api.app import build as build_api
 from contracts.auth import BearerVerifier
 from contracts.errors import SettingsError, Unavailable
-from contracts.http import application
+from contracts.http import Pages
+from contracts.http import health as health_pages
 from contracts.receipts import ReceiptSigner
 from contracts.settings import Settings
 from contracts.times import from_ms
 from contracts.topics import Topics
 from deploy import logs
+from deploy.serving import Interface, serve
 from ingest.app import Ingest
 from ingest.gate import PayloadMemory, SoldOutGate
 from ingest.publisher import Publisher, start_producer
@@ -86,7 +86,7 @@ async def ingest(settings: Settings, stop: asyncio.Event) -> None:
                 tasks.create_task(_connect_producer(publisher, settings)),
             ]
             try:
-                await serve(app, settings.ingest_port, settings, stop)
+                await serve(app, Interface.RSGI, settings.ingest_port, settings, stop)
             finally:
                 for task in background:
                     task.cancel()
@@ -127,7 +127,7 @@ async def api(settings: Settings, stop: asyncio.Event) -> None:
         time.monotonic,
     )
     try:
-        await serve(app, settings.api_port, settings, stop)
+        await serve(app, Interface.ASGI, settings.api_port, settings, stop)
     finally:
         await pool.close()
         await redis.aclose()
@@ -189,7 +189,8 @@ async def _attended(
         stop_work()
 
     served_until = asyncio.Event()
-    serving = asyncio.create_task(serve(application([], ready), port, settings, served_until))
+    pages = Pages(health_pages(ready))
+    serving = asyncio.create_task(serve(pages, Interface.RSGI, port, settings, served_until))
     stopping = asyncio.create_task(stop_both())
     try:
         await work
@@ -198,50 +199,6 @@ async def _attended(
         served_until.set()
         stopping.cancel()
         await serving
-
-
-class _Server(uvicorn.Server):
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Signals are the process's to handle."""
-        yield
-
-
-async def serve(app: ASGIApp, port: int, settings: Settings, stop: asyncio.Event) -> None:
-    """Serve until `stop`, then finish the requests under way. Port 0 is any free one; the log tells which.
-
-    Raises SettingsError if the port cannot be had.
-    """
-    try:
-        listener = socket.create_server((settings.host, port), backlog=4096)
-    except OSError as error:
-        raise SettingsError(
-            f"cannot listen on {settings.host}:{port}: {error}; choose another port"
-        ) from error
-    config = uvicorn.Config(
-        app,
-        http="httptools",
-        ws="none",
-        lifespan="off",
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
-        log_config=None,
-        timeout_keep_alive=75,
-        timeout_graceful_shutdown=int(settings.shutdown_grace_s),
-    )
-    server = _Server(config)
-
-    async def end() -> None:
-        await stop.wait()
-        server.should_exit = True
-
-    ending = asyncio.create_task(end())
-    try:
-        await server.serve(sockets=[listener])
-    finally:
-        ending.cancel()
-        listener.close()
 
 
 def now() -> datetime:

@@ -95,12 +95,12 @@ def _pointer_of_path(path: str) -> str:
     return "#" + path.removeprefix("$").replace("[", "/").replace("]", "").replace(".", "/")
 
 
-def idempotency_key(header: bytes) -> str:
+def idempotency_key(header: str) -> str:
     """The key of an Idempotency-Key header, quoted (RFC 8941 string) or not: both are the same key.
 
     Raises Problem 400 if it is empty, longer than 255 characters or not printable ASCII.
     """
-    text = header.decode("latin-1").strip()
+    text = header.strip()
     if len(text) >= 2 and text[0] == text[-1] == '"':
         text = text[1:-1].replace('\\"', '"').replace("\\\\", "\\")
     if not text or len(text) > _IDEMPOTENCY_KEY_CHARS_MAX or not text.isascii() or not text.isprintable():

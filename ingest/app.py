@@ -1,10 +1,9 @@
-"""The HTTP side of ingest: one hot route as plain ASGI, the rest by Starlette."""
+"""The HTTP side of ingest: one hot route and the common pages, as an RSGI application."""
 
 import asyncio
-import logging
 import uuid
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from collections.abc import Callable
+from typing import NamedTuple
 
 import msgspec
 
@@ -18,7 +17,17 @@ from contracts.errors import (
     SluicewayError,
     SoldOut,
 )
-from contracts.http import application
+from contracts.http import (
+    JSON,
+    Answer,
+    Exchange,
+    Pages,
+    RequestHeaders,
+    Scope,
+    health,
+    not_allowed,
+    respond,
+)
 from contracts.kafka import Record
 from contracts.problems import Problem
 from contracts.receipts import ReceiptSigner
@@ -30,22 +39,15 @@ from ingest.admission import Admitted, admit, idempotency_key, parse
 from ingest.gate import SoldOutGate
 from ingest.publisher import Publisher
 
-logger = logging.getLogger(__name__)
-
 PATH = "/v1/checkouts"
 
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Scope]]
-Send = Callable[[Scope], Awaitable[None]]
-Headers = list[tuple[bytes, bytes]]
-
-_JSON = (b"content-type", b"application/json")
+_ONCE = ("authorization", "idempotency-key")
 _NO_HEADERS: list[tuple[str, bytes]] = []
 _encode = msgspec.json.Encoder().encode
 
 
 class Ingest:
-    """The ASGI application of an ingest process."""
+    """The RSGI application of an ingest process."""
 
     def __init__(
         self,
@@ -62,38 +64,21 @@ class Ingest:
         self._publisher = publisher
         self._gate = gate
         self._now_ms = now_ms
-        self._retry_after = (b"retry-after", str(settings.retry_after_s).encode())
-        self._rest = application(openapi.routes(), self._ready)
+        self._retry_after = ("retry-after", str(settings.retry_after_s))
+        self._pages = Pages(health(self._ready) | openapi.pages())
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] != PATH:
-            await self._rest(scope, receive, send)
-            return
-        try:
-            status, headers, body = await self.checkout(scope, receive)
-        except Problem as problem:
-            status, headers, body = answer_of(problem)
-        except Disconnected:
-            return
-        except Exception:
-            logger.exception("a checkout failed", extra={"action": "http_error"})
-            status, headers, body = answer_of(
-                Problem(problems.INTERNAL, "it is in the server's log; retry with the same key")
-            )
-        headers.append((b"content-length", str(len(body)).encode()))
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
+    async def __rsgi__(self, scope: Scope, exchange: Exchange) -> None:
+        answering = self.checkout(scope, exchange) if scope.path == PATH else self._pages.answer(scope)
+        await respond(scope, exchange, answering)
 
-    async def checkout(self, scope: Scope, receive: Receive) -> tuple[int, Headers, bytes]:
+    async def checkout(self, scope: Scope, exchange: Exchange) -> Answer:
         """Who → what → is there any left → is it the same as before → into the log → 202."""
-        if scope["method"] != "POST":
-            raise Problem(
-                problems.METHOD_NOT_ALLOWED, f"POST a checkout to {PATH}", headers=[(b"allow", b"POST")]
-            )
+        if scope.method != "POST":
+            raise not_allowed(scope.method, PATH, "POST")
         now_ms = self._now_ms()
-        given = read_headers(scope["headers"])
+        given = read_headers(scope.headers)
         buyer_id = self._buyer(given.authorization, now_ms)
-        body = await read_body(receive, given, self._settings.body_bytes_max)
+        body = await read_body(exchange, given, self._settings.body_bytes_max)
         own_key = given.idempotency_key is not None
         key = uuid.uuid4().hex if given.idempotency_key is None else idempotency_key(given.idempotency_key)
         admitted = admit(parse(body), buyer_id, key, now_ms, self._settings)
@@ -159,7 +144,7 @@ class Ingest:
         *,
         own_key: bool,
         now_ms: int,
-    ) -> tuple[int, Headers, bytes]:
+    ) -> Answer:
         receipt = self._signer.sign(admitted.checkout_id, buyer_id, now_ms, positions)
         status_url = f"{self._status_url(admitted.checkout_id)}?receipt={receipt}"
         accepted = Accepted(
@@ -174,7 +159,7 @@ class Ingest:
                 for line, (partition, offset) in zip(admitted.lines, positions, strict=True)
             ],
         )
-        return 202, [_JSON, (b"location", status_url.encode()), self._retry_after], _encode(accepted)
+        return Answer(202, [JSON, ("location", status_url), self._retry_after], _encode(accepted))
 
     def _status_url(self, checkout_id: str) -> str:
         return f"{self._settings.api_public_url}{PATH}/{checkout_id}"
@@ -184,68 +169,55 @@ class Ingest:
         return not problem, {"kafka": problem or "ok", "gate": self._gate.problem or "ok"}
 
 
-class Disconnected(Exception):
-    """The client left before its body was read."""
-
-
-class Given(msgspec.Struct, frozen=True):
+class Given(NamedTuple):
     """The request headers that matter."""
 
     authorization: str | None
-    content_type: bytes
-    content_length: bytes
-    idempotency_key: bytes | None
+    idempotency_key: str | None
+    content_type: str
+    content_length: str | None
 
 
-def read_headers(headers: Headers) -> Given:
-    """Raises Problem 400 if Idempotency-Key or Authorization comes more than once."""
-    found = dict(headers)
-    if len(found) < len(headers):
-        names = [name for name, _ in headers]
-        for once in (b"idempotency-key", b"authorization"):
+def read_headers(headers: RequestHeaders) -> Given:
+    """Raises Problem 400 if Idempotency-Key or Authorization comes more than once, or is not text."""
+    pairs = headers.items()
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        for once in _ONCE:
             if names.count(once) > 1:
-                raise Problem(problems.BAD_REQUEST, f"send the header {once.decode()} once")
-    authorization = found.get(b"authorization")
+                raise Problem(problems.BAD_REQUEST, f"send the header {once} once")
+    for name in _ONCE:
+        if name not in found and name in headers:
+            raise Problem(problems.BAD_REQUEST, f"send the header {name} in ASCII")
     return Given(
-        None if authorization is None else authorization.decode("latin-1"),
-        found.get(b"content-type", b""),
-        found.get(b"content-length", b""),
-        found.get(b"idempotency-key"),
+        found.get("authorization"),
+        found.get("idempotency-key"),
+        found.get("content-type", ""),
+        found.get("content-length"),
     )
 
 
-async def read_body(receive: Receive, given: Given, bytes_max: int) -> bytes:
+async def read_body(exchange: Exchange, given: Given, bytes_max: int) -> bytes:
     """The whole body. Raises Problem 415 for another type, 413 as soon as it is too large."""
     content_type = given.content_type
-    if content_type != b"application/json" and (
-        content_type.split(b";", 1)[0].strip().lower() != b"application/json"
+    if content_type != "application/json" and (
+        content_type.split(";", 1)[0].strip().lower() != "application/json"
     ):
         raise Problem(problems.UNSUPPORTED_MEDIA_TYPE, "send Content-Type: application/json")
-    if given.content_length.isdigit() and int(given.content_length) > bytes_max:
-        raise too_large(bytes_max)
-    parts: list[bytes] = []
-    size = 0
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise Disconnected
-        part = message.get("body", b"")
-        size += len(part)
-        if size > bytes_max:
+    if given.content_length is not None:
+        if int(given.content_length) > bytes_max:
             raise too_large(bytes_max)
-        parts.append(part)
-        if not message.get("more_body"):
-            return parts[0] if len(parts) == 1 else b"".join(parts)
+        return await exchange()
+    body = bytearray()
+    async for chunk in exchange:
+        body += chunk
+        if len(body) > bytes_max:
+            raise too_large(bytes_max)
+    return bytes(body)
 
 
 def too_large(bytes_max: int) -> Problem:
     return Problem(
-        problems.TOO_LARGE, f"at most {bytes_max} bytes are taken", headers=[(b"connection", b"close")]
+        problems.TOO_LARGE, f"at most {bytes_max} bytes are taken", headers=[("connection", "close")]
     )
-
-
-def answer_of(problem: Problem) -> tuple[int, Headers, bytes]:
-    headers: Headers = [(b"content-type", problems.CONTENT_TYPE), *problem.headers]
-    if problem.kind.status == 401:
-        headers.append((b"www-authenticate", b'Bearer realm="sluiceway"'))
-    return problem.kind.status, headers, problem.body()

@@ -1,6 +1,7 @@
-"""A producer that acknowledges when it is told to, and a client of the ASGI application."""
+"""A producer that acknowledges when it is told to, and a client of the RSGI application."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from typing import Any
 
 import jwt
@@ -85,6 +86,59 @@ class Answered(msgspec.Struct):
         return orjson.loads(self.body)
 
 
+HeaderValue = str | bytes | list[str] | None
+
+
+class MemoryHeaders:
+    """As granian's: a value that is not text is seen by `in` alone."""
+
+    def __init__(self, given: dict[str, HeaderValue]) -> None:
+        self._given = given
+
+    def items(self) -> list[tuple[str, str]]:
+        return [
+            (name, one)
+            for name, value in self._given.items()
+            if not isinstance(value, bytes | None)
+            for one in (value if isinstance(value, list) else [value])
+        ]
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._given
+
+
+class MemoryScope(msgspec.Struct, frozen=True):
+    method: str
+    path: str
+    headers: MemoryHeaders
+
+
+class MemoryExchange:
+    """One request's body, given whole or in chunks, and the response to it."""
+
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+        self._answered: Answered | None = None
+        self.chunks_read = 0
+
+    async def __call__(self) -> bytes:
+        return self._body
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for start in range(0, len(self._body), 10_000):
+            self.chunks_read += 1
+            yield self._body[start : start + 10_000]
+
+    def response_bytes(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
+        assert self._answered is None
+        assert len(dict(headers)) == len(headers)
+        self._answered = Answered(status, dict(headers), body)
+
+    def answered(self) -> Answered:
+        assert self._answered is not None
+        return self._answered
+
+
 class Edge:
     """An ingest application on fakes."""
 
@@ -122,32 +176,24 @@ class Edge:
         return jwt.encode(content, self.settings.jwt_hs256_secret, "HS256")
 
     async def post(self, body: Any, **changes: Any) -> Answered:
-        """POST a checkout. `changes`: method, path, buyer, and headers that replace (None removes) the usual."""
-        headers: dict[str, str | None] = {
+        """POST a checkout.
+
+        `changes`: method, path, buyer, chunked (no content-length), and headers that replace (None removes) the
+        usual. A header whose value is a list comes once for each, one of bytes is not text.
+        """
+        headers: dict[str, HeaderValue] = {
             "content-type": "application/json",
             "authorization": f"Bearer {self.token(changes.get('buyer', 'buyer-1'))}",
-        } | changes.get("headers", {})
-        raw = body if isinstance(body, bytes) else orjson.dumps(body)
-        parts = [raw[i : i + 10_000] for i in range(0, len(raw), 10_000)] or [b""]
-        answer = Answered(0, {}, b"")
-
-        async def receive() -> dict[str, Any]:
-            part = parts.pop(0)
-            return {"type": "http.request", "body": part, "more_body": bool(parts)}
-
-        async def send(message: Any) -> None:
-            if message["type"] == "http.response.start":
-                answer.status = message["status"]
-                answer.headers = {k.decode().lower(): v.decode() for k, v in message["headers"]}
-            else:
-                answer.body += message.get("body", b"")
-
-        scope = {
-            "type": "http",
-            "method": changes.get("method", "POST"),
-            "path": changes.get("path", "/v1/checkouts"),
-            "query_string": b"",
-            "headers": [(k.encode(), v.encode()) for k, v in headers.items() if v is not None],
         }
-        await self.app(scope, receive, send)
-        return answer
+        raw = body if isinstance(body, bytes) else orjson.dumps(body)
+        if not changes.get("chunked"):
+            headers["content-length"] = str(len(raw))
+        headers |= changes.get("headers", {})
+        self.exchange = exchange = MemoryExchange(raw)
+        scope = MemoryScope(
+            changes.get("method", "POST"),
+            changes.get("path", "/v1/checkouts"),
+            MemoryHeaders({k: v for k, v in headers.items() if v is not None}),
+        )
+        await self.app.__rsgi__(scope, exchange)
+        return exchange.answered()

@@ -63,7 +63,7 @@ def service() -> Service:
 def is_problem(answered: Answered, status: int, code: str) -> bool:
     return (
         answered.status == answered.json["status"] == status
-        and answered.headers["content-type"] == CONTENT_TYPE.decode()
+        and answered.headers["content-type"] == CONTENT_TYPE
         and answered.json["code"] == code
     )
 

@@ -1,4 +1,4 @@
-"""What clients of ingest get, over ASGI, on fakes."""
+"""What clients of ingest get, over RSGI, on fakes."""
 
 import asyncio
 from typing import Any
@@ -161,16 +161,22 @@ async def test_all_errors_are_told_at_once(edge: Edge) -> None:
         ({"headers": {"idempotency-key": "x" * 256}}, 400),
         ({"headers": {"idempotency-key": "\x7f"}}, 400),
         ({"headers": {"content-length": "70000"}}, 413),
+        ({"headers": {"idempotency-key": ["a", "b"]}}, 400),
+        ({"headers": {"authorization": ["Bearer a", "Bearer b"]}}, 400),
+        ({"headers": {"idempotency-key": b"\xe9"}}, 400),
+        ({"headers": {"idempotency-key": "é"}}, 400),
         ({"path": "/v1/nothing"}, 404),
+        ({"path": "/docs"}, 405),
         ({"headers": {"content-type": "application/json; charset=utf-8"}}, 202),
         ({"headers": {"idempotency-key": "x" * 255}}, 202),
+        ({"chunked": True}, 202),
     ],
 )
 async def test_each_error_has_its_status(edge: Edge, changes: dict[str, Any], status: int) -> None:
     answer = await edge.post(ONE, **changes)
     assert answer.status == status
     if status == 405:
-        assert answer.headers["allow"] == "POST"
+        assert answer.headers["allow"] == ("GET, HEAD" if "path" in changes else "POST")
     if status == 401:
         assert answer.headers["www-authenticate"].startswith("Bearer")
     if status != 202:
@@ -179,8 +185,10 @@ async def test_each_error_has_its_status(edge: Edge, changes: dict[str, Any], st
 
 
 async def test_a_body_that_grows_too_large_is_refused_while_it_is_read(edge: Edge) -> None:
-    answer = await edge.post({**ONE, "note": "x" * 70_000})
+    answer = await edge.post({**ONE, "note": "x" * 700_000}, chunked=True)
     assert answer.status == 413
+    assert answer.headers["connection"] == "close"
+    assert edge.exchange.chunks_read == 7
 
 
 async def test_a_key_is_the_same_quoted_or_not(edge: Edge) -> None:

@@ -1,0 +1,235 @@
+"""What the applications count on from the HTTP server, over real connections."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import msgspec
+import pytest
+from starlette.applications import Starlette
+
+from contracts.errors import SettingsError
+from contracts.http import JSON, Answer, Exchange, Pages, Scope, health, respond
+from contracts.settings import Settings
+from deploy.serving import Interface, serve
+from deploy.stack.ports import find_free
+from ingest.app import read_body, read_headers
+from tests.harness import eventually
+
+BODY_MAX = 1000
+
+
+class Echo:
+    """Answers with the body, read as ingest reads it, once `gate` is open."""
+
+    def __init__(self) -> None:
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.reading = 0
+        self.ended = 0
+
+    async def __rsgi__(self, scope: Scope, exchange: Exchange) -> None:
+        self.reading += 1
+        await respond(scope, exchange, self._answer(scope, exchange))
+        self.ended += 1
+
+    async def _answer(self, scope: Scope, exchange: Exchange) -> Answer:
+        if scope.path == "/broken":
+            raise RuntimeError("planted")
+        body = await read_body(exchange, read_headers(scope.headers), BODY_MAX)
+        await self.gate.wait()
+        return Answer(200, [JSON, ("x-method", scope.method)], body)
+
+
+class Served:
+    def __init__(self, port: int, stop: asyncio.Event, serving: "asyncio.Task[None]") -> None:
+        self.port = port
+        self.stop = stop
+        self.serving = serving
+
+    async def send(self, raw: bytes) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        writer.write(raw)
+        return reader, writer
+
+    async def ask(self, raw: bytes) -> tuple[int, bytes, bytes]:
+        """Status, head in lower case and body of the one response."""
+        reader, writer = await self.send(raw)
+        async with asyncio.timeout(5):
+            head = (await reader.readuntil(b"\r\n\r\n")).lower()
+            length = int(head.split(b"content-length: ", 1)[1].split(b"\r", 1)[0])
+            body = b"" if raw.startswith(b"HEAD") else await reader.readexactly(length)
+            writer.close()
+            return int(head.split()[1]), head, body
+
+
+@asynccontextmanager
+async def served(
+    app: object, settings: Settings, interface: Interface = Interface.RSGI
+) -> AsyncIterator[Served]:
+    stop = asyncio.Event()
+    port = find_free(set())
+    serving = asyncio.create_task(serve(app, interface, port, settings, stop))
+    try:
+        await eventually(lambda: _listens(port))
+        yield Served(port, stop, serving)
+    finally:
+        stop.set()
+        await serving
+
+
+def request(
+    body: bytes = b"",
+    *,
+    method: bytes = b"POST",
+    path: bytes = b"/",
+    headers: bytes = b"",
+    length: bool = True,
+) -> bytes:
+    sized = b"content-length: %d\r\n" % len(body) if length else b""
+    kind = b"host: x\r\ncontent-type: application/json\r\n"
+    return b"%b %b HTTP/1.1\r\n%b%b%b\r\n%b" % (method, path, kind, sized, headers, body)
+
+
+def chunked(*chunks: bytes) -> bytes:
+    body = b"".join(b"%x\r\n%b\r\n" % (len(chunk), chunk) for chunk in chunks) + b"0\r\n\r\n"
+    return request(body, headers=b"transfer-encoding: chunked\r\n", length=False)
+
+
+async def test_a_body_comes_whole_with_a_length_and_in_chunks(offline_settings: Settings) -> None:
+    async with served(Echo(), offline_settings) as server:
+        assert (await server.ask(request(b"abc")))[::2] == (200, b"abc")
+        assert (await server.ask(chunked(b"ab", b"c")))[::2] == (200, b"abc")
+        assert (await server.ask(request()))[::2] == (200, b"")
+        assert (await server.ask(chunked()))[::2] == (200, b"")
+
+
+async def test_a_body_that_is_too_large_is_refused_and_the_connection_closed(
+    offline_settings: Settings,
+) -> None:
+    async with served(Echo(), offline_settings) as server:
+        for raw in (request(b"x" * 1001), chunked(*[b"x" * 100] * 11)):
+            status, head, _ = await server.ask(raw)
+            assert status == 413
+            assert b"connection: close" in head
+        assert (await server.ask(request(b"x" * 1000)))[0] == 200
+
+
+async def test_headers_that_are_double_or_not_text_are_seen(offline_settings: Settings) -> None:
+    async with served(Echo(), offline_settings) as server:
+        for headers in (
+            b"idempotency-key: a\r\nidempotency-key: b\r\n",
+            b"Idempotency-Key: \xe9\r\n",
+            b"Authorization: a\r\nauthorization: a\r\n",
+        ):
+            status, _, body = await server.ask(request(b"{}", headers=headers))
+            assert (status, b"bad_request" in body) == (400, True)
+
+
+async def test_head_has_the_head_of_get(offline_settings: Settings) -> None:
+    async def ready() -> tuple[bool, dict[str, object]]:
+        return True, {}
+
+    async with served(Pages(health(ready)), offline_settings) as server:
+        got = await server.ask(request(method=b"GET", path=b"/livez"))
+        reader, writer = await server.send(
+            request(method=b"HEAD", path=b"/livez")
+            + request(method=b"GET", path=b"/livez", headers=b"connection: close\r\n")
+        )
+        async with asyncio.timeout(5):
+            both = await reader.read()
+        writer.close()
+        assert got[0] == 200
+        assert both.count(b"HTTP/1.1 200") == 2
+        assert both.count(got[2]) == 1, "only GET has the body"
+
+
+async def test_a_trace_goes_to_the_log_alone(
+    offline_settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with served(Echo(), offline_settings) as server:
+        status, _, body = await server.ask(request(path=b"/broken"))
+    assert status == 500
+    assert b"planted" not in body
+    assert msgspec.json.decode(body)["code"] == "internal"
+    assert "planted" in caplog.text
+
+
+async def test_a_client_that_leaves_in_mid_body_is_no_error(
+    offline_settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    echo = Echo()
+    async with served(echo, offline_settings) as server:
+        half = request(b"x" * 500)[:-200]
+        _, writer = await server.send(half)
+        await eventually(lambda: echo.reading == 1)
+        writer.close()
+        await eventually(lambda: echo.ended == 1)
+    assert [r for r in caplog.records if r.levelno >= logging.ERROR] == []
+
+
+async def test_what_is_under_way_at_the_end_is_answered_and_nothing_new_is_taken(
+    offline_settings: Settings,
+) -> None:
+    echo = Echo()
+    echo.gate.clear()
+    async with served(echo, offline_settings) as server:
+        asking = asyncio.create_task(server.ask(request(b"abc")))
+        _, idle = await server.send(b"")
+        await eventually(lambda: echo.reading == 1)
+        server.stop.set()
+        await eventually(lambda: _refuses(server.port))
+        assert not server.serving.done()
+        echo.gate.set()
+        assert (await asking)[::2] == (200, b"abc")
+        async with asyncio.timeout(5):
+            await server.serving
+        idle.close()
+
+
+async def test_the_end_does_not_wait_for_ever(offline_settings: Settings) -> None:
+    echo = Echo()
+    echo.gate.clear()
+    settings = msgspec.structs.replace(offline_settings, shutdown_grace_s=0.2, produce_ack_deadline_s=0.1)
+    async with served(echo, settings) as server:
+        _, writer = await server.send(request(b"abc"))
+        await eventually(lambda: echo.reading == 1)
+        server.stop.set()
+        async with asyncio.timeout(5):
+            await server.serving
+        writer.close()
+        echo.gate.set()
+
+
+async def test_a_port_that_is_taken_is_told(offline_settings: Settings) -> None:
+    async with served(Echo(), offline_settings) as server:
+        assert (await server.ask(request(b"abc")))[0] == 200
+        with pytest.raises(SettingsError, match=f"cannot listen on .*{server.port}.*another port"):
+            await serve(Echo(), Interface.RSGI, server.port, offline_settings, asyncio.Event())
+
+
+async def test_starlette_is_served_too(offline_settings: Settings) -> None:
+    async with served(Starlette(), offline_settings, Interface.ASGI) as server:
+        assert (await server.ask(request(method=b"GET")))[0] == 404
+
+
+async def test_a_request_that_is_not_http_is_400(offline_settings: Settings) -> None:
+    async with served(Echo(), offline_settings) as server:
+        reader, writer = await server.send(b"\x16\x03\x01garbage\r\n\r\n")
+        async with asyncio.timeout(5):
+            assert b" 400 " in await reader.readline()
+        writer.close()
+
+
+async def _listens(port: int) -> bool:
+    try:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+    except ConnectionRefusedError:
+        return False
+    writer.close()
+    return True
+
+
+async def _refuses(port: int) -> bool:
+    return not await _listens(port)
