@@ -130,8 +130,14 @@ async def _cache(settings: Settings) -> list[Finding]:
         await redis.aclose()
     policy = str(info.get("maxmemory_policy", "noeviction"))
     name = "valkey" if "valkey_version" in info else "redis"
+    speaks = str(info.get("redis_version", "0"))  # Valkey tells which Redis it can stand for
     return [
-        Finding(what, ok=True, found=f"{name} {info.get('valkey_version', info.get('redis_version'))}"),
+        Finding(
+            what,
+            ok=int(speaks.split(".", maxsplit=1)[0]) >= 7,
+            found=f"{name} {info.get('valkey_version', speaks)}",
+            mend="use Redis 7.0 or newer, or Valkey: idempotency needs SET with NX and GET",
+        ),
         Finding(
             "cache eviction",
             ok=policy in ("noeviction", "volatile-ttl", "volatile-lru", "volatile-lfu"),

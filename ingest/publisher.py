@@ -203,10 +203,14 @@ class Publisher:
     def _expire(self) -> None:
         """Fail what has waited for too long, and forget what is done."""
         loop = asyncio.get_running_loop()
-        while self._under_way and (
-            self._under_way[0].acknowledged.done() or self._under_way[0].expires_at <= loop.time()
-        ):
-            self._under_way.popleft().fail(NotAcknowledged("no acknowledgement within the deadline"))
+        now = loop.time()
+        while self._under_way:
+            oldest = self._under_way[0]
+            if not oldest.acknowledged.done():
+                if oldest.expires_at > now:
+                    break
+                oldest.fail(NotAcknowledged("no acknowledgement within the deadline"))
+            self._under_way.popleft()
         self._expiry = loop.call_later(_EXPIRY_EVERY_S, self._expire) if self._under_way else None
 
     async def _send(self, partition: int, batch: Waiting) -> None:

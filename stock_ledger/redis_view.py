@@ -66,13 +66,16 @@ PAYLOADS = """
 local known = {}
 for at = 1, #ARGV[3], 68 do
   local key = ARGV[1] .. string.sub(ARGV[3], at, at + 35)
-  local before = redis.call('GET', key)
+  local hash = string.sub(ARGV[3], at + 36, at + 67)
+  local before
+  if hash == '                                ' then
+    before = redis.call('GET', key)
+  else
+    before = redis.call('SET', key, hash, 'EX', ARGV[2], 'NX', 'GET')
+  end
   if before then
     known[#known + 1] = (at - 1) / 68
     known[#known + 1] = before
-  else
-    local hash = string.sub(ARGV[3], at + 36, at + 67)
-    if hash ~= '                                ' then redis.call('SET', key, hash, 'EX', ARGV[2]) end
   end
 end
 return known
