@@ -17,24 +17,35 @@ from api.status import (
     queued_line,
 )
 from contracts import problems
+from contracts.decisions import Decision
 from contracts.errors import Unavailable
 from contracts.outcomes import Kind
 from contracts.problems import Problem
 from contracts.receipts import Receipt
 from contracts.requests import CheckoutStatus
 from contracts.settings import Settings
-from stock_ledger.reads import Position, Reads
+from stock_ledger.reads import Position
 from stock_ledger.view import Progress
 
 logger = logging.getLogger(__name__)
 
 
 class Shown(Protocol):
-    """What the read side needs of `stock_ledger.view.View`."""
+    """What is needed of `stock_ledger.view.View`."""
 
     async def progress(self, partitions: Sequence[int]) -> dict[int, Progress]: ...
 
     async def results(self, checkout_id: str) -> dict[str, bytes]: ...
+
+
+class Decisions(Protocol):
+    """What is needed of `stock_ledger.reads.Reads`."""
+
+    async def next_offsets(self, partitions: Sequence[int]) -> dict[int, int]: ...
+
+    async def decisions_at(self, positions: Sequence[Position]) -> dict[Position, Decision]: ...
+
+    async def decisions_of_checkout(self, checkout_id: str) -> list[Decision]: ...
 
 
 class Checkouts:
@@ -45,13 +56,16 @@ class Checkouts:
     is left alone for `cache_retry_s`.
     """
 
-    def __init__(self, reads: Reads, view: Shown, settings: Settings, monotonic: Callable[[], float]) -> None:
+    def __init__(
+        self, reads: Decisions, view: Shown, settings: Settings, monotonic: Callable[[], float]
+    ) -> None:
         self._reads = reads
         self._view = view
         self._cache_retry_s = settings.cache_retry_s
         self._monotonic = monotonic
         self._away_until = 0.0
         self._marks = Marks(settings.gate_stale_s, monotonic)
+        self._asking = asyncio.Lock()
 
     async def of_receipt(self, checkout_id: str, buyer_id: str, receipt: Receipt) -> CheckoutStatus:
         """The status of a checkout whose receipt was verified for this buyer.
@@ -62,9 +76,13 @@ class Checkouts:
         partitions = sorted({partition for partition, _ in positions})
         answers, progress = await self._shown(checkout_id, buyer_id, partitions)
         found = {(a.partition, a.offset): a for a in answers}
+        self._marks.decided(found)
+        self._marks.shown(progress)
         waiting = [position for position in positions if position not in found]
         if waiting:
-            await self._advance({partition for partition, _ in waiting}, progress)
+            await self._advance(
+                {p for p, offset in waiting if offset >= self._marks.next_offset(p)}, progress
+            )
             passed = [(p, offset) for p, offset in waiting if offset < self._marks.next_offset(p)]
             if passed:
                 found |= await self._decided(checkout_id, buyer_id, passed)
@@ -117,25 +135,29 @@ class Checkouts:
             )
         except Unavailable as error:
             self._away_until = self._monotonic() + self._cache_retry_s
+            self._marks.doubt()
             logger.warning("answering from Postgres: %s", error, extra={"action": "cache_away"})
             return [], {}
         return answers_of_view(results, buyer_id), progress
 
     async def _advance(self, partitions: set[int], progress: dict[int, Progress]) -> None:
-        """Bring the marks of `partitions` up to date, from Postgres where the view does not tell or stands still."""
-        self._marks.shown(progress)
-        standing = self._marks.standing(partitions, progress)
-        unknown = self._marks.unknown(partitions, progress)
-        if not standing and not unknown:
-            return
-        asked = sorted(standing | unknown)
+        """Hold the marks of `partitions` against Postgres. Raises Unavailable where nobody can tell."""
+        if self._marks.due(partitions):
+            async with self._asking:
+                due = self._marks.due(partitions)  # another poll may have asked meanwhile
+                if due:
+                    await self._confirm(sorted(due))
+        if untold := self._marks.untold(partitions, progress):
+            raise Unavailable(f"neither the cache nor Postgres tells how far partitions {untold} are decided")
+
+    async def _confirm(self, partitions: list[int]) -> None:
+        self._marks.asking(partitions)
         try:
-            self._marks.confirmed(asked, await self._reads.next_offsets(asked))
+            self._marks.confirmed(partitions, await self._reads.next_offsets(partitions))
         except Unavailable as error:
-            if unknown:
-                raise
             # With Postgres away nothing is decided: the view that stands still is right.
             logger.warning("answering from the view alone: %s", error, extra={"action": "postgres_away"})
+            self._marks.away(partitions)
 
     async def _decided(
         self, checkout_id: str, buyer_id: str, passed: Sequence[Position]

@@ -4,10 +4,11 @@ from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
 
+from stock_ledger.reads import Position
 from stock_ledger.view import Progress
 
 CONFIRMED_FOR_S = 0.25  # a reading of Postgres serves every poll that comes this soon after
-RECHECK_S = 1.0  # while the view stands still, ask Postgres this often
+AWAY_FOR_S = 1.0  # and one that failed holds off the next
 
 
 class _Mark(msgspec.Struct):
@@ -15,13 +16,18 @@ class _Mark(msgspec.Struct):
     decided_per_s: int = 0
     beat: tuple[int, int] | None = None  # epoch and beat last seen in the view
     moved_at: float = 0.0  # when the beat was last seen to change
-    confirmed_until: float = 0.0
-    recheck_at: float = 0.0
+    ask_at: float = 0.0  # before that Postgres is not asked
+    is_away: bool = False  # it did not answer when it was asked last
+    in_doubt: bool = True  # nothing of Postgres since the view was last found gone
 
 
 class Marks:
     """The highest next offset seen of each partition: it only rises, so no place in the queue ever grows, also when
     the view falls back to older data. Times are seconds of `monotonic`.
+
+    The view alone is no ground to say that something waits: after a failover it may be behind what another replica
+    has told. So Postgres is asked as well, once per CONFIRMED_FOR_S for all polls. While it is away nothing is
+    decided, and a view that never was gone is right.
     """
 
     def __init__(self, stale_s: float, monotonic: Callable[[], float]) -> None:
@@ -34,8 +40,9 @@ class Marks:
         return self._mark(partition).next_offset
 
     def decided_per_s(self, partition: int) -> int:
-        """Messages per second as the writer measured; 0 while it is not known."""
-        return self._mark(partition).decided_per_s
+        """Messages per second as the writer measured; 0 while it is not known, or its view stands still."""
+        mark = self._mark(partition)
+        return mark.decided_per_s if self._monotonic() - mark.moved_at < self._stale_s else 0
 
     def shown(self, progress: Mapping[int, Progress]) -> None:
         """Take in what the view shows."""
@@ -48,37 +55,49 @@ class Marks:
                 mark.beat = (told.epoch, told.beat)
                 mark.moved_at = now
 
+    def decided(self, positions: Iterable[Position]) -> None:
+        """Take in that these positions have their decision."""
+        for partition, offset in positions:
+            mark = self._mark(partition)
+            mark.next_offset = max(mark.next_offset, offset + 1)
+
+    def due(self, partitions: Iterable[int]) -> set[int]:
+        """Those of which Postgres is to be asked."""
+        now = self._monotonic()
+        return {p for p in partitions if now >= self._mark(p).ask_at}
+
+    def asking(self, partitions: Iterable[int]) -> None:
+        """Postgres is being asked. Where it was away, the other polls do not wait for the answer."""
+        for partition in partitions:
+            mark = self._mark(partition)
+            if mark.is_away:
+                mark.ask_at = self._monotonic() + AWAY_FOR_S
+
     def confirmed(self, partitions: Iterable[int], next_offsets: Mapping[int, int]) -> None:
         """Take in what Postgres holds of `partitions`; one that is absent was never claimed."""
-        until = self._monotonic() + CONFIRMED_FOR_S
+        ask_at = self._monotonic() + CONFIRMED_FOR_S
         for partition in partitions:
             mark = self._mark(partition)
             mark.next_offset = max(mark.next_offset, next_offsets.get(partition, 0))
-            mark.confirmed_until = until
+            mark.ask_at, mark.is_away, mark.in_doubt = ask_at, False, False
 
-    def unknown(self, partitions: Iterable[int], progress: Mapping[int, Progress]) -> set[int]:
-        """Those that neither the view shows nor Postgres has just told: they must be asked for."""
-        now = self._monotonic()
-        lacking = {p for p in partitions if p not in progress}
-        for partition in lacking:
-            self._mark(partition).decided_per_s = 0
-        return {p for p in lacking if now >= self._mark(p).confirmed_until}
-
-    def standing(self, partitions: Iterable[int], progress: Mapping[int, Progress]) -> set[int]:
-        """Those whose view has stood still for too long: its writer may not reach the cache, or decide nothing.
-
-        Each is told once per RECHECK_S, as one reading of Postgres answers for all polls.
-        """
-        now = self._monotonic()
-        due = set()
+    def away(self, partitions: Iterable[int]) -> None:
+        """Postgres did not answer."""
+        ask_at = self._monotonic() + AWAY_FOR_S
         for partition in partitions:
             mark = self._mark(partition)
-            if partition in progress and now - mark.moved_at >= self._stale_s:
-                mark.decided_per_s = 0
-                if now >= mark.recheck_at:
-                    mark.recheck_at = now + RECHECK_S
-                    due.add(partition)
-        return due
+            mark.ask_at, mark.is_away = ask_at, True
+
+    def doubt(self) -> None:
+        """The view was gone: when it is back it may be behind."""
+        for mark in self._marks.values():
+            mark.in_doubt = True
+
+    def untold(self, partitions: Iterable[int], progress: Mapping[int, Progress]) -> list[int]:
+        """Those of which Postgres does not answer, and the view is not there or may be behind."""
+        return [
+            p for p in partitions if self._mark(p).is_away and (p not in progress or self._mark(p).in_doubt)
+        ]
 
     def _mark(self, partition: int) -> _Mark:
         return self._marks.setdefault(partition, _Mark())

@@ -221,17 +221,18 @@ class Publisher:
             batch = [entry for entry in batch if not entry[1].acknowledged.done()]  # the others are answered
             if not batch:
                 return
-            producer = await self.ensure_producer()
-            records = [record for record, _, _ in batch]
-            sent = await send(producer, self._topic, partition, records, self._now_ms())
-            position = 0
-            for count, acknowledgement in sent:
-                base = (await acknowledgement).offset
-                if base < 0:
-                    raise NotAcknowledged("the broker took the batch twice and does not tell its offset")
-                for offset, (_, submission, index) in enumerate(batch[position : position + count], base):
-                    submission.landed(index, (partition, offset))
-                position += count
+            async with asyncio.timeout(self._settings.produce_ack_deadline_s):
+                producer = await self.ensure_producer()
+                records = [record for record, _, _ in batch]
+                sent = await send(producer, self._topic, partition, records, self._now_ms())
+                position = 0
+                for count, acknowledgement in sent:
+                    base = (await acknowledgement).offset
+                    if base < 0:
+                        raise NotAcknowledged("the broker took the batch twice and does not tell its offset")
+                    for offset, (_, submission, index) in enumerate(batch[position : position + count], base):
+                        submission.landed(index, (partition, offset))
+                    position += count
             self.problem = ""
         except (KafkaError, NotAcknowledged, OSError) as error:
             self.problem = repr(error)

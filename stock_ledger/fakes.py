@@ -40,7 +40,7 @@ class MemoryLedger:
         self.available = True
         self.fail_before_commit = 0
         self.fail_after_commit = 0
-        self._first: dict[tuple[str, str], Decision] = {}  # (checkout, product)
+        self._first: dict[str, dict[str, Decision]] = {}  # checkout -> product -> its first decision
 
     def put(self, product: Product, stock: Stock, partition: int) -> None:
         """Add or replace a product with its stock."""
@@ -69,15 +69,14 @@ class MemoryLedger:
 
     async def load(self, need: Need, entries: dict[str, Entry]) -> Loaded:
         self._answer()
-        wanted = set(need.checkouts)
-        found = {identity: d for identity, d in self._first.items() if identity[0] in wanted}
+        found = [d for checkout_id in need.checkouts for d in self._first.get(checkout_id, {}).values()]
         return Loaded(
             products={i: product for i, (product, _) in entries.items()},
             stock={i: stock for i, (_, stock) in entries.items()},
             bought={pair: self.purchases[pair] for pair in need.limited if pair in self.purchases},
             addresses={pair: self.address_book[pair] for pair in need.addresses if pair in self.address_book},
-            decided={identity: d.offset for identity, d in found.items()},
-            hashes={checkout_id: d.payload_hash for (checkout_id, _), d in found.items()},
+            decided={(d.checkout_id or "", d.product_id): d.offset for d in found},
+            hashes={d.checkout_id or "": d.payload_hash for d in found},
         )
 
     async def persist(self, advances: Sequence[Advance], decided: Decided, loaded: Loaded) -> None:
@@ -91,7 +90,7 @@ class MemoryLedger:
         for d in decided.decisions:
             self.decided[d.partition, d.offset] = d
             if d.checkout_id is not None and d.kind in _FIRST:
-                self._first[d.checkout_id, d.product_id] = d
+                self._first.setdefault(d.checkout_id, {})[d.product_id] = d
         self.stock |= decided.stock
         for pair, units in decided.bought.items():
             self.purchases[pair] = self.purchases.get(pair, 0) + units
@@ -101,23 +100,33 @@ class MemoryLedger:
 
     async def decisions(self, partition: int, start: int, end: int) -> list[Decision]:
         self._answer()
-        keys = sorted(key for key in self.decided if key[0] == partition and start <= key[1] < end)
-        return [self.decided[key] for key in keys]
+        places = ((partition, offset) for offset in range(start, end))
+        return [self.decided[place] for place in places if place in self.decided]
+
+    def decisions_at(self, positions: Sequence[tuple[int, int]]) -> dict[tuple[int, int], Decision]:
+        """The decisions of those positions that have one. Raises Unavailable."""
+        self._answer()
+        return {at: self.decided[at] for at in positions if at in self.decided}
+
+    def decisions_of_checkout(self, checkout_id: str) -> list[Decision]:
+        """The first decision of each line that has one, by line. Raises Unavailable."""
+        self._answer()
+        return sorted(self._first.get(checkout_id, {}).values(), key=lambda d: (d.line, d.product_id))
 
     def _check(self, advances: Sequence[Advance], decided: Decided, loaded: Loaded) -> None:
         """All that can refuse a batch, before anything is written."""
         if any(self.claims.get(a.partition) != a.claim for a in advances):
             raise FenceLost(f"of partitions {[a.partition for a in advances]} not all are still ours")
-        first = set(self._first)
-        offsets = set(self.decided)
+        taken: set[tuple[int, int] | tuple[str, str]] = set()
         for d in decided.decisions:
-            if (d.partition, d.offset) in offsets:
-                raise StaleView(f"({d.partition}, {d.offset}) is decided already")
-            offsets.add((d.partition, d.offset))
+            if (at := (d.partition, d.offset)) in self.decided or at in taken:
+                raise StaleView(f"{at} is decided already")
+            taken.add(at)
             if d.checkout_id is not None and d.kind in _FIRST:
-                if (d.checkout_id, d.product_id) in first:
-                    raise StaleView(f"({d.checkout_id}, {d.product_id}) is decided already")
-                first.add((d.checkout_id, d.product_id))
+                line = (d.checkout_id, d.product_id)
+                if d.product_id in self._first.get(d.checkout_id, {}) or line in taken:
+                    raise StaleView(f"{line} is decided already")
+                taken.add(line)
         for i, after in decided.stock.items():
             if (
                 self.stock.get(i) != loaded.stock[i]
@@ -129,6 +138,22 @@ class MemoryLedger:
     def _answer(self) -> None:
         if not self.available:
             raise Unavailable("the ledger in memory is switched off")
+
+
+class MemoryReads:
+    """Of `stock_ledger.reads.Reads` what tells decisions, from a ledger in memory."""
+
+    def __init__(self, ledger: MemoryLedger) -> None:
+        self._ledger = ledger
+
+    async def next_offsets(self, partitions: Sequence[int]) -> dict[int, int]:
+        return {p: claim.next_offset for p, claim in (await self._ledger.state(partitions)).items()}
+
+    async def decisions_at(self, positions: Sequence[tuple[int, int]]) -> dict[tuple[int, int], Decision]:
+        return self._ledger.decisions_at(positions)
+
+    async def decisions_of_checkout(self, checkout_id: str) -> list[Decision]:
+        return self._ledger.decisions_of_checkout(checkout_id)
 
 
 class Snapshot(msgspec.Struct):

@@ -43,12 +43,11 @@ def bench() -> Bench:
     return Bench()
 
 
-async def test_a_queued_line_tells_its_place_and_estimate_from_one_cache_round_trip(bench: Bench) -> None:
+async def test_a_queued_line_tells_its_place_and_estimate(bench: Bench) -> None:
     bench.view.shown = {7: Progress(1, 100, 50, 1)}
     status = await bench.of((7, 150))
     assert status == CheckoutStatus(CHECKOUT, "queued", [QueuedLine(0, 7, 150, 50, 1.0)], 50, 1.0)
     assert bench.view.calls == ["results", "progress"]
-    assert bench.reads.calls == []
 
 
 async def test_the_largest_wait_is_the_checkouts_and_an_unmeasured_one_is_unknown(bench: Bench) -> None:
@@ -100,13 +99,26 @@ async def test_a_partition_never_claimed_has_decided_nothing(bench: Bench) -> No
     assert await bench.ahead(3) == 3
 
 
-async def test_a_view_that_stands_still_is_checked_against_postgres(bench: Bench) -> None:
+async def test_a_view_that_is_behind_is_not_believed(bench: Bench) -> None:
     bench.view.shown = {7: Progress(1, 100, 50, 9)}
     bench.reads.next = {7: 140}
-    assert await bench.ahead(150) == 50
+    assert await bench.ahead(150) == 10
+
+
+async def test_a_view_that_stands_still_gives_no_estimate(bench: Bench) -> None:
+    bench.view.shown = {7: Progress(1, 100, 50, 9)}
+    assert (await bench.of((7, 150))).eta_s == 1.0
     bench.clock.now_s += 10
-    status = await bench.of((7, 150))
-    assert (status.ahead, status.eta_s) == (10, None)
+    assert (await bench.of((7, 150))).eta_s is None
+
+
+async def test_what_was_decided_once_never_waits_again(bench: Bench) -> None:
+    bench.view.shown = {7: Progress(1, 151, 50, 9)}
+    bench.view.show(created(7, 150))
+    assert (await bench.of((7, 150))).status == "created"
+    bench.view.shown, bench.view.documents = {7: Progress(1, 100, 50, 5)}, {}
+    bench.reads.decisions = [created(7, 150)]
+    assert (await bench.of((7, 150))).status == "created"
 
 
 async def test_a_view_that_stands_still_is_believed_while_postgres_is_away(bench: Bench) -> None:
@@ -115,7 +127,7 @@ async def test_a_view_that_stands_still_is_believed_while_postgres_is_away(bench
     bench.clock.now_s += 10
     bench.reads.down = True
     assert [await bench.ahead(150), await bench.ahead(150)] == [50, 50]
-    assert bench.reads.calls == ["next_offsets"]
+    assert bench.reads.calls == ["next_offsets"] * 2, "an answer that failed holds off the next question"
 
 
 async def test_a_decision_comes_from_the_view_alone(bench: Bench) -> None:

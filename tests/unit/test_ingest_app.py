@@ -47,7 +47,7 @@ async def test_an_accepted_checkout_is_in_the_log_and_signed(edge: Edge) -> None
     assert answer.headers["retry-after"] == "1"
     receipt = edge.signer.verify(document["receipt"], document["checkout_id"], "buyer-1")
     assert receipt.positions == ((partition, 0),)
-    key, value = edge.producer.log[partition][0]
+    key, value = edge.log[partition][0]
     line = decode_checkout_line(value, key, partition, edge.settings.partitions)
     assert (line.checkout_id, line.buyer_id, line.accepted_at_ms) == (
         document["checkout_id"],
@@ -82,7 +82,7 @@ async def test_several_products_are_all_acknowledged_before_the_202(edge: Edge) 
     assert not posting.done()
     edge.producer.acknowledge()
     assert (await posting).status == 202
-    assert sum(map(len, edge.producer.log.values())) == 8
+    assert sum(map(len, edge.log.values())) == 8
 
 
 async def test_requests_that_arrive_together_share_a_batch(edge: Edge) -> None:
@@ -207,7 +207,7 @@ async def test_another_payload_under_the_same_key_is_refused_at_the_edge(edge: E
     stranger = await edge.post({**ONE, "note": "other"}, buyer="buyer-2", **keyed("k1"))
     assert (first.status, other.status, same.status, stranger.status) == (202, 422, 202, 202)
     assert other.json()["code"] == "idempotency_conflict"
-    assert sum(map(len, edge.producer.log.values())) == 3
+    assert sum(map(len, edge.log.values())) == 3
 
 
 async def test_without_the_cache_every_checkout_goes_to_the_log(edge: Edge) -> None:

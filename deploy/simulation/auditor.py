@@ -1,0 +1,334 @@
+"""The auditor: a simple model of its own, held against every effect as it happens, and against everything at the end.
+
+It knows nothing of how the pipeline works, only what a sale must look like from outside. Everything it looks at is the
+servers' state, which changes only by the calls that it is told of.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from contracts.decisions import Decision
+from contracts.errors import UndecodableMessage
+from contracts.events import event_of
+from contracts.kafka import Record
+from contracts.keys import conflict_field
+from contracts.messages import CheckoutLine, decode_checkout_line
+from contracts.outcomes import Kind, Reason
+from stock_ledger.fakes import MemoryLedger, MemoryView
+from stock_ledger.ledger import Advance
+from stock_ledger.view import Shown
+from workers.fakes import MemoryBroker, MemoryMessage
+
+
+class Violation(Exception):
+    """What a sale must never look like."""
+
+
+class Goods(msgspec.Struct, frozen=True):
+    """A product of the sale as the model knows it."""
+
+    product_id: str
+    units: int
+    buyer_limit: int | None = None
+    on_shelf: bool = True
+
+
+Expected = tuple[Kind, Reason | None, int | None]  # kind, reason, first offset
+
+
+class Model:
+    """What the messages of a log come to, decided one by one in their order."""
+
+    def __init__(self, goods: Iterable[Goods], partitions: int) -> None:
+        self.goods = {g.product_id: g for g in goods}
+        self.available = {g.product_id: [0, g.units] for g in self.goods.values()}  # by seq
+        self._partitions = partitions
+        self._hashes: dict[tuple[str, int], str] = {}  # (checkout, partition)
+        self._elsewhere: dict[str, set[str]] = defaultdict(set)  # checkout -> hashes, whichever the partition
+        self._first: dict[tuple[str, str], int] = {}
+        self._bought: dict[tuple[str, str], int] = defaultdict(int)
+
+    def decide(self, partition: int, message: MemoryMessage, actual: Kind) -> Expected:
+        """The decision that this message must get.
+
+        Where another payload under the same key went to another partition, either of the two may have been first:
+        the refusal as a conflict is right then, and so is none.
+        """
+        try:
+            line = decode_checkout_line(message.value, message.key, partition, self._partitions)
+        except UndecodableMessage:
+            return Kind.DEAD, None, None
+        known = self._hashes.get((line.checkout_id, partition))
+        others = self._elsewhere[line.checkout_id] - {line.payload_hash}
+        if known is None and actual is Kind.CONFLICT and others:
+            known = min(others)
+        if known not in (None, line.payload_hash):
+            self._hashes.setdefault((line.checkout_id, partition), known or "")
+            return Kind.CONFLICT, Reason.IDEMPOTENCY_CONFLICT, None
+        self._hashes[line.checkout_id, partition] = line.payload_hash
+        self._elsewhere[line.checkout_id].add(line.payload_hash)
+        identity = (line.checkout_id, line.product_id)
+        if identity in self._first:
+            return Kind.REPEATED, None, self._first[identity]
+        self._first[identity] = message.offset
+        reason = self._refusal(line)
+        if reason is not None:
+            return Kind.REFUSED, reason, None
+        self.available[line.product_id].append(self.available[line.product_id][-1] - line.quantity)
+        self._bought[line.product_id, line.buyer_id] += line.quantity
+        return Kind.CREATED, None, None
+
+    def _refusal(self, line: CheckoutLine) -> Reason | None:
+        goods = self.goods.get(line.product_id)
+        if goods is None:
+            return Reason.UNKNOWN_PRODUCT
+        if not goods.on_shelf:
+            return Reason.OFF_SHELF
+        limit, bought = goods.buyer_limit, self._bought[line.product_id, line.buyer_id]
+        if limit is not None and bought + line.quantity > limit:
+            return Reason.BUYER_LIMIT
+        left = self.available[line.product_id][-1]
+        if left >= line.quantity:
+            return None
+        return Reason.INSUFFICIENT_STOCK if left > 0 else Reason.SOLD_OUT
+
+
+class Auditor:
+    """Told of every effect on the servers. Its methods raise Violation."""
+
+    def __init__(
+        self, broker: MemoryBroker, ledger: MemoryLedger, view: MemoryView, goods: Sequence[Goods]
+    ) -> None:
+        self._broker = broker
+        self._ledger = ledger
+        self._view = view
+        self.model = Model(goods, broker.partitions)
+        self._decided_to = dict.fromkeys(range(broker.partitions), 0)
+        self._committed = dict.fromkeys(range(broker.partitions), 0)
+        self._published: dict[int, dict[int, Record]] = defaultdict(dict)
+        self._set_aside: set[tuple[int, int]] = set()
+        self.checked = 0
+
+    # After each effect.
+
+    def ledger_called(self, name: str, arguments: tuple[Any, ...]) -> None:
+        if name == "persist":
+            self._persisted(arguments[0])
+
+    def log_called(self, name: str, arguments: tuple[Any, ...]) -> None:
+        match name:
+            case "publish":
+                for partition, records in arguments[0].items():
+                    for record in records:
+                        self._was_published(partition, record)
+            case "set_aside":
+                for partition, records in arguments[0].items():
+                    for record in records:
+                        self._was_set_aside(partition, record)
+            case "commit":
+                self._was_committed(arguments[0])
+
+    def view_called(self, name: str, arguments: tuple[Any, ...]) -> None:
+        if name == "show":
+            self._was_shown(*arguments)
+
+    def _persisted(self, advances: Sequence[Advance]) -> None:
+        for advance in advances:
+            p = advance.partition
+            expect(
+                self._ledger.claims[p].next_offset == advance.next_offset >= self._decided_to[p],
+                f"partition {p} went from {self._decided_to[p]} to {advance.next_offset}",
+            )
+            for offset in range(self._decided_to[p], advance.next_offset):
+                self._was_decided(p, offset)
+            self._decided_to[p] = advance.next_offset
+        for product_id, stock in self._ledger.stock.items():
+            by_seq = self.model.available[product_id]
+            expect(
+                stock.seq == len(by_seq) - 1 and stock.available == by_seq[-1] >= 0,
+                f"{product_id}: {stock}, but {by_seq[-1]} must be left after {len(by_seq) - 1} entries",
+            )
+
+    def _was_decided(self, partition: int, offset: int) -> None:
+        self.checked += 1
+        decision = self._ledger.decided.get((partition, offset))
+        if decision is None:
+            raise Violation(f"{partition}:{offset} was passed without a decision")
+        message = self._message(partition, offset)
+        expected = self.model.decide(partition, message, decision.kind)
+        actual = (decision.kind, decision.reason, decision.first_offset)
+        expect(actual == expected, f"{partition}:{offset} was decided {actual}, but is {expected}")
+
+    def _was_published(self, partition: int, record: Record) -> None:
+        self.checked += 1
+        identity = dict(record[2])["ce_id"].decode()
+        place = tuple(map(int, identity.split("-")))
+        decision = self._ledger.decided.get((place[0], place[1]))
+        if decision is None:
+            raise Violation(f"event {identity} was published, but nothing is decided there")
+        expect(
+            place[0] == partition and record == event_of(decision, decision.document()),
+            f"event {identity} does not tell what was decided",
+        )
+        self._published[partition][place[1]] = record
+
+    def _was_set_aside(self, partition: int, record: Record) -> None:
+        headers = dict(record[2])
+        offset = int(headers["offset"])
+        expect(int(headers["partition"]) == partition, "a dead letter from another partition")
+        message = self._message(partition, offset)
+        expect(record[:2] == (message.key, message.value), f"the dead letter of {partition}:{offset} differs")
+        self._set_aside.add((partition, offset))
+
+    def _was_committed(self, offsets: Mapping[int, int]) -> None:
+        for p, offset in offsets.items():
+            expect(
+                offset <= self._decided_to[p],
+                f"partition {p}: offset {offset} committed, decided to {self._decided_to[p]}",
+            )
+            for passed in range(self._committed[p], offset):
+                self._is_told(p, passed)
+            self._committed[p] = max(self._committed[p], offset)
+
+    def _is_told(self, partition: int, offset: int) -> None:
+        decision = self._ledger.decided[partition, offset]
+        if decision.kind is Kind.DEAD:
+            expect((partition, offset) in self._set_aside, f"{partition}:{offset} is dead, but not set aside")
+        elif decision.kind is not Kind.REPEATED:
+            expect(
+                offset in self._published[partition],
+                f"{partition}:{offset} is committed, but its event is not published",
+            )
+
+    def _was_shown(self, shown: Sequence[Shown], results: Sequence[tuple[str, str, bytes]]) -> None:
+        for checkout_id, field, document in results:
+            self.checked += 1
+            expect(
+                document == self._document(checkout_id, field),
+                f"the result of {checkout_id} {field} is not so",
+            )
+        for part in shown:
+            self._is_not_ahead(part.partition, part.stock)
+
+    def _is_not_ahead(self, partition: int, product_ids: Iterable[str]) -> None:
+        claim = self._ledger.claims[partition]
+        values, keys = self._view.data.values, self._view.keys
+        progress = values.get(keys.progress(partition))
+        if progress is not None:
+            epoch, next_offset = map(int, progress.split(b":")[:2])
+            expect(
+                epoch <= claim.epoch and next_offset <= claim.next_offset,
+                f"the view of partition {partition} is at {epoch}:{next_offset}, the truth at {claim}",
+            )
+        for product_id in product_ids:
+            value = values.get(keys.stock(partition, product_id))
+            if value is not None:
+                _, seq, available = map(int, value.split(b":"))
+                by_seq = self.model.available[product_id]
+                expect(
+                    seq < len(by_seq) and by_seq[seq] == available,
+                    f"the view has {available} of {product_id} at seq {seq}, which never was so",
+                )
+
+    # What clients were told.
+
+    def accepted(self, checkout_id: str, lines: Sequence[Mapping[str, Any]]) -> None:
+        """A 202: each line lies where it says."""
+        for line in lines:
+            p, offset = line["partition"], line["offset"]
+            expect(offset < self._broker.end(p), f"202 for {checkout_id}, but {p}:{offset} is not in the log")
+            value = self._message(p, offset).value or b""
+            expect(checkout_id.encode() in value, f"202 for {checkout_id}, but {p}:{offset} is another's")
+
+    def refused_at_the_edge(self, product_ids: Iterable[str]) -> None:
+        """A 409: nothing is left of any of it."""
+        for product_id in product_ids:
+            left = self.model.available[product_id][-1]
+            expect(left <= 0, f"refused as sold out, but {left} of {product_id} are left")
+
+    def answered(
+        self, partition: int, offset: int, status: str, reason: str | None, order_id: str | None
+    ) -> None:
+        """A final answer of a line, that says it was decided at this place."""
+        decision = self._ledger.decided.get((partition, offset))
+        if decision is None:
+            raise Violation(f"{partition}:{offset} is answered {status}, but not decided")
+        own = (
+            None if decision.reason is None else decision.reason.value,
+            None if decision.order is None else decision.order.order_id,
+        )
+        expect(
+            (reason, order_id) == own, f"{partition}:{offset} is answered {status}, but is {decision.kind}"
+        )
+
+    # At the end, when everything works again and has had its time.
+
+    def is_drained(self) -> bool:
+        """Everything is decided, told and committed, and the view is there."""
+        return all(
+            self._broker.committed.get(p, 0) == self._decided_to[p] == self._broker.end(p)
+            and self._progress_shown(p) == (self._ledger.claims[p].epoch, self._decided_to[p])
+            for p in range(self._broker.partitions)
+        )
+
+    def finish(self) -> None:
+        """Log = ledger = totals = view = events."""
+        for p in range(self._broker.partitions):
+            for offset in range(self._broker.end(p)):
+                self._is_told(p, offset)
+        places = {
+            p: {int(dict(h)["ce_id"].split(b"-")[1]) for _, _, h in self._broker.events[p]}
+            for p in self._decided_to
+        }
+        for (p, offset), decision in self._ledger.decided.items():
+            has_event = decision.kind not in (Kind.DEAD, Kind.REPEATED)
+            expect(
+                (offset in places[p]) == has_event, f"{p}:{offset} is {decision.kind}, events: {has_event}"
+            )
+        for product_id, p in self._ledger.partitions.items():
+            left = self.model.available[product_id][-1]
+            value = self._view.data.values.get(self._view.keys.stock(p, product_id))
+            sold_out = product_id in self._view.data.sold_out.get(self._view.keys.sold_out(p), ())
+            if value is not None:
+                expect(
+                    int(value.split(b":")[2]) == left, f"the view has {value!r} of {product_id}, not {left}"
+                )
+            expect(
+                sold_out == (left <= 0), f"{product_id} is shown as sold out: {sold_out}, but {left} are left"
+            )
+
+    def undrained(self) -> str:
+        """What is not as it must be at the end."""
+        told = [
+            f"{p}: log {self._broker.end(p)}, decided {self._decided_to[p]}, "
+            f"committed {self._broker.committed.get(p, 0)}, view {self._progress_shown(p)}, "
+            f"claim {self._ledger.claims.get(p)}"
+            for p in range(self._broker.partitions)
+        ]
+        return "; ".join(told)
+
+    def _progress_shown(self, partition: int) -> tuple[int, int] | None:
+        value = self._view.data.values.get(self._view.keys.progress(partition))
+        if value is None:
+            return None
+        epoch, next_offset = map(int, value.split(b":")[:2])
+        return epoch, next_offset
+
+    def _message(self, partition: int, offset: int) -> MemoryMessage:
+        return self._broker.messages[partition][offset - self._broker.first[partition]]
+
+    def _document(self, checkout_id: str, field: str) -> bytes | None:
+        if field.startswith("#"):
+            place = tuple(map(int, field[1:].split(":")))
+            decision: Decision | None = self._ledger.decided.get((place[0], place[1]))
+            return decision.document() if decision and field == conflict_field(*place) else None
+        found = [d for d in self._ledger.decisions_of_checkout(checkout_id) if d.product_id == field]
+        return found[0].document() if found else None
+
+
+def expect(holds: bool, what: str) -> None:
+    if not holds:
+        raise Violation(what)

@@ -1,0 +1,241 @@
+"""Kafka in the simulation: a broker over `MemoryBroker`, its consumer group, and the clients of writers and ingest."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from random import Random
+
+from aiokafka.errors import KafkaConnectionError
+
+from contracts.errors import Unavailable
+from contracts.kafka import Record
+from deploy.simulation.loop import Loop, Node, current_node
+from deploy.simulation.network import After, Publishing, Remote, Server, alive
+from ingest.fakes import MemoryBatch, MemoryProducer, Metadata
+from workers.fakes import MemoryBroker, MemoryLog
+from workers.log import Batch, Revoked
+
+_HEARTBEAT_S = 0.05
+_RETRY_S = 0.1  # a producer tries again this often while the broker is away
+
+
+class Arrivals:
+    """Wakes readers when something is appended."""
+
+    def __init__(self, loop: Loop) -> None:
+        self._loop = loop
+        self._waiting: list[asyncio.Future[None]] = []
+
+    def tell(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for future in waiting:
+            if not future.done():
+                future.set_result(None)
+
+    async def wait(self, seconds: float) -> None:
+        future = self._loop.create_future()
+        self._waiting.append(future)
+        timer = self._loop.call_later(seconds, _wake, future)
+        try:
+            await future
+        finally:
+            timer.cancel()
+
+
+def _wake(future: "asyncio.Future[None]") -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+class WriterLog:
+    """See `workers.log.Log`: a member of the group, over the network."""
+
+    def __init__(self, group: "Group", server: Server, arrivals: Arrivals, after: After) -> None:
+        self.node = current_node()
+        self.seen_at = 0.0
+        self.left = False
+        self._group = group
+        self._server = server
+        self._arrivals = arrivals
+        self.inner = MemoryLog(group.broker)
+        self._remote = Remote(server, self.inner, after)
+        self._publishing = Publishing(server, self.inner, after)
+
+    async def start(self, revoked: Revoked) -> None:
+        await self._remote.start(revoked)
+        self._group.joined(self)
+
+    async def stop(self) -> None:
+        """Leave. With the broker away, the group finds out by itself."""
+        alive()
+        self.left = True
+        if self._server.up:
+            await self.inner.stop()
+
+    def assigned(self) -> tuple[int, frozenset[int]]:
+        return self.inner.assigned()
+
+    async def read(self, rows_max: int, wait_ms: int) -> Batch:
+        alive()
+        await self._server.delay()
+        batch = await self.inner.read(rows_max, wait_ms) if self._server.up else {}
+        if not batch:
+            await self._arrivals.wait(wait_ms / 1000)
+            batch = await self.inner.read(rows_max, wait_ms) if self._server.up else {}
+        return batch
+
+    def seek(self, partition: int, offset: int) -> None:
+        self.inner.seek(partition, offset)
+
+    async def first_offsets(self, partitions: Sequence[int]) -> dict[int, int]:
+        found: dict[int, int] = await self._remote.first_offsets(partitions)
+        return found
+
+    async def end_offsets(self, partitions: Sequence[int]) -> dict[int, int]:
+        found: dict[int, int] = await self._remote.end_offsets(partitions)
+        return found
+
+    async def committed(self, partitions: Sequence[int]) -> dict[int, int]:
+        found: dict[int, int] = await self._remote.committed(partitions)
+        return found
+
+    async def commit(self, offsets: Mapping[int, int]) -> None:
+        await self._remote.commit(offsets)
+
+    async def publish(self, events: Mapping[int, Sequence[Record]], timestamp_ms: int) -> None:
+        await self._publishing.send("publish", events, timestamp_ms)
+
+    async def set_aside(self, letters: Mapping[int, Sequence[Record]], timestamp_ms: int) -> None:
+        await self._publishing.send("set_aside", letters, timestamp_ms)
+
+
+class Group:
+    """The group's coordinator: members that keep silent for `session_s` are put out, all others asked to share anew.
+
+    Run `coordinate` in the world.
+    """
+
+    def __init__(self, loop: Loop, broker: MemoryBroker, server: Server, session_s: float) -> None:
+        self.broker = broker
+        self.rebalance_wanted = False
+        self._loop = loop
+        self._server = server
+        self._session_s = session_s
+        self._members: list[WriterLog] = []
+        self._outside: list[WriterLog] = []  # put out, though they may still live
+
+    def joined(self, log: WriterLog) -> None:
+        log.seen_at = self._loop.time()
+        self._members.append(log)
+        self.rebalance_wanted = True
+
+    async def coordinate(self) -> None:
+        while True:
+            await asyncio.sleep(_HEARTBEAT_S)
+            if not self._server.up:
+                for member in self._members:
+                    member.seen_at = self._loop.time()
+                continue
+            self._look_around()
+            if self.rebalance_wanted:
+                self.rebalance_wanted = False
+                await self._rebalance()
+
+    def _look_around(self) -> None:
+        now = self._loop.time()
+        for log in [log for log in self._outside if log.node.runs]:
+            self._outside.remove(log)
+            if not log.left:
+                self._come_back(log)
+        for log in list(self._members):
+            if log.node.runs:
+                log.seen_at = now
+            if log.left or now - log.seen_at > self._session_s:
+                self._put_out(log)
+
+    def _come_back(self, log: WriterLog) -> None:
+        """A member that was put out learns of it: what it had is revoked, and it joins again."""
+        log.node.start(log.inner.revoke())
+        self.broker.members.append(log.inner)
+        self.joined(log)
+
+    def _put_out(self, log: WriterLog) -> None:
+        self._members.remove(log)
+        if log.inner in self.broker.members:
+            self.broker.members.remove(log.inner)
+        if log.node.alive and not log.left:
+            self._outside.append(log)
+        self.rebalance_wanted = True
+
+    async def _rebalance(self) -> None:
+        """Wait until every member has let go of what it has, or is put out; then share the partitions out."""
+        letting_go = {log: log.node.start(log.inner.revoke()) for log in self._members if log.node.alive}
+        while not all(log not in self._members or task.done() for log, task in letting_go.items()):
+            await asyncio.sleep(_HEARTBEAT_S)
+            self._look_around()
+        self.broker.generation += 1
+        there = [log for log in self._members if log in letting_go]
+        shares: dict[WriterLog, set[int]] = {log: set() for log in there}
+        for p in range(self.broker.partitions):
+            if there:
+                shares[there[p % len(there)]].add(p)
+        for log, share in shares.items():
+            log.inner.take(self.broker.generation, frozenset(share))
+        self.rebalance_wanted = len(there) != len(self._members)
+
+
+class Producer(MemoryProducer):
+    """An idempotent producer over the network: it tries until the batch is in the log once, or it is stopped."""
+
+    def __init__(
+        self, broker: MemoryBroker, server: Server, arrivals: Arrivals, node: Node, random: Random
+    ) -> None:
+        super().__init__(broker.append)
+        self._random = random
+        self._server = server
+        self._arrivals = arrivals
+        self._node = node
+
+    async def send_batch(
+        self, batch: MemoryBatch, topic: str, *, partition: int
+    ) -> "asyncio.Future[Metadata]":
+        alive()
+        ack: asyncio.Future[Metadata] = asyncio.get_running_loop().create_future()
+        self._node.start(self._deliver(batch, partition, ack))
+        return ack
+
+    async def _deliver(self, batch: MemoryBatch, partition: int, ack: "asyncio.Future[Metadata]") -> None:
+        await self._server.delay()
+        while not self._server.up:
+            await asyncio.sleep(_RETRY_S)
+            if self.stopped:
+                return
+        base: int | None = self.write(batch, partition)
+        self._arrivals.tell()
+        try:
+            self._server.maybe_lose()
+        except Unavailable:
+            base = await self._ask_again(base)
+        await self._server.delay()
+        if base is not None and not ack.done():
+            ack.set_result(Metadata(base))
+
+    async def _ask_again(self, base: int | None) -> int | None:
+        """An ack was lost: the batch is sent again, and is known. The broker may tell its offset, or -1 for not, or
+        the client may never get it.
+        """
+        await asyncio.sleep(_RETRY_S)
+        return self._random.choices((base, -1, None), (6, 2, 2))[0]
+
+    async def stop(self) -> None:
+        self.stopped = True
+
+
+async def start_producer(
+    broker: MemoryBroker, server: Server, arrivals: Arrivals, node: Node, random: Random
+) -> Producer:
+    """Raises KafkaError if the broker is away."""
+    alive()
+    await server.delay()
+    if not server.up:
+        raise KafkaConnectionError("the broker is away")
+    return Producer(broker, server, arrivals, node, random)

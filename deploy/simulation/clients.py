@@ -1,0 +1,154 @@
+"""Buyers of a simulated sale: they submit, lose patience, try again, and watch what they are told."""
+
+import asyncio
+from collections.abc import Sequence
+from functools import lru_cache, partial
+from typing import Any
+
+import jwt
+import msgspec
+import orjson
+
+from api.marks import AWAY_FOR_S, CONFIRMED_FOR_S
+from contracts.errors import Unavailable
+from contracts.receipts import Receipt
+from contracts.requests import CheckoutStatus, CreatedLine, DeadLetteredLine, QueuedLine, RefusedLine
+from deploy.simulation.auditor import Violation, expect
+from deploy.simulation.loop import ConnectionCut
+from deploy.simulation.world import SETTINGS, ApiProcess, World
+from ingest.fakes import Answered, MemoryExchange, MemoryHeaders, MemoryScope
+
+PATIENCE_S = 1.0  # a buyer waits so long for an answer
+AGAIN_S = 0.1
+POLL_S = 0.3  # longer than a place in the queue may be old
+
+
+class Purchase(msgspec.Struct, frozen=True):
+    """What a buyer does: at this time this request, `copies` of it at once; then once more with `other`, if given."""
+
+    at_s: float
+    buyer_id: str
+    key: str
+    items: tuple[tuple[str, int], ...]
+    copies: int = 1
+    other: tuple[tuple[str, int], ...] = ()
+
+
+async def purchase(world: World, plan: Purchase) -> None:
+    """Until everything is answered for good. Raises Violation if a client would be told what is not so."""
+    await asyncio.sleep(plan.at_s)
+    await asyncio.gather(*(_buy(world, plan, plan.items) for _ in range(plan.copies)))
+    if plan.other:
+        await _buy(world, plan, plan.other)
+
+
+async def _buy(world: World, plan: Purchase, items: Sequence[tuple[str, int]]) -> None:
+    answer = await _submit(world, plan, items)
+    if answer.status == 422:  # another payload came before under the key
+        expect(bool(plan.other), f"a conflict where there is none: {answer.body!r}")
+        return
+    document = answer.json()
+    if answer.status == 409:
+        world.auditor.refused_at_the_edge(product_id for product_id, _ in items)
+        return
+    world.auditor.accepted(document["checkout_id"], document["lines"])
+    await _watch(world, document["checkout_id"], plan.buyer_id, document["receipt"])
+
+
+async def _submit(world: World, plan: Purchase, items: Sequence[tuple[str, int]]) -> Answered:
+    """Until it is taken in or refused for good. What is not known is tried again, with the same key."""
+    body = _body(tuple(items))
+    headers = {
+        "authorization": _bearer(plan.buyer_id),
+        "content-type": "application/json",
+        "content-length": str(len(body)),
+        "idempotency-key": plan.key,
+    }
+    while True:
+        ingest = world.random.choice(world.ingests)
+        exchange = MemoryExchange(body)
+        scope = MemoryScope("POST", "/v1/checkouts", MemoryHeaders(dict(headers)))
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                await ingest.node.call(partial(ingest.app.__rsgi__, scope, exchange))
+        except (ConnectionCut, TimeoutError):
+            await asyncio.sleep(AGAIN_S)
+            continue
+        answer = exchange.answered()
+        if answer.status in (202, 409, 422):
+            return answer
+        expect(answer.status == 503, f"answered {answer.status}: {answer.body!r}")
+        await asyncio.sleep(AGAIN_S)
+
+
+async def _watch(world: World, checkout_id: str, buyer_id: str, text: str) -> None:
+    """Poll until the final answer, and then until it came once more."""
+    receipt = world.signer.verify(text, checkout_id, buyer_id)
+    final: CheckoutStatus | None = None
+    ahead: dict[str, int] = {}  # by who told it
+    while True:
+        await asyncio.sleep(POLL_S)
+        api = world.random.choice(world.apis)
+        status = await _poll(api, checkout_id, buyer_id, receipt)
+        if status is None:
+            continue
+        if status.status != "queued":
+            expect(final in (None, status), f"{checkout_id} was answered {final}, and then {status}")
+            if final is not None:
+                return
+            _check(world, status, receipt)
+            final = status
+            continue
+        told = [api.node.name] if _may_differ(world) else list(ahead)
+        before = min((ahead[name] for name in told if name in ahead), default=None)
+        expect(
+            before is None or (status.ahead is not None and status.ahead <= before),
+            f"{checkout_id}: {status.ahead} ahead, before it was {before}",
+        )
+        expect(final is None or _may_differ(world), f"{checkout_id} was answered {final}, and then waits")
+        ahead[api.node.name] = min(status.ahead or 0, ahead.get(api.node.name, status.ahead or 0))
+
+
+def _may_differ(world: World) -> bool:
+    """Whether two processes may tell different places: while Postgres does not answer, each knows what it has seen."""
+    return world.loop.time() - world.postgres.failed_at < AWAY_FOR_S + CONFIRMED_FOR_S
+
+
+async def _poll(api: ApiProcess, checkout_id: str, buyer_id: str, receipt: Receipt) -> CheckoutStatus | None:
+    """None if it is not known now."""
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            status: CheckoutStatus = await api.node.call(
+                partial(api.checkouts.of_receipt, checkout_id, buyer_id, receipt)
+            )
+    except (Unavailable, ConnectionCut, TimeoutError):
+        return None
+    return status
+
+
+def _check(world: World, status: CheckoutStatus, receipt: Receipt) -> None:
+    """A final answer tells what was decided, of every line."""
+    expect(len(status.lines) == len(receipt.positions), f"{status.checkout_id}: not every line is answered")
+    for line in status.lines:
+        match line:
+            case CreatedLine():
+                world.auditor.answered(line.partition, line.offset, "created", None, line.order.order_id)
+            case RefusedLine():
+                world.auditor.answered(line.partition, line.offset, "refused", line.reason.value, None)
+            case DeadLetteredLine():
+                world.auditor.answered(line.partition, line.offset, "dead_lettered", None, None)
+            case QueuedLine():
+                raise Violation(f"{status.checkout_id} is final, but a line is queued")
+
+
+@lru_cache(maxsize=10_000)
+def _bearer(buyer_id: str) -> str:
+    claims: dict[str, Any] = {"sub": buyer_id, "exp": 4_000_000_000}
+    return "Bearer " + jwt.encode(claims, SETTINGS.jwt_hs256_secret, "HS256")
+
+
+@lru_cache(maxsize=10_000)
+def _body(items: tuple[tuple[str, int], ...]) -> bytes:
+    shipping = {"contact_name": "Li Lei", "phone": "+86 138 0000 0000", "address": "1 Long Street, Hangzhou"}
+    lines = [{"product_id": product_id, "quantity": quantity} for product_id, quantity in items]
+    return orjson.dumps({"items": lines, "shipping": shipping})

@@ -1,0 +1,171 @@
+"""What goes wrong in a run. Each fault mends itself after a while, as operators and supervisors would see to."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from copy import deepcopy
+
+from contracts.topics import partition_of
+from deploy.simulation.network import Server
+from deploy.simulation.world import ApiProcess, IngestProcess, World
+
+WORKERS_MAX = 4
+_POISON = (b"{", b"", b"[]", b"\xff\xfe", b'{"v":2}', b'{"v":1,"checkout_id":"x"}', b"null")
+
+Fault = Callable[[World], Awaitable[None]]
+
+
+async def kill_worker(world: World) -> None:
+    if not world.workers:
+        return
+    worker = world.workers.pop(world.random.randrange(len(world.workers)))
+    worker.node.kill()
+    await asyncio.sleep(world.random.uniform(0.01, 0.8))
+    world.add_worker()
+
+
+async def pause_worker(world: World) -> None:
+    """For longer than the session lasts: it is a zombie when it wakes up. Sometimes for less."""
+    if not world.workers:
+        return
+    node = world.random.choice(world.workers).node
+    node.pause()
+    await asyncio.sleep(world.random.uniform(0.1, 3 * world.settings.session_timeout_ms / 1000))
+    node.resume()
+
+
+async def worker_leaves(world: World) -> None:
+    """In good order; another one comes later."""
+    if not world.workers:
+        return
+    world.random.choice(world.workers).writer.stop()
+    await asyncio.sleep(world.random.uniform(0.05, 0.5))
+    world.add_worker()
+
+
+async def worker_joins(world: World) -> None:
+    if len(world.workers) < WORKERS_MAX:
+        world.add_worker()
+
+
+async def rebalance(world: World) -> None:
+    """The group shares out anew, as after a change of its metadata."""
+    world.group.rebalance_wanted = True
+
+
+async def kill_ingest(world: World) -> None:
+    at = world.random.randrange(len(world.ingests))
+    world.ingests[at].node.kill()
+    await asyncio.sleep(world.random.uniform(0.01, 0.3))
+    world.ingests[at] = IngestProcess(world, world.name("ingest"))
+
+
+async def pause_ingest(world: World) -> None:
+    node = world.random.choice(world.ingests).node
+    node.pause()
+    await asyncio.sleep(world.random.uniform(0.1, 1.0))
+    node.resume()
+
+
+async def kill_api(world: World) -> None:
+    at = world.random.randrange(len(world.apis))
+    world.apis[at].node.kill()
+    await asyncio.sleep(world.random.uniform(0.01, 0.2))
+    world.apis[at] = ApiProcess(world, world.name("api"))
+
+
+async def flush_cache(world: World) -> None:
+    world.cached.flush()
+
+
+async def fail_over_cache(world: World) -> None:
+    """To a replica that had fallen behind."""
+    behind = world.cached.snapshot()
+    await asyncio.sleep(world.random.uniform(0.01, 1.0))
+    world.cache.break_connections()
+    world.cached.restore(behind)
+
+
+async def cache_away(world: World) -> None:
+    await _away(world, world.cache, 0.8)
+    if world.random.random() < 0.5:
+        world.cached.flush()  # it had nothing on disk
+
+
+async def postgres_away(world: World) -> None:
+    await _away(world, world.postgres, 0.8)
+
+
+async def kafka_away(world: World) -> None:
+    await _away(world, world.kafka, 0.8)
+
+
+async def replies_lost(world: World) -> None:
+    """Effects whose answers do not come: commits unknown, acks lost, writes repeated."""
+    server = world.random.choice(world.servers)
+    server.losing = world.random.uniform(0.1, 0.6)
+    await asyncio.sleep(world.random.uniform(0.1, 0.6))
+    server.losing = 0.0
+
+
+async def slow(world: World) -> None:
+    server = world.random.choice(world.servers)
+    server.slow = world.random.choice((5.0, 20.0, 80.0))
+    await asyncio.sleep(world.random.uniform(0.1, 0.6))
+    server.slow = 1.0
+
+
+async def all_slow(world: World) -> None:
+    for server in world.servers:
+        server.slow = 20.0
+    await asyncio.sleep(world.random.uniform(0.1, 0.4))
+    for server in world.servers:
+        server.slow = 1.0
+
+
+async def poison(world: World) -> None:
+    """Messages that cannot be decoded, among the others."""
+    for _ in range(world.random.randint(1, 4)):
+        good = world.random.choice(world.goods)
+        partition = partition_of(good.product_id, world.settings.partitions)
+        world.broker.append(partition, good.product_id.encode(), world.random.choice(_POISON))
+        world.arrivals.tell()
+        await asyncio.sleep(world.random.uniform(0.0, 0.2))
+
+
+async def deliver_again(world: World) -> None:
+    """A message comes twice, as from a client that writes to the log by itself and retries."""
+    partition = world.random.randrange(world.broker.partitions)
+    messages = world.broker.messages[partition]
+    if messages:
+        message = deepcopy(world.random.choice(messages))
+        world.broker.append(partition, message.key, message.value)
+        world.arrivals.tell()
+
+
+async def _away(world: World, server: Server, seconds_max: float) -> None:
+    server.up = False
+    await asyncio.sleep(world.random.uniform(0.05, seconds_max))
+    server.break_connections()
+    server.up = True
+
+
+FAULTS: tuple[Fault, ...] = (
+    kill_worker,
+    pause_worker,
+    worker_leaves,
+    worker_joins,
+    rebalance,
+    kill_ingest,
+    pause_ingest,
+    kill_api,
+    flush_cache,
+    fail_over_cache,
+    cache_away,
+    postgres_away,
+    kafka_away,
+    replies_lost,
+    slow,
+    all_slow,
+    poison,
+    deliver_again,
+)

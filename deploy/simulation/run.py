@@ -1,0 +1,161 @@
+"""One seed, one run: a sale, its faults, the healing, and the verdict."""
+
+import asyncio
+import logging
+import zlib
+from collections.abc import Callable
+from random import Random
+
+import msgspec
+
+from contracts.topics import partition_of
+from deploy.simulation.auditor import Goods, Violation
+from deploy.simulation.clients import Purchase, purchase
+from deploy.simulation.faults import FAULTS, Fault
+from deploy.simulation.loop import Stuck
+from deploy.simulation.world import SETTINGS, World
+
+CHECKOUTS = 200
+_SALE_S = 2.0  # the time over which buyers come
+_HEALED_WITHIN_S = 30.0  # after the last fault: every buyer has an answer
+_DRAINED_WITHIN_S = 5.0  # and after that: everything is told and committed, the view complete
+_LOOK_S = 0.05
+
+FAULTS_MIN, FAULTS_MAX = 5, 9
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """Of a run: what was violated, nothing if all is well; sums that any difference between two runs would change."""
+
+    seed: int
+    violation: str
+    checkouts: int
+    faults: list[str]
+    decisions: int
+    checked: int
+    seconds: float  # virtual
+    digest: int
+
+
+class Sale(msgspec.Struct, frozen=True):
+    """What happens in a run, but for the order in which the nodes get to run."""
+
+    goods: list[Goods]
+    purchases: list[Purchase]
+    faults: list[tuple[float, Fault]]
+
+
+def simulate(seed: int, trace: Callable[[str], None] | None = None) -> Outcome:
+    """Run a seed. The same seed is the same run, on any machine."""
+    random = Random(seed)  # noqa: S311 - for repeatable runs
+    sale = plan(random)
+    world = World(random, sale.goods)
+    digest = 0
+
+    def traced(text: str) -> None:
+        nonlocal digest
+        line = f"{world.loop.time():9.4f} {text}"
+        digest = zlib.crc32(line.encode(), digest)
+        if trace is not None:
+            trace(line)
+
+    world.trace = traced
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    violation = ""
+    try:
+        world.loop.run(_run(world, sale))
+    except (Violation, Stuck) as found:
+        violation = str(found)
+    except Exception as error:
+        violation = f"{type(error).__name__}: {error}"
+        if trace is not None:
+            logging.disable(before)
+            logging.getLogger(__name__).exception("the run ended")
+    finally:
+        logging.disable(before)
+        world.end()
+    traced(f"end: {sorted(world.truth.stock.items())} {world.loop.steps}")
+    return Outcome(
+        seed,
+        violation,
+        len(sale.purchases),
+        [fault.__name__ for _, fault in sale.faults],
+        len(world.truth.decided),
+        world.auditor.checked,
+        round(world.loop.time(), 3),
+        digest,
+    )
+
+
+def plan(random: Random) -> Sale:
+    """A sale of one hot product and some others, and what is to go wrong in it."""
+    goods = [
+        Goods(_product(0, 0), random.randint(20, 120)),
+        Goods(_product(0, 1), random.randint(0, 20)),
+        Goods(_product(1, 0), random.randint(5, 40), buyer_limit=random.randint(1, 3)),
+        Goods(_product(1, 1), 10, on_shelf=False),
+        Goods(_product(2, 0), random.randint(10, 200)),
+    ]
+    known = [good.product_id for good in goods]
+    purchases = [_purchase(random, number, known) for number in range(CHECKOUTS)]
+    count = random.randint(FAULTS_MIN, FAULTS_MAX)
+    faults = sorted(
+        ((random.uniform(0.05, _SALE_S), random.choice(FAULTS)) for _ in range(count)), key=lambda f: f[0]
+    )
+    return Sale(goods, purchases, faults)
+
+
+def _purchase(random: Random, number: int, known: list[str]) -> Purchase:
+    draw = random.random()
+    items: tuple[tuple[str, int], ...]
+    if draw < 0.6:
+        items = ((known[0], 1 + (random.random() < 0.1)),)
+    elif draw < 0.85:
+        items = ((random.choice([*known, "nobody-sells-this"]), random.randint(1, 3)),)
+    else:
+        items = tuple((p, random.randint(1, 2)) for p in sorted(random.sample(known, random.randint(2, 4))))
+    other: tuple[tuple[str, int], ...] = ()
+    if random.random() < 0.03:
+        other = ((items[0][0], items[0][1] + 1), *items[1:])
+    return Purchase(
+        at_s=random.uniform(0.0, _SALE_S),
+        buyer_id=f"buyer-{random.randrange(CHECKOUTS // 2)}",
+        key=f"key-{number}",
+        items=items,
+        copies=random.choices((1, 2, 3), (90, 8, 2))[0],
+        other=other,
+    )
+
+
+async def _run(world: World, sale: Sale) -> None:
+    world.open(workers=world.random.randint(1, 3), ingests=2, apis=2)
+    going_wrong = [world.loop.create_task(_fault(world, at_s, fault)) for at_s, fault in sale.faults]
+    buying = [world.loop.create_task(purchase(world, one)) for one in sale.purchases]
+    await asyncio.gather(*going_wrong)
+    world.heal()
+    world.trace("healed")
+    await asyncio.wait(buying, timeout=_HEALED_WITHIN_S, return_when=asyncio.FIRST_EXCEPTION)
+    for task in buying:
+        if task.done():
+            task.result()
+    waiting = [plan.key for plan, task in zip(sale.purchases, buying, strict=True) if not task.done()]
+    healed_at = world.loop.time()
+    while not world.auditor.is_drained() and world.loop.time() < healed_at + _DRAINED_WITHIN_S:  # noqa: ASYNC110
+        await asyncio.sleep(_LOOK_S)
+    if waiting or not world.auditor.is_drained():
+        raise Violation(f"{len(waiting)} buyers wait for ever {waiting[:5]}; {world.auditor.undrained()}")
+    world.auditor.finish()
+
+
+async def _fault(world: World, at_s: float, fault: Fault) -> None:
+    await asyncio.sleep(at_s)
+    world.trace(fault.__name__)
+    await fault(world)
+    world.trace(f"{fault.__name__} over")
+
+
+def _product(partition: int, number: int) -> str:
+    """The id of a product of this partition."""
+    fitting = (f"sku-{i}" for i in range(1000) if partition_of(f"sku-{i}", SETTINGS.partitions) == partition)
+    return [next(fitting) for _ in range(number + 1)][-1]

@@ -1,0 +1,217 @@
+"""A world of its own: the servers, and the processes of the pipeline as nodes. The real code, composed on fakes."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from random import Random
+from typing import Any
+
+from api.checkouts import Checkouts
+from contracts.auth import BearerVerifier
+from contracts.errors import SluicewayError
+from contracts.messages import Shipping
+from contracts.receipts import ReceiptSigner
+from contracts.settings import Settings
+from contracts.times import to_ms
+from contracts.topics import partition_of
+from deploy.simulation.auditor import Auditor, Goods, Violation
+from deploy.simulation.broker import Arrivals, Group, WriterLog, start_producer
+from deploy.simulation.loop import Loop, Node
+from deploy.simulation.network import Remote, Server
+from ingest.app import Ingest
+from ingest.gate import PayloadMemory, SoldOutGate
+from ingest.publisher import Publisher
+from stock_ledger.decide import Product, Stock
+from stock_ledger.fakes import MemoryLedger, MemoryReads, MemoryView
+from workers.fakes import MemoryBroker
+from workers.health import Health
+from workers.shelf import Shelf
+from workers.writer import Writer
+
+START = datetime(2026, 11, 11, 12, tzinfo=UTC)
+PRICE = Decimal("129.00")
+HOME = Shipping("Li Lei", "+86 138 0000 0000", "1 Long Street, Hangzhou")
+
+# Everything happens fast, so that a second of a run is full of events. What counts is how the times compare.
+SETTINGS = Settings(
+    kafka_url="simulated",
+    postgres_url="postgresql://simulated",
+    redis_url="redis://simulated",
+    partitions=3,
+    jwt_hs256_secret="of a sale that never was, " + "0" * 16,
+    receipt_secret="of a receipt that never was, " + "0" * 16,
+    produce_linger_ms=1.0,
+    produce_ack_deadline_s=0.4,
+    gate_refresh_ms=100,
+    gate_stale_s=0.6,
+    batch_rows_max=16,
+    batch_linger_ms=2.0,
+    idle_beat_s=0.2,
+    session_timeout_ms=600,
+    cache_retry_s=0.1,
+)
+
+
+class Worker:
+    """A worker process. Whoever runs it starts it again when it ends by itself."""
+
+    def __init__(self, world: "World", name: str) -> None:
+        self.node = Node(world.loop, name)
+        self.log: WriterLog = self.node.context.run(world.writer_log)
+        shelf = Shelf(world.view, world.ledger, world.settings, world.loop.time)
+        self.health = Health(world.settings, world.loop.time)
+        self.writer = Writer(self.log, world.ledger, shelf, self.health, world.settings, name, world.now)
+        self.task = self.node.start(self.writer.run())
+
+
+class IngestProcess:
+    """An ingest process."""
+
+    def __init__(self, world: "World", name: str) -> None:
+        self.node = Node(world.loop, name)
+        settings = world.settings
+        payloads = PayloadMemory(world.view, settings, world.loop.time)
+
+        async def start() -> Any:
+            return await start_producer(world.broker, world.kafka, world.arrivals, self.node, world.random)
+
+        publisher = Publisher(start, payloads, "checkouts", settings, world.now_ms)
+        gate = SoldOutGate(world.view, settings, world.loop.time)
+        self.app = Ingest(settings, world.verifier, world.signer, publisher, gate, world.now_ms)
+        self.node.start(gate.run())
+
+
+class ApiProcess:
+    """An api process: the part of it that tells what became of a checkout."""
+
+    def __init__(self, world: "World", name: str) -> None:
+        self.node = Node(world.loop, name)
+        self.checkouts = Checkouts(world.reads, world.view, world.settings, world.loop.time)
+
+
+class World:
+    """All of a run but its clients and its faults. The servers' fakes are told apart from the network before them."""
+
+    def __init__(self, random: Random, goods: list[Goods], settings: Settings = SETTINGS) -> None:
+        self.random = random
+        self.settings = settings
+        self.goods = goods
+        self.loop = Loop(random)  # type: ignore[abstract]  # it has what is used of a loop
+        self.kafka = Server("kafka", random)
+        self.postgres = Server("postgres", random)
+        self.cache = Server("cache", random)
+        self.servers = (self.kafka, self.postgres, self.cache)
+        self.broker = MemoryBroker(settings.partitions)
+        self.arrivals = Arrivals(self.loop)
+        self.group = Group(self.loop, self.broker, self.kafka, settings.session_timeout_ms / 1000)
+        self.truth = MemoryLedger()
+        self.cached = MemoryView()
+        for good in goods:
+            self.truth.put(
+                product(good), Stock(good.units, 1), partition_of(good.product_id, settings.partitions)
+            )
+        self.auditor = Auditor(self.broker, self.truth, self.cached, goods)
+        self.ledger: Any = Remote(self.postgres, self.truth, self.audited(self.auditor.ledger_called))
+        self.reads: Any = Remote(self.postgres, MemoryReads(self.truth), untold)
+        self.view: Any = Remote(self.cache, self.cached, self.audited(self.auditor.view_called))
+        self.verifier = BearerVerifier(settings)
+        self.signer = ReceiptSigner(settings.receipt_secret)
+        self.workers: list[Worker] = []
+        self.ingests: list[IngestProcess] = []
+        self.apis: list[ApiProcess] = []
+        self.trace: Callable[[str], None] = untraced
+        self._named = 0
+
+    def open(self, workers: int, ingests: int, apis: int) -> None:
+        """Start the processes."""
+        self.loop.world.start(self.group.coordinate())
+        for _ in range(workers):
+            self.add_worker()
+        for _ in range(ingests):
+            self.ingests.append(IngestProcess(self, self.name("ingest")))
+        for _ in range(apis):
+            self.apis.append(ApiProcess(self, self.name("api")))
+
+    def add_worker(self) -> Worker:
+        worker = Worker(self, self.name("worker"))
+        self.workers.append(worker)
+        worker.task.add_done_callback(lambda _: self._ended(worker), context=self.loop.world.context)
+        return worker
+
+    def _ended(self, worker: Worker) -> None:
+        """A worker process ended by itself: in good order, or for want of a server, and is started again."""
+        if worker in self.workers:
+            self.workers.remove(worker)
+        error = worker.task.exception()
+        self.trace(f"{worker.node.name} ended: {error!r}")
+        worker.node.kill()
+        if error is None:
+            return
+        if not isinstance(error, SluicewayError):
+            self.loop.errors.append(error)
+        self.loop.call_later(0.2, self.add_worker, context=self.loop.world.context)
+
+    def heal(self) -> None:
+        """Everything works from now on."""
+        for server in self.servers:
+            server.up, server.slow, server.losing = True, 1.0, 0.0
+        for node in self._nodes():
+            node.resume()
+        if not self.workers:
+            self.add_worker()
+
+    def end(self) -> None:
+        """Close what still runs, without effect."""
+        for node in (*self._nodes(), self.loop.world):
+            node.kill()
+
+    def _nodes(self) -> list[Node]:
+        workers = [worker.node for worker in self.workers]
+        ingests = [ingest.node for ingest in self.ingests]
+        return workers + ingests + [api.node for api in self.apis]
+
+    def writer_log(self) -> WriterLog:
+        return WriterLog(self.group, self.kafka, self.arrivals, self.audited(self.auditor.log_called))
+
+    def audited(
+        self, check: Callable[[str, tuple[Any, ...]], None]
+    ) -> Callable[[str, tuple[Any, ...]], None]:
+        """The check; what it finds ends the run, whoever would catch it."""
+
+        def after(name: str, arguments: tuple[Any, ...]) -> None:
+            try:
+                check(name, arguments)
+            except Violation as violation:
+                self.violated(violation)
+
+        return after
+
+    def violated(self, violation: Violation) -> None:
+        self.trace(f"VIOLATION: {violation}")
+        self.loop.errors.append(violation)
+
+    def name(self, kind: str) -> str:
+        self._named += 1
+        return f"{kind}-{self._named}"
+
+    def now(self) -> datetime:
+        """UTC, in whole milliseconds."""
+        return START + timedelta(milliseconds=round(self.loop.time() * 1000))
+
+    def now_ms(self) -> int:
+        return to_ms(self.now())
+
+
+def product(good: Goods) -> Product:
+    name = f"Name of {good.product_id}"
+    return Product(
+        good.product_id, name, "", PRICE, "CNY", good.on_shelf, good.buyer_limit, payment_ttl_s=900, version=1
+    )
+
+
+def untold(_: str, __: tuple[Any, ...]) -> None:
+    """Reading has no effect."""
+
+
+def untraced(_: str) -> None:
+    """Nobody wants to know."""
