@@ -10,11 +10,9 @@ from typing import Any
 
 import msgspec
 
-from contracts.decisions import Decision
 from contracts.errors import UndecodableMessage
 from contracts.events import event_of
 from contracts.kafka import Record
-from contracts.keys import conflict_field
 from contracts.messages import CheckoutLine, decode_checkout_line
 from contracts.outcomes import Kind, Reason
 from stock_ledger.fakes import MemoryLedger, MemoryView
@@ -110,6 +108,9 @@ class Auditor:
         self._committed = dict.fromkeys(range(broker.partitions), 0)
         self._published: dict[int, dict[int, Record]] = defaultdict(dict)
         self._set_aside: set[tuple[int, int]] = set()
+        self._told: dict[
+            tuple[int, int], tuple[bytes, Record | None]
+        ] = {}  # document and event of a decision
         self.checked = 0
 
     # After each effect.
@@ -161,16 +162,17 @@ class Auditor:
         expected = self.model.decide(partition, message, decision.kind)
         actual = (decision.kind, decision.reason, decision.first_offset)
         expect(actual == expected, f"{partition}:{offset} was decided {actual}, but is {expected}")
+        document = decision.document()
+        self._told[partition, offset] = document, event_of(decision, document)
 
     def _was_published(self, partition: int, record: Record) -> None:
         self.checked += 1
         identity = dict(record[2])["ce_id"].decode()
-        place = tuple(map(int, identity.split("-")))
-        decision = self._ledger.decided.get((place[0], place[1]))
-        if decision is None:
-            raise Violation(f"event {identity} was published, but nothing is decided there")
+        of_partition, _, offset = identity.partition("-")
+        place = (int(of_partition), int(offset))
+        expect(place in self._told, f"event {identity} was published, but nothing is decided there")
         expect(
-            place[0] == partition and record == event_of(decision, decision.document()),
+            place[0] == partition and record == self._told[place][1],
             f"event {identity} does not tell what was decided",
         )
         self._published[partition][place[1]] = record
@@ -321,12 +323,14 @@ class Auditor:
         return self._broker.messages[partition][offset - self._broker.first[partition]]
 
     def _document(self, checkout_id: str, field: str) -> bytes | None:
+        """What the view must hold there: a line's decision by its product, a conflict by its place."""
         if field.startswith("#"):
-            place = tuple(map(int, field[1:].split(":")))
-            decision: Decision | None = self._ledger.decided.get((place[0], place[1]))
-            return decision.document() if decision and field == conflict_field(*place) else None
-        found = [d for d in self._ledger.decisions_of_checkout(checkout_id) if d.product_id == field]
-        return found[0].document() if found else None
+            partition, _, offset = field[1:].partition(":")
+            return self._told.get((int(partition), int(offset)), (None, None))[0]
+        for decision in self._ledger.decisions_of_checkout(checkout_id):
+            if decision.product_id == field:
+                return self._told[decision.partition, decision.offset][0]
+        return None
 
 
 def expect(holds: bool, what: str) -> None:

@@ -24,7 +24,10 @@ POLL_S = 0.3  # longer than a place in the queue may be old
 
 
 class Purchase(msgspec.Struct, frozen=True):
-    """What a buyer does: at this time this request, `copies` of it at once; then once more with `other`, if given."""
+    """What a buyer does: at this time this request, `copies` of it at once; then once more with `other`, if given.
+
+    With `asks_again`, the buyer polls on after the final answer until it came once more.
+    """
 
     at_s: float
     buyer_id: str
@@ -32,6 +35,7 @@ class Purchase(msgspec.Struct, frozen=True):
     items: tuple[tuple[str, int], ...]
     copies: int = 1
     other: tuple[tuple[str, int], ...] = ()
+    asks_again: bool = True
 
 
 async def purchase(world: World, plan: Purchase) -> None:
@@ -52,7 +56,7 @@ async def _buy(world: World, plan: Purchase, items: Sequence[tuple[str, int]]) -
         world.auditor.refused_at_the_edge(product_id for product_id, _ in items)
         return
     world.auditor.accepted(document["checkout_id"], document["lines"])
-    await _watch(world, document["checkout_id"], plan.buyer_id, document["receipt"])
+    await _watch(world, document["checkout_id"], plan, document["receipt"])
 
 
 async def _submit(world: World, plan: Purchase, items: Sequence[tuple[str, int]]) -> Answered:
@@ -69,9 +73,8 @@ async def _submit(world: World, plan: Purchase, items: Sequence[tuple[str, int]]
         exchange = MemoryExchange(body)
         scope = MemoryScope("POST", "/v1/checkouts", MemoryHeaders(dict(headers)))
         try:
-            async with asyncio.timeout(PATIENCE_S):
-                await ingest.node.call(partial(ingest.app.__rsgi__, scope, exchange))
-        except (ConnectionCut, TimeoutError):
+            await ingest.node.call(partial(ingest.app.__rsgi__, scope, exchange), PATIENCE_S)
+        except ConnectionCut:
             await asyncio.sleep(AGAIN_S)
             continue
         answer = exchange.answered()
@@ -81,22 +84,25 @@ async def _submit(world: World, plan: Purchase, items: Sequence[tuple[str, int]]
         await asyncio.sleep(AGAIN_S)
 
 
-async def _watch(world: World, checkout_id: str, buyer_id: str, text: str) -> None:
-    """Poll until the final answer, and then until it came once more."""
-    receipt = world.signer.verify(text, checkout_id, buyer_id)
+async def _watch(world: World, checkout_id: str, plan: Purchase, text: str) -> None:
+    """Poll until the final answer."""
+    receipt = world.signer.verify(text, checkout_id, plan.buyer_id)
     final: CheckoutStatus | None = None
     ahead: dict[str, int] = {}  # by who told it
+    pause_s = POLL_S
     while True:
-        await asyncio.sleep(POLL_S)
+        await asyncio.sleep(pause_s)
+        pause_s *= 1.5
         api = world.random.choice(world.apis)
-        status = await _poll(api, checkout_id, buyer_id, receipt)
+        status = await _poll(api, checkout_id, plan.buyer_id, receipt)
         if status is None:
             continue
         if status.status != "queued":
             expect(final in (None, status), f"{checkout_id} was answered {final}, and then {status}")
-            if final is not None:
+            if final is None:
+                _check(world, status, receipt)
+            if final is not None or not plan.asks_again:
                 return
-            _check(world, status, receipt)
             final = status
             continue
         told = [api.node.name] if _may_differ(world) else list(ahead)
@@ -117,11 +123,10 @@ def _may_differ(world: World) -> bool:
 async def _poll(api: ApiProcess, checkout_id: str, buyer_id: str, receipt: Receipt) -> CheckoutStatus | None:
     """None if it is not known now."""
     try:
-        async with asyncio.timeout(PATIENCE_S):
-            status: CheckoutStatus = await api.node.call(
-                partial(api.checkouts.of_receipt, checkout_id, buyer_id, receipt)
-            )
-    except (Unavailable, ConnectionCut, TimeoutError):
+        status: CheckoutStatus = await api.node.call(
+            partial(api.checkouts.of_receipt, checkout_id, buyer_id, receipt), PATIENCE_S
+        )
+    except (Unavailable, ConnectionCut):
         return None
     return status
 

@@ -13,6 +13,8 @@ from collections.abc import Callable, Coroutine
 from random import Random
 from typing import Any, TypeVarTuple, Unpack
 
+_TASKS_KEPT = 256  # of a node before those that are done are forgotten
+
 _Ts = TypeVarTuple("_Ts")
 _NODE: "contextvars.ContextVar[Node]" = contextvars.ContextVar("node")
 
@@ -29,6 +31,25 @@ class ConnectionCut(Exception):
     """The node that was called was killed; what it did of the call is unknown."""
 
 
+class Handle(asyncio.TimerHandle):
+    """A callback to come, without what a loop of the real world needs of one."""
+
+    __slots__ = ("arguments", "callback", "context", "dropped")
+
+    def __init__(self, callback: Any, arguments: Any, context: contextvars.Context) -> None:
+        self.callback = callback
+        self.arguments = arguments
+        self.context = context
+        self.dropped = False
+
+    def cancel(self) -> None:
+        self.dropped = True
+        self.callback = self.arguments = None
+
+    def cancelled(self) -> bool:
+        return self.dropped
+
+
 class Node:
     """What would be a process: its callbacks, its tasks, and the calls from other nodes that wait for its answer."""
 
@@ -36,12 +57,12 @@ class Node:
         self.name = name
         self.alive = True
         self.paused = False
-        self.ready: deque[asyncio.Handle] = deque()
+        self.ready: deque[Handle] = deque()
         self.connections: dict[str, int] = {}  # server -> generation, see `network.Server`
         self.context = contextvars.Context()
         self.context.run(_NODE.set, self)
         self._loop = loop
-        self._tasks: dict[asyncio.Task[Any], tuple[Coroutine[Any, Any, Any], contextvars.Context]] = {}
+        self._tasks: list[tuple[asyncio.Task[Any], Coroutine[Any, Any, Any], contextvars.Context]] = []
         self._calls: dict[asyncio.Future[Any], None] = {}
 
     @property
@@ -58,27 +79,35 @@ class Node:
     def own(
         self, task: "asyncio.Task[Any]", work: Coroutine[Any, Any, Any], context: contextvars.Context
     ) -> None:
-        self._tasks[task] = (work, context)
-        task.add_done_callback(self._forget, context=context)
+        if len(self._tasks) > _TASKS_KEPT:
+            self._tasks = [kept for kept in self._tasks if not kept[0].done()]
+        self._tasks.append((task, work, context))
 
-    async def call(self, work: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
-        """Run `work` in this node, from another one. Raises ConnectionCut if the node is killed before it answers."""
+    async def call(self, work: Callable[[], Coroutine[Any, Any, Any]], within_s: float) -> Any:
+        """Run `work` in this node, from another one.
+
+        Raises ConnectionCut if the node is killed before it answers, or does not answer within the time.
+        """
         if not self.alive:
             raise ConnectionCut(f"{self.name} is not there")
         answer: asyncio.Future[Any] = self._loop.create_future()
         self._calls[answer] = None
 
         def answered(task: "asyncio.Task[Any]") -> None:
+            error = task.exception()
             if self._calls.pop(answer, self) is self or answer.done():
                 return  # nobody waits any more
-            error = task.exception()
             if error is None:
                 answer.set_result(task.result())
             else:
                 answer.set_exception(error)
 
         self.start(work()).add_done_callback(answered, context=self.context)
-        return await answer
+        patience = self._loop.call_later(within_s, self._cut_off, answer, f"{self.name} is silent")
+        try:
+            return await answer
+        finally:
+            patience.cancel()
 
     def pause(self) -> None:
         self.paused = True
@@ -93,18 +122,17 @@ class Node:
         self.alive = False
         self._loop.withdraw(self)
         self.ready.clear()
-        tasks, self._tasks = self._tasks, {}
-        for task, (work, context) in tasks.items():
+        tasks, self._tasks = self._tasks, []
+        for task, work, context in tasks:
             _close(task, work, context)
         calls, self._calls = self._calls, {}
         for call in calls:
-            if not call.done():
-                call.set_exception(ConnectionCut(f"{self.name} was killed"))
+            self._cut_off(call, f"{self.name} was killed")
 
-    def _forget(self, task: "asyncio.Task[Any]") -> None:
-        self._tasks.pop(task, None)
-        if not task.cancelled():
-            task.exception()  # seen: whoever started it looks at it, or it is a call's
+    def _cut_off(self, call: "asyncio.Future[Any]", why: str) -> None:
+        self._calls.pop(call, None)
+        if not call.done():
+            call.set_exception(ConnectionCut(why))
 
 
 class Loop(asyncio.AbstractEventLoop):
@@ -113,7 +141,7 @@ class Loop(asyncio.AbstractEventLoop):
     def __init__(self, random: Random) -> None:
         self._random = random
         self._now = 0.0
-        self._timers: list[tuple[float, int, asyncio.TimerHandle, Node]] = []
+        self._timers: list[tuple[float, int, Handle, Node]] = []
         self._sequence = 0
         self._offered: list[Node] = []  # nodes with something ready
         self.errors: list[BaseException] = []
@@ -130,10 +158,10 @@ class Loop(asyncio.AbstractEventLoop):
         callback: Callable[[Unpack[_Ts]], object],
         *args: *_Ts,
         context: contextvars.Context | None = None,
-    ) -> asyncio.Handle:
+    ) -> Handle:
         if context is None:
             context = contextvars.copy_context()
-        handle = asyncio.Handle(callback, args, self, context)
+        handle = Handle(callback, args, context)
         self._make_ready(context.get(_NODE, self.world), handle)
         return handle
 
@@ -143,7 +171,7 @@ class Loop(asyncio.AbstractEventLoop):
         callback: Callable[[Unpack[_Ts]], object],
         *args: *_Ts,
         context: contextvars.Context | None = None,
-    ) -> asyncio.TimerHandle:
+    ) -> Handle:
         return self.call_at(self._now + delay, callback, *args, context=context)
 
     def call_at(
@@ -152,10 +180,10 @@ class Loop(asyncio.AbstractEventLoop):
         callback: Callable[[Unpack[_Ts]], object],
         *args: *_Ts,
         context: contextvars.Context | None = None,
-    ) -> asyncio.TimerHandle:
+    ) -> Handle:
         if context is None:
             context = contextvars.copy_context()
-        handle = asyncio.TimerHandle(when, callback, args, self, context)
+        handle = Handle(callback, args, context)
         self._sequence += 1
         heapq.heappush(self._timers, (when, self._sequence, handle, context.get(_NODE, self.world)))
         return handle
@@ -188,9 +216,6 @@ class Loop(asyncio.AbstractEventLoop):
     def call_exception_handler(self, context: dict[str, Any]) -> None:
         self.errors.append(context.get("exception") or RuntimeError(context["message"]))
 
-    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
-        """It is skipped when its time comes."""
-
     # The scheduler.
 
     def run(self, work: Coroutine[Any, Any, Any]) -> Any:
@@ -215,7 +240,7 @@ class Loop(asyncio.AbstractEventLoop):
         if node in self._offered:
             self._offered.remove(node)
 
-    def _make_ready(self, node: Node, handle: asyncio.Handle) -> None:
+    def _make_ready(self, node: Node, handle: Handle) -> None:
         if not node.alive:
             return
         node.ready.append(handle)
@@ -229,16 +254,18 @@ class Loop(asyncio.AbstractEventLoop):
             self._pass_time()
             return
         draw = self._random.random()
-        at = int(draw * len(offered))
-        node = offered[at]
+        node = offered[int(draw * len(offered))]
         ready = node.ready
         for _ in range(1 + int(draw * 1024) % 8):
             handle = ready.popleft()
             if not ready:
                 offered.remove(node)
             self.steps += 1
-            if not handle.cancelled():
-                handle._run()  # noqa: SLF001
+            if not handle.dropped:
+                try:
+                    handle.context.run(handle.callback, *handle.arguments)
+                except Exception as error:  # noqa: BLE001 - whatever a callback raises ends the run
+                    self.errors.append(error)
             if not ready or not node.runs:
                 return
 
@@ -246,13 +273,13 @@ class Loop(asyncio.AbstractEventLoop):
         timers = self._timers
         while timers:
             when, _, handle, node = heapq.heappop(timers)
-            if handle.cancelled() or not node.alive:
+            if handle.dropped or not node.alive:
                 continue
             self._now = max(self._now, when)
             self._make_ready(node, handle)
             while timers and timers[0][0] <= self._now:
                 _, _, handle, node = heapq.heappop(timers)
-                if not handle.cancelled():
+                if not handle.dropped:
                     self._make_ready(node, handle)
             return
         raise Stuck("nothing is ready and no timer is set")

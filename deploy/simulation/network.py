@@ -29,8 +29,8 @@ class Server:
     async def delay(self) -> None:
         """The way there or back. Most often no time that counts; sometimes others get far meanwhile."""
         draw = self._random.random()
-        if draw < 0.3 or self.slow > 1:
-            await sleep(self.slow * 0.004 * draw)
+        if draw < 0.12 or self.slow > 1:
+            await sleep(self.slow * 0.008 * draw)
 
     def break_connections(self) -> None:
         """As a restart or a failover does: whoever had a connection notices at the next call."""

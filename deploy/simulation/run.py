@@ -16,7 +16,7 @@ from deploy.simulation.loop import Stuck
 from deploy.simulation.world import SETTINGS, World
 
 CHECKOUTS = 200
-_SALE_S = 2.0  # the time over which buyers come
+_SALE_S = 1.2  # the time over which buyers come
 _HEALED_WITHIN_S = 30.0  # after the last fault: every buyer has an answer
 _DRAINED_WITHIN_S = 5.0  # and after that: everything is told and committed, the view complete
 _LOOK_S = 0.05
@@ -125,6 +125,7 @@ def _purchase(random: Random, number: int, known: list[str]) -> Purchase:
         items=items,
         copies=random.choices((1, 2, 3), (90, 8, 2))[0],
         other=other,
+        asks_again=random.random() < 0.25,
     )
 
 

@@ -42,14 +42,15 @@ SETTINGS = Settings(
     receipt_secret="of a receipt that never was, " + "0" * 16,
     produce_linger_ms=1.0,
     produce_ack_deadline_s=0.4,
-    gate_refresh_ms=100,
+    gate_refresh_ms=200,
     gate_stale_s=0.6,
     batch_rows_max=16,
-    batch_linger_ms=2.0,
+    batch_linger_ms=5.0,
     idle_beat_s=0.2,
     session_timeout_ms=600,
     cache_retry_s=0.1,
 )
+VERIFIER = BearerVerifier(SETTINGS)  # keeps nothing but tokens it has seen
 
 
 class Worker:
@@ -114,7 +115,7 @@ class World:
         self.ledger: Any = Remote(self.postgres, self.truth, self.audited(self.auditor.ledger_called))
         self.reads: Any = Remote(self.postgres, MemoryReads(self.truth), untold)
         self.view: Any = Remote(self.cache, self.cached, self.audited(self.auditor.view_called))
-        self.verifier = BearerVerifier(settings)
+        self.verifier = VERIFIER
         self.signer = ReceiptSigner(settings.receipt_secret)
         self.workers: list[Worker] = []
         self.ingests: list[IngestProcess] = []
