@@ -201,6 +201,23 @@ def bench(
         json.write_bytes(orjson.dumps(result, option=orjson.OPT_INDENT_2))
 
 
+@app.command(name="simulate")
+def simulate_seeds(
+    seeds: Annotated[int, typer.Option(min=1, help="How many runs.")] = 1000,
+    start: Annotated[int, typer.Option("--from", min=0, help="The first seed.")] = 0,
+    seed: Annotated[int | None, typer.Option(min=0, help="Run this one alone.")] = None,
+    trace: Annotated[bool, typer.Option("--trace", help="With --seed: tell what happens.")] = False,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Processes; one per core if not given.")] = None,
+) -> None:
+    """Run the whole pipeline on fakes, with faults, under a seeded scheduler. Exit code 1 if a seed violates anything."""
+    from deploy.simulation import report
+
+    if seed is None and trace:
+        raise typer.BadParameter("--trace tells one run: name it with --seed")
+    ok = report.many(start, seeds, jobs, console) if seed is None else report.one(seed, console, trace=trace)
+    raise typer.Exit(0 if ok else 1)
+
+
 def _settings() -> Settings:
     """From the environment; where that names no server, those of the local deployment that is up."""
     from deploy import local

@@ -60,6 +60,8 @@ def simulate(seed: int, trace: Callable[[str], None] | None = None) -> Outcome:
             trace(line)
 
     world.trace = traced
+    if trace is not None:
+        world.tell = lambda text: trace(f"{world.loop.time():9.4f}     {text}")
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     violation = ""

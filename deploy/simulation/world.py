@@ -16,7 +16,7 @@ from contracts.times import to_ms
 from contracts.topics import partition_of
 from deploy.simulation.auditor import Auditor, Goods, Violation
 from deploy.simulation.broker import Arrivals, Group, WriterLog, start_producer
-from deploy.simulation.loop import Loop, Node
+from deploy.simulation.loop import Loop, Node, current_node
 from deploy.simulation.network import Remote, Server
 from ingest.app import Ingest
 from ingest.gate import PayloadMemory, SoldOutGate
@@ -120,7 +120,8 @@ class World:
         self.workers: list[Worker] = []
         self.ingests: list[IngestProcess] = []
         self.apis: list[ApiProcess] = []
-        self.trace: Callable[[str], None] = untraced
+        self.trace: Callable[[str], None] = untraced  # the course of the run
+        self.tell: Callable[[str], None] = untraced  # every effect on a server
         self._named = 0
 
     def open(self, workers: int, ingests: int, apis: int) -> None:
@@ -185,6 +186,8 @@ class World:
         """The check; what it finds ends the run, whoever would catch it."""
 
         def after(name: str, arguments: tuple[Any, ...]) -> None:
+            if self.tell is not untraced:
+                self.tell(f"{current_node().name}: {name} {brief(name, arguments)}")
             try:
                 check(name, arguments)
             except Violation as violation:
@@ -213,6 +216,21 @@ def product(good: Goods) -> Product:
     return Product(
         good.product_id, name, "", PRICE, "CNY", good.on_shelf, good.buyer_limit, payment_ttl_s=900, version=1
     )
+
+
+def brief(name: str, arguments: tuple[Any, ...]) -> str:
+    """What an effect was about, in a few words."""
+    match name, arguments:
+        case "persist", (advances, *_):
+            return ", ".join(f"{a.partition}:{a.claim.next_offset}-{a.next_offset}" for a in advances)
+        case "show", (shown, results):
+            parts = [f"{part.partition} {part.progress.text()}{' whole' * part.whole}" for part in shown]
+            return f"{parts} and {len(results)} results"
+        case (("publish" | "set_aside"), (records, _)):
+            return str({p: len(of_partition) for p, of_partition in records.items()})
+        case (("claim" | "commit"), (what, *_)):
+            return str(what)
+    return ""
 
 
 def untold(_: str, __: tuple[Any, ...]) -> None:

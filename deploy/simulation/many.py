@@ -1,0 +1,48 @@
+"""Many seeds, on every core."""
+
+import gc
+import os
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from multiprocessing import get_context
+
+from deploy.simulation.run import Outcome, simulate
+
+_SEEDS_AT_ONCE = 20
+
+
+def simulate_many(start: int, count: int, jobs: int | None = None) -> Iterator[Outcome]:
+    """Run the seeds from `start` on; their outcomes as they come, `jobs` processes at a time (one per core)."""
+    pieces = [
+        range(begin, min(begin + _SEEDS_AT_ONCE, start + count))
+        for begin in range(start, start + count, _SEEDS_AT_ONCE)
+    ]
+    processes = min(jobs or os.cpu_count() or 1, len(pieces)) or 1
+    if processes == 1:
+        for piece in pieces:
+            yield from _simulate(piece)
+        return
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+        waiting: set[Future[list[Outcome]]] = set()
+        try:
+            for piece in pieces:
+                if len(waiting) >= 2 * processes:
+                    done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+                    for future in done:
+                        yield from future.result()
+                waiting.add(pool.submit(_simulate, piece))
+            for future in waiting:
+                yield from future.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _simulate(seeds: range) -> list[Outcome]:
+    """With the garbage collected in between: a run makes cycles, but not enough of them to look for all the time."""
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    try:
+        return [simulate(seed) for seed in seeds]
+    finally:
+        gc.enable()
