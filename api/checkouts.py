@@ -142,22 +142,25 @@ class Checkouts:
 
     async def _advance(self, partitions: set[int], progress: dict[int, Progress]) -> None:
         """Hold the marks of `partitions` against Postgres. Raises Unavailable where nobody can tell."""
-        if self._marks.due(partitions):
+        since = self._monotonic()
+        if self._marks.due(partitions, since):
             async with self._asking:
-                due = self._marks.due(partitions)  # another poll may have asked meanwhile
+                due = self._marks.due(partitions, since)  # another poll may have asked meanwhile
                 if due:
                     await self._confirm(sorted(due))
         if untold := self._marks.untold(partitions, progress):
             raise Unavailable(f"neither the cache nor Postgres tells how far partitions {untold} are decided")
 
     async def _confirm(self, partitions: list[int]) -> None:
-        self._marks.asking(partitions)
+        asked_at = self._marks.asking(partitions)
         try:
-            self._marks.confirmed(partitions, await self._reads.next_offsets(partitions))
+            next_offsets = await self._reads.next_offsets(partitions)
         except Unavailable as error:
             # With Postgres away nothing is decided: the view that stands still is right.
             logger.warning("answering from the view alone: %s", error, extra={"action": "postgres_away"})
             self._marks.away(partitions)
+        else:
+            self._marks.confirmed(partitions, next_offsets, asked_at)
 
     async def _decided(
         self, checkout_id: str, buyer_id: str, passed: Sequence[Position]

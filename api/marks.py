@@ -1,5 +1,6 @@
 """How far each partition is decided, as far as this process has seen: what places in the queue are told from."""
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
@@ -16,7 +17,8 @@ class _Mark(msgspec.Struct):
     decided_per_s: int = 0
     beat: tuple[int, int] | None = None  # epoch and beat last seen in the view
     moved_at: float = 0.0  # when the beat was last seen to change
-    ask_at: float = 0.0  # before that Postgres is not asked
+    asked_at: float = -math.inf  # when Postgres was asked for what it last told
+    away_until: float = 0.0  # before that it is not asked again
     is_away: bool = False  # it did not answer when it was asked last
     in_doubt: bool = True  # nothing of Postgres since the view was last found gone
 
@@ -61,32 +63,37 @@ class Marks:
             mark = self._mark(partition)
             mark.next_offset = max(mark.next_offset, offset + 1)
 
-    def due(self, partitions: Iterable[int]) -> set[int]:
-        """Those of which Postgres is to be asked."""
+    def due(self, partitions: Iterable[int], since: float) -> set[int]:
+        """Those of which Postgres is to be asked, for a poll that came at `since`."""
         now = self._monotonic()
-        return {p for p in partitions if now >= self._mark(p).ask_at}
+        return {
+            p
+            for p in partitions
+            if self._mark(p).asked_at < since - CONFIRMED_FOR_S and now >= self._mark(p).away_until
+        }
 
-    def asking(self, partitions: Iterable[int]) -> None:
-        """Postgres is being asked. Where it was away, the other polls do not wait for the answer."""
+    def asking(self, partitions: Iterable[int]) -> float:
+        """Postgres is being asked, now. Where it was away, the other polls do not wait for the answer."""
+        now = self._monotonic()
         for partition in partitions:
             mark = self._mark(partition)
             if mark.is_away:
-                mark.ask_at = self._monotonic() + AWAY_FOR_S
+                mark.away_until = now + AWAY_FOR_S
+        return now
 
-    def confirmed(self, partitions: Iterable[int], next_offsets: Mapping[int, int]) -> None:
-        """Take in what Postgres holds of `partitions`; one that is absent was never claimed."""
-        ask_at = self._monotonic() + CONFIRMED_FOR_S
+    def confirmed(self, partitions: Iterable[int], next_offsets: Mapping[int, int], asked_at: float) -> None:
+        """Take in what Postgres, asked at this time, holds of `partitions`; one that is absent was never claimed."""
         for partition in partitions:
             mark = self._mark(partition)
             mark.next_offset = max(mark.next_offset, next_offsets.get(partition, 0))
-            mark.ask_at, mark.is_away, mark.in_doubt = ask_at, False, False
+            mark.asked_at, mark.is_away, mark.in_doubt = asked_at, False, False
 
     def away(self, partitions: Iterable[int]) -> None:
         """Postgres did not answer."""
-        ask_at = self._monotonic() + AWAY_FOR_S
+        until = self._monotonic() + AWAY_FOR_S
         for partition in partitions:
             mark = self._mark(partition)
-            mark.ask_at, mark.is_away = ask_at, True
+            mark.away_until, mark.is_away = until, True
 
     def doubt(self) -> None:
         """The view was gone: when it is back it may be behind."""

@@ -78,7 +78,7 @@ class MemoryExchange:
 
 
 class MemoryBatch:
-    """What `create_batch` gives: records until `bytes_max` are reached."""
+    """What `create_batch` gives: records until `bytes_max` are reached, one in any case."""
 
     def __init__(self, bytes_max: int) -> None:
         self.records: list[tuple[bytes | None, bytes | None]] = []
@@ -88,7 +88,7 @@ class MemoryBatch:
         self, *, key: bytes | None, value: bytes | None, timestamp: int, headers: Any
     ) -> object | None:
         size = len(key or b"") + len(value or b"")
-        if size > self._left:
+        if self.records and size > self._left:
             return None
         self._left -= size
         self.records.append((key, value))

@@ -9,15 +9,17 @@ import asyncpg
 import msgspec
 import pytest
 
+from api.checkouts import Decisions
 from contracts.decisions import Decision
 from contracts.errors import FenceLost, StaleView, Unavailable
 from contracts.messages import CheckoutLine, Shipping
 from contracts.outcomes import Kind, Reason
 from contracts.settings import Settings
 from stock_ledger.decide import Decided, Loaded, Product, Received, Stock, decide
-from stock_ledger.fakes import MemoryLedger
+from stock_ledger.fakes import MemoryLedger, MemoryReads
 from stock_ledger.ledger import Advance, Claim, Ledger, Need, need_of
 from stock_ledger.postgres import PostgresLedger, connect_pool
+from stock_ledger.reads import PostgresReads
 from tests.harness import HOME, NOON, insert_product, line_of, product_of, uuid_of
 
 ALL = list(range(4))
@@ -29,6 +31,9 @@ class World(Protocol):
     @property
     def ledger(self) -> Ledger: ...
 
+    @property
+    def reads(self) -> Decisions: ...
+
     async def put(self, product: Product, stock: Stock, partition: int) -> None: ...
     async def set_stock(self, product_id: str, stock: Stock) -> None: ...
     async def set_version(self, product_id: str, version: int) -> None: ...
@@ -38,6 +43,7 @@ class World(Protocol):
 class MemoryWorld:
     def __init__(self) -> None:
         self.ledger = MemoryLedger()
+        self.reads = MemoryReads(self.ledger)
 
     async def put(self, product: Product, stock: Stock, partition: int) -> None:
         self.ledger.put(product, stock, partition)
@@ -57,6 +63,7 @@ class PostgresWorld:
     def __init__(self, pool: "asyncpg.Pool[Any]") -> None:
         self.pool = pool
         self.ledger = PostgresLedger(pool)
+        self.reads = PostgresReads(pool)
 
     async def put(self, product: Product, stock: Stock, partition: int) -> None:
         await insert_product(self.pool, product, stock.available, stock.seq, partition)
@@ -231,6 +238,30 @@ async def test_persist_writes_everything_and_decisions_give_it_back(world: World
         (uuid_of(5), "p"): 8,
     }
     assert loaded.hashes == {uuid_of(n): "0" * 32 for n in range(1, 6)}
+
+
+async def test_what_was_decided_is_read(world: World) -> None:
+    for product_id in ("a", "b"):
+        await world.put(product_of(product_id), Stock(1, 1), 0)
+    claim = (await world.ledger.claim([0, 1], "me", NOON))[0]
+    lines = [
+        line_of(1, "b", line=1, lines=2),
+        line_of(1, "a", lines=2),
+        None,
+        line_of(1, "b"),
+        line_of(2, "b"),
+    ]
+    decided = await persist(world, [*lines, line_of(2, "b", payload_hash="f" * 32)], claim)
+    assert [d.kind for d in decided.decisions] == [
+        Kind.CREATED, Kind.CREATED, Kind.DEAD, Kind.REPEATED, Kind.REFUSED, Kind.CONFLICT,
+    ]  # fmt: skip
+    assert await world.reads.next_offsets([0, 1, 2]) == {0: 6, 1: 0}
+    at = await world.reads.decisions_at([(0, 5), (0, 2), (0, 3), (0, 6), (1, 0)])
+    assert at == {(0, n): decided.decisions[n] for n in (2, 3, 5)}
+    assert await world.reads.decisions_at([]) == {}
+    assert await world.reads.decisions_of_checkout(uuid_of(1)) == [decided.decisions[1], decided.decisions[0]]
+    assert await world.reads.decisions_of_checkout(uuid_of(2)) == [decided.decisions[4]]
+    assert await world.reads.decisions_of_checkout(uuid_of(3)) == []
 
 
 async def test_load_gives_what_is_needed_and_no_more(world: World) -> None:

@@ -287,7 +287,7 @@ def places_follow_the_view() -> AbstractContextManager[Any]:
         for partition, told in progress.items():
             self._mark(partition).next_offset = told.next_offset
 
-    return patch.multiple(Marks, shown=shown, due=lambda self, partitions: set())
+    return patch.multiple(Marks, shown=shown, due=lambda self, partitions, since: set())
 
 
 PLANTS: tuple[Plant, ...] = (

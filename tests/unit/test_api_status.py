@@ -112,6 +112,42 @@ async def test_a_view_that_stands_still_gives_no_estimate(bench: Bench) -> None:
     assert (await bench.of((7, 150))).eta_s is None
 
 
+async def test_a_reading_is_as_old_as_its_question(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Postgres is slow: what it tells may be long past when it is told."""
+    bench.reads.next = {7: 120}
+    read = bench.reads.next_offsets
+
+    async def slowly(partitions: list[int]) -> dict[int, int]:
+        told = await read(partitions)
+        bench.clock.now_s += 0.5
+        return told
+
+    monkeypatch.setattr(bench.reads, "next_offsets", slowly)
+    assert await bench.ahead(150) == 30
+    bench.reads.next = {7: 140}
+    bench.clock.now_s += 0.01
+    assert await bench.ahead(150) == 10
+
+
+async def test_a_view_that_was_gone_is_not_believed_while_postgres_is_away(bench: Bench) -> None:
+    """It may have fallen back to older data, behind what another replica has told."""
+    bench.view.shown = {7: Progress(1, 100, 50, 9)}
+    await bench.ahead(150)
+    bench.reads.down = bench.view.down = True
+    bench.clock.now_s += 10
+    with pytest.raises(Unavailable):
+        await bench.ahead(150)
+    bench.view.down = False
+    bench.view.show(created(7, 140))
+    bench.clock.now_s += 10
+    assert (await bench.of((7, 140))).status == "created"
+    with pytest.raises(Unavailable):
+        await bench.ahead(150)
+    bench.reads.down = False
+    bench.clock.now_s += 10
+    assert await bench.ahead(150) == 9
+
+
 async def test_what_was_decided_once_never_waits_again(bench: Bench) -> None:
     bench.view.shown = {7: Progress(1, 151, 50, 9)}
     bench.view.show(created(7, 150))

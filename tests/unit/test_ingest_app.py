@@ -262,6 +262,16 @@ async def test_no_ack_in_time_is_503_with_the_advice_to_retry(edge: Edge) -> Non
     assert "same Idempotency-Key" in answer.json()["detail"]
 
 
+async def test_an_ack_that_never_comes_holds_nobody_else_up(edge: Edge) -> None:
+    await edge.publisher.ensure_producer()
+    edge.producer.hold = True
+    assert (await edge.post(ONE, **keyed("k1"))).status == 503
+    await eventually(lambda: edge.producers[0].stopped)
+    assert (await edge.post(ONE, **keyed("k2"))).status == 202
+    assert (await edge.post(ONE, **keyed("k1"))).status == 202
+    assert len(edge.producers) == 2
+
+
 async def test_a_broken_producer_is_503_and_replaced(edge: Edge) -> None:
     edge.make_broken = True
     assert (await edge.post(ONE)).status == 503

@@ -1,0 +1,109 @@
+"""What ingest counts on from a producer, in memory and in Kafka."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from aiokafka import AIOKafkaConsumer
+
+from contracts.kafka import Record, send, tp
+from contracts.settings import Settings
+from contracts.topics import Topics
+from ingest.fakes import MemoryProducer
+from ingest.publisher import start_producer
+from workers.fakes import MemoryBroker
+
+PARTITIONS = 4
+Sent = list[tuple[int, int]]  # (records, offset of the first) of each batch
+
+
+class MemoryWorld:
+    topic = "checkouts"
+
+    def __init__(self) -> None:
+        self.broker = MemoryBroker(PARTITIONS)
+        self.producer: Any = MemoryProducer(self.broker.append, batch_bytes_max=10_000)
+
+    async def messages(self, partition: int) -> list[tuple[bytes | None, bytes | None]]:
+        return [(m.key, m.value) for m in self.broker.messages[partition]]
+
+    async def stop(self) -> None:
+        await self.producer.stop()
+
+
+class KafkaWorld:
+    def __init__(self, settings: Settings, producer: Any) -> None:
+        self.settings = settings
+        self.producer = producer
+        self.topic = Topics(settings).checkouts
+
+    async def messages(self, partition: int) -> list[tuple[bytes | None, bytes | None]]:
+        where = tp(self.topic, partition)
+        consumer = AIOKafkaConsumer(
+            bootstrap_servers=self.settings.kafka_url, enable_auto_commit=False, auto_offset_reset="earliest"
+        )
+        consumer.assign([where])
+        await consumer.start()
+        try:
+            end = (await consumer.end_offsets([where]))[where]
+            found: list[tuple[bytes | None, bytes | None]] = []
+            while len(found) < end:
+                record = await consumer.getone()
+                found.append((record.key, record.value))
+            return found
+        finally:
+            await consumer.stop()
+
+    async def stop(self) -> None:
+        await self.producer.stop()
+
+
+World = MemoryWorld | KafkaWorld
+
+
+@pytest.fixture(params=["memory", "kafka"])
+def world_settings(request: pytest.FixtureRequest) -> Settings | None:
+    """None for the producer in memory."""
+    if request.param == "memory":
+        return None
+    settings: Settings = request.getfixturevalue("topic_settings")
+    return settings
+
+
+@pytest.fixture
+async def world(world_settings: Settings | None) -> AsyncIterator[World]:
+    if world_settings is None:
+        yield MemoryWorld()
+        return
+    made = KafkaWorld(world_settings, await start_producer(world_settings))
+    yield made
+    await made.stop()
+
+
+async def send_all(world: World, partition: int, *values: bytes) -> Sent:
+    records: list[Record] = [(b"k", value, []) for value in values]
+    sent = await send(world.producer, world.topic, partition, records, 1_794_394_800_000)
+    return [(count, (await ack).offset) for count, ack in sent]
+
+
+async def test_records_lie_in_order_from_the_offset_that_is_told(world: World) -> None:
+    assert await send_all(world, 0, b"a", b"b", b"c") == [(3, 0)]
+    assert await send_all(world, 0, b"d") == [(1, 3)]
+    assert await send_all(world, 3, b"x") == [(1, 0)]
+    assert await world.messages(0) == [(b"k", value) for value in (b"a", b"b", b"c", b"d")]
+    assert await world.messages(3) == [(b"k", b"x")]
+    assert await world.messages(1) == []
+
+
+async def test_a_record_that_is_larger_than_a_batch_goes_alone(world: World) -> None:
+    assert await send_all(world, 0, b"a", b"x" * 600_000, b"b") == [(1, 0), (1, 1), (1, 2)]
+    assert [len(value or b"") for _, value in await world.messages(0)] == [1, 600_000, 1]
+
+
+async def test_what_does_not_fit_in_one_batch_goes_in_several(world: World) -> None:
+    size = 4000 if isinstance(world, MemoryWorld) else 200_000
+    values = [b"%d" % n * size for n in range(1, 6)]
+    sent = await send_all(world, 2, *values)
+    assert len(sent) > 1
+    assert sum(count for count, _ in sent) == 5
+    assert [value for _, value in await world.messages(2)] == values
