@@ -154,14 +154,31 @@ def catalogue(
 
 
 @app.command()
-def audit(json: JsonFile = None) -> None:
+def audit(
+    json: JsonFile = None,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Have the cache rebuilt from Postgres where it deviates.")
+    ] = False,
+) -> None:
     """Prove from outside that nothing was lost, doubled or oversold. Exit code 1 if anything deviates."""
     from deploy.audit import run
+    from deploy.repair import repair as repair_view
 
-    report = _run(run(_settings()))
-    _render_audit(report)
+    if not repair:
+        report = _run(run(_settings()))
+        _render_audit(report)
+        result = report.to_json()
+    else:
+        repaired = _run(repair_view(_settings()))
+        _render_audit(repaired.before)
+        for done in repaired.done or ["nothing to repair in the cache"]:
+            console.print(f"repair: {done}", highlight=False, markup=False)
+        report = repaired.after
+        if repaired.done:
+            _render_audit(report)
+        result = repaired.to_json()
     if json is not None:
-        json.write_bytes(report.to_json())
+        json.write_bytes(result)
     raise typer.Exit(0 if report.ok else 1)
 
 

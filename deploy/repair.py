@@ -1,0 +1,86 @@
+"""Repairing the view from Postgres while a sale runs. Postgres itself is never touched."""
+
+import asyncio
+import time
+from collections.abc import Iterable
+
+import msgspec
+import orjson
+
+from contracts.errors import Unavailable
+from contracts.keys import Keys
+from contracts.settings import Settings
+from deploy.audit import run
+from stock_ledger.audit_report import AuditReport
+from stock_ledger.redis_view import RedisView, connect_redis, translated
+
+_BY_WRITERS = ("cache-stock", "cache-sold-out", "cache-progress")  # what a writer rebuilds as a whole
+_RESULTS = "cache-results"
+_LOOK_S = 0.1
+_KEYS_MAX = 500
+
+
+class Repair(msgspec.Struct, frozen=True):
+    """What was found, what was done about it, and what is found now."""
+
+    before: AuditReport
+    done: list[str]
+    after: AuditReport
+
+    @property
+    def ok(self) -> bool:
+        return self.after.ok
+
+    def to_json(self) -> bytes:
+        return orjson.dumps(msgspec.to_builtins(self), option=orjson.OPT_INDENT_2)
+
+
+async def repair(
+    settings: Settings, drain_timeout_s: float = 30.0, rebuild_timeout_s: float = 15.0
+) -> Repair:
+    """Audit; where the view deviates have it rebuilt; audit again.
+
+    The writers rebuild what they show, between two batches. Results that deviate are removed: polls then read
+    Postgres. Whatever breaks a law that is not about the view is left as it is, for people to look at. Raises
+    Unavailable if a server does not answer.
+    """
+    before = await run(settings, drain_timeout_s)
+    done: list[str] = []
+    redis = connect_redis(settings)
+    view = RedisView(redis, settings)
+    try:
+        if broken := [code for code in _BY_WRITERS if not before.law(code).ok]:
+            await view.drop()
+            silent = await _rebuilt(view, range(settings.partitions), rebuild_timeout_s)
+            done.append(f"had the writers rebuild stock, sold-out sets and progress, for {', '.join(broken)}")
+            if silent:
+                done.append(
+                    f"partitions {silent} were not rebuilt within {rebuild_timeout_s:.0f} s: no writer has them; "
+                    "start a worker, it rebuilds what it claims. Until then Postgres is read"
+                )
+        checkouts = sorted({d.checkout_id for d in before.law(_RESULTS).deviations if d.checkout_id})
+        keys = Keys(settings.cache_prefix)
+        for start in range(0, len(checkouts), _KEYS_MAX):
+            async with translated():
+                await redis.delete(*map(keys.result, checkouts[start : start + _KEYS_MAX]))
+        if checkouts:
+            done.append(
+                f"removed the results of {len(checkouts)} checkouts, which polls now read from Postgres"
+            )
+    finally:
+        await redis.aclose()
+    return Repair(before, done, await run(settings, drain_timeout_s) if done else before)
+
+
+async def _rebuilt(view: RedisView, partitions: Iterable[int], timeout_s: float) -> list[int]:
+    """Wait until every partition has its progress again; those that have none in the end."""
+    missing = list(partitions)
+    deadline = time.monotonic() + timeout_s
+    while missing and time.monotonic() < deadline:
+        await asyncio.sleep(_LOOK_S)
+        try:
+            shown = await view.progress(missing)
+        except Unavailable:
+            continue  # it is asked again until the time is over
+        missing = [p for p in missing if p not in shown]
+    return missing
