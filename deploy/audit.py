@@ -3,22 +3,18 @@
 import asyncio
 import gc
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import asyncpg
-from aiokafka import AIOKafkaConsumer
-from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import KafkaError
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from contracts.errors import SettingsError, Unavailable
-from contracts.kafka import consumer_options, tp
 from contracts.settings import Settings
 from contracts.topics import Topics
+from deploy.records import Offsets, Records, reading
 from stock_ledger.audit import audit
 from stock_ledger.audit_book import DEAD, place_of
 from stock_ledger.audit_cache import read_cache
@@ -31,12 +27,7 @@ from stock_ledger.postgres import connect_pool
 
 _LOOK_S = 0.2  # between looks at what is still under way
 _PUBLISH_S = 2.0  # from a commit to its events, at least waited for whatever the time limit
-_STALL_MS = 15_000  # the log is known to go on, but gives nothing for so long
-_RECORDS_MAX = 10_000
-_GROUP_OPTIONS = ("session_timeout_ms", "heartbeat_interval_ms")
 _SHOWN_MAX = 20  # deviations of a law on the screen
-
-Offsets = dict[int, int]  # by partition
 
 
 async def run(settings: Settings, drain_timeout_s: float = 30.0) -> AuditReport:
@@ -49,7 +40,7 @@ async def run(settings: Settings, drain_timeout_s: float = 30.0) -> AuditReport:
     pool = await connect_pool(settings)
     try:
         with _uncollected():
-            async with _reading(settings) as log:
+            async with reading(settings) as log:
                 facts = await _gather(settings, log, pool, deadline)
             return await asyncio.to_thread(audit, facts, started)
     finally:
@@ -68,7 +59,7 @@ def _uncollected() -> Iterator[None]:
             gc.enable()
 
 
-async def _gather(settings: Settings, log: "_Log", pool: "asyncpg.Pool[Any]", deadline: float) -> Facts:
+async def _gather(settings: Settings, log: Records, pool: "asyncpg.Pool[Any]", deadline: float) -> Facts:
     """Postgres first: what it decided can only be older than what the log and the events hold by then."""
     topics = Topics(settings)
     target = await log.ends(topics.checkouts)
@@ -99,7 +90,7 @@ async def _wait_decided(pool: "asyncpg.Pool[Any]", target: Offsets, deadline: fl
         await asyncio.sleep(_LOOK_S)
 
 
-async def _messages(log: "_Log", topic: str, target: Offsets, postgres: PostgresFacts) -> list[MessageFact]:
+async def _messages(log: Records, topic: str, target: Offsets, postgres: PostgresFacts) -> list[MessageFact]:
     """All that was there when the audit began or is decided since. Dead letters' bytes are kept to compare them."""
     dead = {(row.partition, row.offset) for row in postgres.decisions if row.kind == DEAD}
     ends = await log.ends(topic)
@@ -112,7 +103,7 @@ async def _messages(log: "_Log", topic: str, target: Offsets, postgres: Postgres
     ]
 
 
-async def _letters(log: "_Log", topic: str) -> list[LetterFact]:
+async def _letters(log: Records, topic: str) -> list[LetterFact]:
     return [
         letter_fact(r.partition, r.offset, r.key, r.value, r.headers)
         async for r in log.read(topic, await log.firsts(topic), await log.ends(topic))
@@ -120,7 +111,7 @@ async def _letters(log: "_Log", topic: str) -> list[LetterFact]:
 
 
 async def _events(
-    log: "_Log", topic: str, postgres: PostgresFacts, deadline: float
+    log: Records, topic: str, postgres: PostgresFacts, deadline: float
 ) -> tuple[list[EventFact], dict[int, TopicSpan]]:
     """All events; waits for those of decisions made, which are published a moment after the commit."""
     missing: dict[int, set[int]] = {p: set() for p in range(log.partitions)}
@@ -145,84 +136,6 @@ async def _events(
             events.sort(key=lambda event: (event.partition, event.offset))
             return events, {p: TopicSpan(firsts[p], end) for p, end in ends.items()}
         await asyncio.sleep(_LOOK_S)
-
-
-class _Log:
-    """Topics read from offset to offset, outside of any group."""
-
-    def __init__(self, consumer: AIOKafkaConsumer, partitions: int) -> None:
-        self._consumer = consumer
-        self.partitions = partitions
-
-    async def firsts(self, topic: str) -> Offsets:
-        return self._offsets(await self._consumer.beginning_offsets(self._all(topic)))
-
-    async def ends(self, topic: str) -> Offsets:
-        return self._offsets(await self._consumer.end_offsets(self._all(topic)))
-
-    async def spans(self, topic: str) -> dict[int, TopicSpan]:
-        firsts, ends = await self.firsts(topic), await self.ends(topic)
-        return {p: TopicSpan(firsts[p], ends[p]) for p in firsts}
-
-    async def read(self, topic: str, start: Mapping[int, int], ends: Mapping[int, int]) -> AsyncIterator[Any]:
-        """Records of start ≤ offset < end, in order within a partition."""
-        left = {tp(topic, p): end for p, end in ends.items() if start[p] < end}
-        if left:
-            self._consumer.assign(list(left))
-        for where in left:
-            self._consumer.seek(where, start[where.partition])
-        while left:
-            taken = await self._consumer.getmany(*left, timeout_ms=_STALL_MS, max_records=_RECORDS_MAX)
-            for records in taken.values():
-                for record in records:
-                    if record.offset < ends[record.partition]:
-                        yield record
-            reached = [where for where in left if await self._consumer.position(where) >= left[where]]
-            if not taken and not reached:
-                raise Unavailable(
-                    f"Kafka gives nothing more of {sorted(left)}, though their ends are not reached"
-                )
-            for where in reached:
-                del left[where]
-            self._consumer.pause(*reached)
-
-    def _all(self, topic: str) -> list[Any]:
-        return [tp(topic, p) for p in range(self.partitions)]
-
-    @staticmethod
-    def _offsets(found: Mapping[Any, int]) -> Offsets:
-        return {where.partition: offset for where, offset in found.items()}
-
-
-@asynccontextmanager
-async def _reading(settings: Settings) -> AsyncIterator[_Log]:
-    options = {
-        name: value for name, value in consumer_options(settings).items() if name not in _GROUP_OPTIONS
-    }
-    consumer = AIOKafkaConsumer(client_id="sluiceway-audit", **options)
-    try:
-        await consumer.start()
-        await _check_topics(settings)
-        yield _Log(consumer, settings.partitions)
-    except KafkaError as error:
-        raise Unavailable(f"Kafka: {error!r}") from error
-    finally:
-        await consumer.stop()
-
-
-async def _check_topics(settings: Settings) -> None:
-    """Raises SettingsError unless every topic has the configured number of partitions."""
-    admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_url.split(","))
-    await admin.start()
-    try:
-        for topic in await admin.describe_topics(Topics(settings).all()):
-            if len(topic["partitions"]) != settings.partitions:
-                raise SettingsError(
-                    f"topic {topic['topic']} has {len(topic['partitions'])} partitions, "
-                    f"SLUICEWAY_PARTITIONS is {settings.partitions}"
-                )
-    finally:
-        await admin.close()
 
 
 def render(report: AuditReport, console: Console) -> None:
