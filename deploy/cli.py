@@ -31,6 +31,9 @@ console = Console()
 errors = Console(stderr=True)
 
 T = TypeVar("T")
+UsageError: type[Any] = typer.BadParameter.mro()[
+    1
+]  # what is wrong with a command line; typer names it nowhere
 
 JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the result to this file as JSON.")]
 Workers = Annotated[int, typer.Option(min=1, max=64, help="Worker processes.")]
@@ -358,6 +361,9 @@ def main() -> None:
     except (SluicewayError, StackError) as error:
         errors.print(f"sluiceway: {error}", style="red", highlight=False, markup=False)
         sys.exit(1)
+    except UsageError as error:
+        error.show()
+        sys.exit(error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         errors.print(f"stopped after {time.monotonic() - started:.0f} s", style="dim")
         sys.exit(130)

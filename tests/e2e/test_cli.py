@@ -119,3 +119,18 @@ def test_doctor_finds_what_is_missing(env: dict[str, str], urls: Urls) -> None:
     told = " ".join(done.stdout.split())
     assert "run `sluiceway topics`" in told
     assert "run `sluiceway migrate`" in told
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["nothing"], "No such command"),
+        (["demo", "--checkouts", "many"], "integer"),
+        (["audit", "--jason"], "No such option"),
+    ],
+)
+def test_a_wrong_command_line_is_told_in_a_line(env: dict[str, str], arguments: list[str], told: str) -> None:
+    done = subprocess.run([*CLI, *arguments], env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert told in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,6 +1,10 @@
 """Dead letters on a real broker: what was set aside, and again through the pipeline once mended."""
 
+import os
+import subprocess
+import sys
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
@@ -32,6 +36,19 @@ async def decide_all(sale: Sale, count: int) -> None:
 
     async with real_writer(sale.settings, "w") as writer, running(writer):
         await eventually(done)
+
+
+def cli(sale: Sale, *arguments: str) -> tuple[int, str]:
+    """Exit code and output of `sluiceway deadletters`."""
+    done = subprocess.run(
+        [sys.executable, "-m", "deploy.cli", "deadletters", *arguments],
+        env=os.environ | sale.settings.as_env() | {"COLUMNS": "200"},
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.returncode, done.stdout + done.stderr
 
 
 async def kind_of(sale: Sale, number: int) -> list[str]:
@@ -73,3 +90,29 @@ async def test_what_was_set_aside_goes_through_once_mended(sale: Sale) -> None:
     assert await kind_of(sale, 3) == ["created"]
     report = await sale.audit(10.0)
     assert report.ok, report.broken()
+
+
+async def test_the_command_line_lists_shows_and_replays(sale: Sale, tmp_path: Path) -> None:
+    assert cli(sale, "list") == (0, "no dead letters\n")
+    await sale.send([(1, b"another", encoded(line_of(2, sale.plain))), (0, b"k", b"[broken")])
+    await decide_all(sale, 2)
+    code, shown = cli(sale, "list")
+    assert code == 0
+    assert "0:0" in shown
+    assert "the key is not the product id" in shown
+    assert "can be replayed" in shown
+    code, shown = cli(sale, "show", "0:0")
+    assert (code, "[broken" in shown) == (0, True)
+    code, shown = cli(sale, "show", "3:7")
+    assert (code, "no dead letter is of 3:7" in shown) == (1, True)
+    code, shown = cli(sale, "replay", "0:0")
+    assert (code, "can still not be decided" in shown) == (1, True)
+    assert cli(sale, "replay", "--all") == (0, "1:0 is again in the log, at 1:1\n")
+    mended = tmp_path / "mended.json"
+    mended.write_bytes(encoded(line_of(3, sale.plain)))
+    assert cli(sale, "replay", "0:0", "--value", str(mended)) == (0, "0:0 is again in the log, at 1:2\n")
+    await decide_all(sale, 4)
+    assert await kind_of(sale, 2) == await kind_of(sale, 3) == ["created"]
+    for wrong in (["replay"], ["replay", "0:0", "--all"], ["replay", "--all", "--value", str(mended)]):
+        code, shown = cli(sale, *wrong)
+        assert (code, "name one place" in shown) == (2, True)

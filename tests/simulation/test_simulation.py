@@ -6,7 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+from deploy.simulation import report
 from deploy.simulation.many import simulate_many
 from deploy.simulation.run import CHECKOUTS, FAULTS_MIN, simulate
 from tests.simulation.plants import PLANTS, Plant
@@ -63,3 +65,38 @@ def test_a_seed_is_the_same_run_in_every_process() -> None:
 
 def test_another_seed_is_another_run() -> None:
     assert len({simulate(seed).digest for seed in range(5)}) == 5
+
+
+def cli(*arguments: str) -> tuple[int, str]:
+    """Exit code and output of `sluiceway simulate`."""
+    done = subprocess.run(
+        [sys.executable, "-m", "deploy.cli", "simulate", *arguments],
+        env=os.environ | {"COLUMNS": "200"},
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_the_command_line_runs_seeds_and_traces_one() -> None:
+    code, shown = cli("--seeds", "6", "--from", "3", "--jobs", "2")
+    assert code == 0
+    assert "6 seeds from 3" in shown
+    assert "0 violations" in shown
+    code, shown = cli("--seed", "3", "--trace")
+    assert code == 0
+    assert "persist 0:0-" in shown
+    assert f"{simulate(3).digest:08x}" in shown
+    code, shown = cli("--trace")
+    assert (code, "name it with --seed" in shown) == (2, True)
+
+
+def test_the_command_line_tells_a_violation(capsys: pytest.CaptureFixture[str]) -> None:
+    with next(p for p in PLANTS if p.__name__ == "published_before_persisted")():
+        assert report.many(0, 2, 1, Console(width=200)) is False
+        assert report.one(0, Console(width=200), trace=False) is False
+    shown = capsys.readouterr().out
+    assert "seed 0 VIOLATES: event" in shown
+    assert "2 violations" in shown
