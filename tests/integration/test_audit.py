@@ -1,18 +1,13 @@
 """The audit against real servers: a sale that was right is proven, and whatever is planted in it is found."""
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import msgspec
 import orjson
-import pytest
 
 from contracts.decisions import order_id_of
-from contracts.settings import Settings
 from contracts.times import to_ms
 from stock_ledger.audit_report import AuditReport
-from stock_ledger.postgres import connect_pool
-from stock_ledger.redis_view import connect_redis
 from tests.harness import (
     eventually,
     line_of,
@@ -22,19 +17,6 @@ from tests.harness import (
     uuid_of,
 )
 from tests.integration.audit_sale import Sale
-
-
-@pytest.fixture
-async def sale(settings: Settings) -> AsyncIterator[Sale]:
-    pool = await connect_pool(settings)
-    redis = connect_redis(settings)
-    try:
-        opened = Sale(settings, pool, redis)
-        await opened.open()
-        yield opened
-    finally:
-        await redis.aclose()
-        await pool.close()
 
 
 def told(report: AuditReport) -> str:

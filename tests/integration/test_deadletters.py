@@ -3,31 +3,14 @@
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from contracts.errors import Invalid
-from contracts.settings import Settings
 from deploy.deadletters import letters, replay
-from stock_ledger.postgres import connect_pool
-from stock_ledger.redis_view import connect_redis
 from tests.harness import encoded, eventually, line_of, real_writer, running, uuid_of
 from tests.integration.audit_sale import Sale
-
-
-@pytest.fixture
-async def sale(settings: Settings) -> AsyncIterator[Sale]:
-    pool = await connect_pool(settings)
-    redis = connect_redis(settings)
-    try:
-        opened = Sale(settings, pool, redis)
-        await opened.open()
-        yield opened
-    finally:
-        await redis.aclose()
-        await pool.close()
 
 
 async def decide_all(sale: Sale, count: int) -> None:

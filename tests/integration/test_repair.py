@@ -4,29 +4,11 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-import pytest
-
-from contracts.settings import Settings
 from deploy.repair import repair
-from stock_ledger.postgres import connect_pool
-from stock_ledger.redis_view import connect_redis
 from tests.harness import eventually, line_of, real_writer, running, uuid_of
 from tests.integration.audit_sale import Sale
 
 CACHE_LAWS = {"cache-stock", "cache-sold-out", "cache-progress", "cache-results"}
-
-
-@pytest.fixture
-async def sale(settings: Settings) -> AsyncIterator[Sale]:
-    pool = await connect_pool(settings)
-    redis = connect_redis(settings)
-    try:
-        opened = Sale(settings, pool, redis)
-        await opened.open()
-        yield opened
-    finally:
-        await redis.aclose()
-        await pool.close()
 
 
 async def spoil(sale: Sale) -> None:
