@@ -1,9 +1,7 @@
 """The Starlette application under the read side's routes: every error a problem document, the common pages."""
 
 import logging
-from typing import Any
 
-import orjson
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -21,10 +19,9 @@ _BY_STATUS = {404: problems.NOT_FOUND, 405: problems.METHOD_NOT_ALLOWED, 400: pr
 
 
 class Json(Response):
-    media_type = "application/json"
+    """Of bytes that are JSON already."""
 
-    def render(self, content: Any) -> bytes:
-        return content if isinstance(content, bytes) else orjson.dumps(content, option=orjson.OPT_UTC_Z)
+    media_type = "application/json"
 
 
 def application(routes: list[BaseRoute], ready: Ready) -> Starlette:

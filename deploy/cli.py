@@ -206,8 +206,7 @@ def list_dead_letters() -> None:
     table = Table("place", "why it was set aside", "bytes", "today")
     for letter in found:
         today = escape(letter.still) if letter.still else "[green]can be replayed[/]"
-        place = f"{letter.partition}:{letter.offset}"
-        table.add_row(place, escape(letter.reason), f"{len(letter.value):,}", today)
+        table.add_row(letter.where, escape(letter.reason), f"{len(letter.value):,}", today)
     console.print(table if found else "no dead letters")
 
 
@@ -215,7 +214,7 @@ def list_dead_letters() -> None:
 def show(place: Place) -> None:
     """Show one: its key and value as they were."""
     letter = _dead_letter(_settings(), place)
-    console.print(f"{letter.partition}:{letter.offset} {letter.reason}", markup=False, highlight=False)
+    console.print(f"{letter.where} {letter.reason}", markup=False, highlight=False)
     if letter.truncated_to is not None:
         console.print(f"cut to {letter.truncated_to} bytes", highlight=False)
     console.print(f"key   {letter.key!r}", markup=False, highlight=False)
@@ -246,7 +245,7 @@ def replay(
     places = _run(send_again(settings, chosen, value.read_bytes() if value is not None else None))
     for letter, (partition, offset) in zip(chosen, places, strict=True):
         console.print(
-            f"{letter.partition}:{letter.offset} is again in the log, at {partition}:{offset}",
+            f"{letter.where} is again in the log, at {partition}:{offset}",
             highlight=False,
         )
     if not chosen:
@@ -257,7 +256,7 @@ def _dead_letter(settings: Settings, place: str) -> Any:
     from deploy.deadletters import letters
 
     for letter in _run(letters(settings)):
-        if f"{letter.partition}:{letter.offset}" == place:
+        if letter.where == place:
             return letter
     raise Invalid(f"no dead letter is of {place}; `sluiceway deadletters list` shows which there are")
 

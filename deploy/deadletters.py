@@ -34,6 +34,11 @@ class Letter(msgspec.Struct, frozen=True):
     def place(self) -> Place:
         return self.partition, self.offset
 
+    @property
+    def where(self) -> str:
+        """The place as people write it."""
+        return f"{self.partition}:{self.offset}"
+
 
 async def letters(settings: Settings) -> list[Letter]:
     """All that the dead-letter topic holds, each once, by place. Raises Unavailable if Kafka does not answer."""
@@ -85,23 +90,28 @@ async def replay(settings: Settings, chosen: Sequence[Letter], value: bytes | No
 def _mended(letter: Letter, value: bytes | None, settings: Settings) -> tuple[CheckoutLine, bytes]:
     """The line, and the bytes to send. The key follows from the product, whatever it was."""
     content = letter.value if value is None else value
-    where = f"the dead letter of {letter.partition}:{letter.offset}"
+    where = f"the dead letter of {letter.where}"
     if value is None and letter.truncated_to is not None:
         raise Invalid(f"{where} was cut to {letter.truncated_to} bytes; give its whole content with --value")
-    key = _key_of(content)
     try:
-        line = decode_checkout_line(content, key, _partition(key, settings), settings.partitions)
+        return _line_of(content, settings), content
     except UndecodableMessage as error:
         raise Invalid(f"{where} can still not be decided: {error}; mend its content with --value") from error
-    return line, content
 
 
 def _why_not(value: bytes, settings: Settings) -> str:
     try:
-        decode_checkout_line(value, _key_of(value), _partition(_key_of(value), settings), settings.partitions)
+        _line_of(value, settings)
     except UndecodableMessage as error:
         return str(error)
     return ""
+
+
+def _line_of(value: bytes, settings: Settings) -> CheckoutLine:
+    """The line, under the key and in the partition of its product. Raises UndecodableMessage."""
+    key = _key_of(value)
+    partition = partition_of(key.decode(), settings.partitions)
+    return decode_checkout_line(value, key, partition, settings.partitions)
 
 
 class _Product(msgspec.Struct):
@@ -114,7 +124,3 @@ def _key_of(value: bytes) -> bytes:
         return msgspec.json.decode(value, type=_Product).product_id.encode()
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         return b""
-
-
-def _partition(key: bytes, settings: Settings) -> int:
-    return partition_of(key.decode(), settings.partitions)

@@ -223,16 +223,7 @@ class Publisher:
                 return
             async with asyncio.timeout(self._settings.produce_ack_deadline_s):
                 producer = await self.ensure_producer()
-                records = [record for record, _, _ in batch]
-                sent = await send(producer, self._topic, partition, records, self._now_ms())
-                position = 0
-                for count, acknowledgement in sent:
-                    base = (await acknowledgement).offset
-                    if base < 0:
-                        raise NotAcknowledged("the broker took the batch twice and does not tell its offset")
-                    for offset, (_, submission, index) in enumerate(batch[position : position + count], base):
-                        submission.landed(index, (partition, offset))
-                    position += count
+                await self._append(producer, partition, batch)
             self.problem = ""
         except (KafkaError, NotAcknowledged, OSError) as error:
             self.problem = repr(error)
@@ -244,6 +235,18 @@ class Publisher:
             self._busy.discard(partition)
             if partition in self._waiting:
                 self._send_waiting(partition)
+
+    async def _append(self, producer: Any, partition: int, batch: Waiting) -> None:
+        """Send, and tell each submission where its records lie as the acks come."""
+        records = [record for record, _, _ in batch]
+        position = 0
+        for count, ack in await send(producer, self._topic, partition, records, self._now_ms()):
+            base = (await ack).offset
+            if base < 0:
+                raise NotAcknowledged("the broker took the batch twice and does not tell its offset")
+            for offset, (_, submission, index) in enumerate(batch[position : position + count], base):
+                submission.landed(index, (partition, offset))
+            position += count
 
     async def _replace(self, producer: Any) -> None:
         if producer is None or producer is not self._producer:

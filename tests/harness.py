@@ -15,6 +15,7 @@ import msgspec
 from contracts.messages import CheckoutLine, Shipping
 from contracts.settings import Settings
 from contracts.topics import partition_of
+from deploy.records import reading
 from stock_ledger.decide import Product
 from stock_ledger.ledger import Ledger
 from stock_ledger.postgres import PostgresLedger, connect_pool
@@ -108,6 +109,13 @@ async def eventually(condition: Callable[[], bool | Awaitable[bool]], timeout_s:
                 await asyncio.wait_for(pause.wait(), wait_s)
             except TimeoutError:
                 wait_s = min(wait_s + 0.002, 0.05)
+
+
+async def records_of(settings: Settings, topic: str, partition: int) -> list[Any]:
+    """All that lies in a partition in Kafka."""
+    async with reading(settings) as log:
+        ends = {partition: (await log.ends(topic))[partition]}
+        return [record async for record in log.read(topic, {partition: 0}, ends)]
 
 
 async def insert_product(

@@ -228,10 +228,10 @@ class Auditor:
     def _is_not_ahead(self, partition: int, product_ids: Iterable[str]) -> None:
         claim = self._ledger.claims[partition]
         values, keys = self._view.data.values, self._view.keys
-        progress = values.get(keys.progress(partition))
+        progress = self._progress_shown(partition)
         if progress is not None:
-            epoch, next_offset = map(int, progress.split(b":")[:2])
-            self._is_not_older(keys.progress(partition), (epoch, next_offset))
+            epoch, next_offset = progress
+            self._is_not_older(keys.progress(partition), progress)
             expect(
                 epoch <= claim.epoch and next_offset <= claim.next_offset,
                 f"the view of partition {partition} is at {epoch}:{next_offset}, the truth at {claim}",

@@ -6,10 +6,10 @@ from random import Random
 
 from aiokafka.errors import KafkaConnectionError
 
-from contracts.errors import Unavailable
+from contracts.errors import NotAcknowledged, Unavailable
 from contracts.kafka import Record
 from deploy.simulation.loop import Loop, Node, current_node
-from deploy.simulation.network import After, Publishing, Remote, Server, alive
+from deploy.simulation.network import After, Remote, Server, alive
 from ingest.fakes import MemoryBatch, MemoryProducer, Metadata
 from workers.fakes import MemoryBroker, MemoryLog
 from workers.log import Batch, Revoked
@@ -28,8 +28,7 @@ class Arrivals:
     def tell(self) -> None:
         waiting, self._waiting = self._waiting, []
         for future in waiting:
-            if not future.done():
-                future.set_result(None)
+            _wake(future)
 
     async def wait(self, seconds: float) -> None:
         future = self._loop.create_future()
@@ -58,7 +57,6 @@ class WriterLog:
         self._arrivals = arrivals
         self.inner = MemoryLog(group.broker)
         self._remote = Remote(server, self.inner, after)
-        self._publishing = Publishing(server, self.inner, after)
 
     async def start(self, revoked: Revoked) -> None:
         await self._remote.start(revoked)
@@ -102,10 +100,15 @@ class WriterLog:
         await self._remote.commit(offsets)
 
     async def publish(self, events: Mapping[int, Sequence[Record]], timestamp_ms: int) -> None:
-        await self._publishing.send("publish", events, timestamp_ms)
+        await self._send("publish", events, timestamp_ms)
 
     async def set_aside(self, letters: Mapping[int, Sequence[Record]], timestamp_ms: int) -> None:
-        await self._publishing.send("set_aside", letters, timestamp_ms)
+        await self._send("set_aside", letters, timestamp_ms)
+
+    async def _send(self, name: str, records: Mapping[int, Sequence[Record]], timestamp_ms: int) -> None:
+        """Each partition's records for themselves, so that some may get through."""
+        for partition, of_partition in records.items():
+            await self._remote.send(name, {partition: of_partition}, timestamp_ms, error=NotAcknowledged)
 
 
 class Group:
@@ -211,7 +214,7 @@ class Producer(MemoryProducer):
         base: int | None = self.write(batch, partition)
         self._arrivals.tell()
         try:
-            self._server.maybe_lose()
+            self._server.maybe_lose(Unavailable)
         except Unavailable:
             base = await self._ask_again(base)
         await self._server.delay()

@@ -16,7 +16,7 @@ from contracts.requests import CheckoutStatus, CreatedLine, DeadLetteredLine, Qu
 from deploy.simulation.auditor import Violation, expect
 from deploy.simulation.loop import ConnectionCut
 from deploy.simulation.world import SETTINGS, ApiProcess, World
-from ingest.fakes import Answered, MemoryExchange, MemoryHeaders, MemoryScope
+from ingest.fakes import Answered, HeaderValue, MemoryExchange, MemoryHeaders, MemoryScope
 
 PATIENCE_S = 1.0  # a buyer waits so long for an answer
 AGAIN_S = 0.1
@@ -65,16 +65,16 @@ async def _buy(world: World, plan: Purchase, items: Sequence[tuple[str, int]], k
 async def _submit(world: World, plan: Purchase, items: Sequence[tuple[str, int]]) -> Answered:
     """Until it is taken in or refused for good. What is not known is tried again, with the same key."""
     body = _body(tuple(items))
-    headers = {
+    headers: dict[str, HeaderValue] = {
         "authorization": _bearer(plan.buyer_id),
         "content-type": "application/json",
         "content-length": str(len(body)),
         "idempotency-key": plan.key,
     }
+    scope = MemoryScope("POST", "/v1/checkouts", MemoryHeaders(headers))
     while True:
         ingest = world.random.choice(world.ingests)
         exchange = MemoryExchange(body)
-        scope = MemoryScope("POST", "/v1/checkouts", MemoryHeaders(dict(headers)))
         try:
             await ingest.node.call(partial(ingest.app.__rsgi__, scope, exchange), PATIENCE_S)
         except ConnectionCut:
@@ -108,8 +108,7 @@ async def _watch(world: World, checkout_id: str, plan: Purchase, text: str) -> N
                 return
             final = status
             continue
-        told = [api.node.name] if _may_differ(world) else list(ahead)
-        before = min((ahead[name] for name in told if name in ahead), default=None)
+        before = ahead.get(api.node.name) if _may_differ(world) else min(ahead.values(), default=None)
         expect(
             before is None or (status.ahead is not None and status.ahead <= before),
             f"{checkout_id}: {status.ahead} ahead, before it was {before}",

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from copy import deepcopy
+from typing import TypeVar
 
 from contracts.topics import partition_of
 from deploy.simulation.network import Server
@@ -12,6 +13,7 @@ WORKERS_MAX = 4
 _POISON = (b"{", b"", b"[]", b"\xff\xfe", b'{"v":2}', b'{"v":1,"checkout_id":"x"}', b"null")
 
 Fault = Callable[[World], Awaitable[None]]
+P = TypeVar("P", IngestProcess, ApiProcess)
 
 
 async def kill_worker(world: World) -> None:
@@ -53,10 +55,7 @@ async def rebalance(world: World) -> None:
 
 
 async def kill_ingest(world: World) -> None:
-    at = world.random.randrange(len(world.ingests))
-    world.ingests[at].node.kill()
-    await asyncio.sleep(world.random.uniform(0.01, 0.3))
-    world.ingests[at] = IngestProcess(world, world.name("ingest"))
+    await _replace_one(world, world.ingests, IngestProcess, 0.3)
 
 
 async def pause_ingest(world: World) -> None:
@@ -67,10 +66,7 @@ async def pause_ingest(world: World) -> None:
 
 
 async def kill_api(world: World) -> None:
-    at = world.random.randrange(len(world.apis))
-    world.apis[at].node.kill()
-    await asyncio.sleep(world.random.uniform(0.01, 0.2))
-    world.apis[at] = ApiProcess(world, world.name("api"))
+    await _replace_one(world, world.apis, ApiProcess, 0.2)
 
 
 async def flush_cache(world: World) -> None:
@@ -141,6 +137,15 @@ async def deliver_again(world: World) -> None:
         message = deepcopy(world.random.choice(messages))
         world.broker.append(partition, message.key, message.value)
         world.arrivals.tell()
+
+
+async def _replace_one(
+    world: World, processes: list[P], start: Callable[[World], P], seconds_max: float
+) -> None:
+    at = world.random.randrange(len(processes))
+    processes[at].node.kill()
+    await asyncio.sleep(world.random.uniform(0.01, seconds_max))
+    processes[at] = start(world)
 
 
 async def _away(world: World, server: Server, seconds_max: float) -> None:

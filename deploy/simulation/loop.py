@@ -72,10 +72,7 @@ class Node:
 
     def start(self, work: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":
         """Run `work` as a task of this node."""
-        context = self.context.copy()
-        task: asyncio.Task[Any] = asyncio.Task(work, loop=self._loop, context=context)
-        self.own(task, work, context)
-        return task
+        return self._loop.create_task(work, context=self.context.copy())
 
     def own(
         self, task: "asyncio.Task[Any]", work: Coroutine[Any, Any, Any], context: contextvars.Context
@@ -96,7 +93,8 @@ class Node:
 
         def answered(task: "asyncio.Task[Any]") -> None:
             error = task.exception()
-            if self._calls.pop(answer, self) is self or answer.done():
+            self._calls.pop(answer, None)
+            if answer.done():
                 return  # nobody waits any more
             if error is None:
                 answer.set_result(task.result())

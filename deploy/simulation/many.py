@@ -1,6 +1,7 @@
 """Many seeds, on every core."""
 
 import gc
+import math
 import os
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -11,13 +12,18 @@ from deploy.simulation.run import Outcome, simulate
 _SEEDS_AT_ONCE = 20
 
 
+def processes_for(count: int, jobs: int | None = None) -> int:
+    """How many processes so many seeds are run on: `jobs`, or one per core, but none without work."""
+    return min(jobs or os.cpu_count() or 1, math.ceil(count / _SEEDS_AT_ONCE))
+
+
 def simulate_many(start: int, count: int, jobs: int | None = None) -> Iterator[Outcome]:
-    """Run the seeds from `start` on; their outcomes as they come, `jobs` processes at a time (one per core)."""
+    """Run the seeds from `start` on, on `processes_for` processes; their outcomes as they come."""
     pieces = [
         range(begin, min(begin + _SEEDS_AT_ONCE, start + count))
         for begin in range(start, start + count, _SEEDS_AT_ONCE)
     ]
-    processes = min(jobs or os.cpu_count() or 1, len(pieces)) or 1
+    processes = processes_for(count, jobs)
     if processes == 1:
         for piece in pieces:
             yield from _simulate(piece)

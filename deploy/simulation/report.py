@@ -1,13 +1,12 @@
 """What people see of simulated runs."""
 
-import os
 import time
 from collections import Counter
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from deploy.simulation.many import simulate_many
+from deploy.simulation.many import processes_for, simulate_many
 from deploy.simulation.run import Outcome, simulate
 
 
@@ -27,14 +26,14 @@ def one(seed: int, console: Console, *, trace: bool) -> bool:
 
 def many(start: int, count: int, jobs: int | None, console: Console) -> bool:
     """Run seeds, show how far and how fast, and every violation; whether all was well."""
-    processes = min(jobs or os.cpu_count() or 1, count)
+    processes = processes_for(count, jobs)
     faults: Counter[str] = Counter()
     decisions = checked = violated = 0
     started = time.monotonic()
     columns = (TextColumn("seeds"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"))
     with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as progress:
         bar = progress.add_task("seeds", total=count, rate="")
-        for number, outcome in enumerate(simulate_many(start, count, processes), 1):
+        for number, outcome in enumerate(simulate_many(start, count, jobs), 1):
             faults.update(outcome.faults)
             decisions += outcome.decisions
             checked += outcome.checked

@@ -9,7 +9,6 @@ from typing import Any
 from api.checkouts import Checkouts
 from contracts.auth import BearerVerifier
 from contracts.errors import SluicewayError
-from contracts.messages import Shipping
 from contracts.receipts import ReceiptSigner
 from contracts.settings import Settings
 from contracts.times import to_ms
@@ -30,7 +29,6 @@ from workers.writer import Writer
 
 START = datetime(2026, 11, 11, 12, tzinfo=UTC)
 PRICE = Decimal("129.00")
-HOME = Shipping("Li Lei", "+86 138 0000 0000", "1 Long Street, Hangzhou")
 
 # Everything happens fast, so that a second of a run is full of events. What counts is how the times compare.
 SETTINGS = Settings(
@@ -56,20 +54,20 @@ VERIFIER = BearerVerifier(SETTINGS)  # keeps nothing but tokens it has seen
 class Worker:
     """A worker process. Whoever runs it starts it again when it ends by itself."""
 
-    def __init__(self, world: "World", name: str) -> None:
-        self.node = Node(world.loop, name)
-        self.log: WriterLog = self.node.context.run(world.writer_log)
+    def __init__(self, world: "World") -> None:
+        self.node = Node(world.loop, world.name("worker"))
+        log: WriterLog = self.node.context.run(world.writer_log)
         shelf = Shelf(world.view, world.ledger, world.settings, world.loop.time)
-        self.health = Health(world.settings, world.loop.time)
-        self.writer = Writer(self.log, world.ledger, shelf, self.health, world.settings, name, world.now)
+        health = Health(world.settings, world.loop.time)
+        self.writer = Writer(log, world.ledger, shelf, health, world.settings, self.node.name, world.now)
         self.task = self.node.start(self.writer.run())
 
 
 class IngestProcess:
     """An ingest process."""
 
-    def __init__(self, world: "World", name: str) -> None:
-        self.node = Node(world.loop, name)
+    def __init__(self, world: "World") -> None:
+        self.node = Node(world.loop, world.name("ingest"))
         settings = world.settings
         payloads = PayloadMemory(world.view, settings, world.loop.time)
 
@@ -78,15 +76,15 @@ class IngestProcess:
 
         publisher = Publisher(start, payloads, "checkouts", settings, world.now_ms)
         gate = SoldOutGate(world.view, settings, world.loop.time)
-        self.app = Ingest(settings, world.verifier, world.signer, publisher, gate, world.now_ms)
+        self.app = Ingest(settings, VERIFIER, world.signer, publisher, gate, world.now_ms)
         self.node.start(gate.run())
 
 
 class ApiProcess:
     """An api process: the part of it that tells what became of a checkout."""
 
-    def __init__(self, world: "World", name: str) -> None:
-        self.node = Node(world.loop, name)
+    def __init__(self, world: "World") -> None:
+        self.node = Node(world.loop, world.name("api"))
         self.checkouts = Checkouts(world.reads, world.view, world.settings, world.loop.time)
 
 
@@ -115,7 +113,6 @@ class World:
         self.ledger: Any = Remote(self.postgres, self.truth, self.audited(self.auditor.ledger_called))
         self.reads: Any = Remote(self.postgres, MemoryReads(self.truth), untold)
         self.view: Any = Remote(self.cache, self.cached, self.audited(self.auditor.view_called))
-        self.verifier = VERIFIER
         self.signer = ReceiptSigner(settings.receipt_secret)
         self.workers: list[Worker] = []
         self.ingests: list[IngestProcess] = []
@@ -129,13 +126,11 @@ class World:
         self.loop.world.start(self.group.coordinate())
         for _ in range(workers):
             self.add_worker()
-        for _ in range(ingests):
-            self.ingests.append(IngestProcess(self, self.name("ingest")))
-        for _ in range(apis):
-            self.apis.append(ApiProcess(self, self.name("api")))
+        self.ingests += [IngestProcess(self) for _ in range(ingests)]
+        self.apis += [ApiProcess(self) for _ in range(apis)]
 
     def add_worker(self) -> Worker:
-        worker = Worker(self, self.name("worker"))
+        worker = Worker(self)
         self.workers.append(worker)
         worker.task.add_done_callback(lambda _: self._ended(worker), context=self.loop.world.context)
         return worker
@@ -191,13 +186,10 @@ class World:
             try:
                 check(name, arguments)
             except Violation as violation:
-                self.violated(violation)
+                self.trace(f"VIOLATION: {violation}")
+                self.loop.errors.append(violation)
 
         return after
-
-    def violated(self, violation: Violation) -> None:
-        self.trace(f"VIOLATION: {violation}")
-        self.loop.errors.append(violation)
 
     def name(self, kind: str) -> str:
         self._named += 1

@@ -8,14 +8,14 @@ from typing import Any, Protocol
 
 import msgspec
 import pytest
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka import AIOKafkaProducer
 
 from contracts.errors import FenceLost, NotAcknowledged, Unavailable
-from contracts.kafka import Record, producer_options, tp
+from contracts.kafka import Record, producer_options
 from contracts.settings import Settings
 from contracts.topics import Topics
 from deploy.stack import LocalStack
-from tests.harness import eventually
+from tests.harness import eventually, records_of
 from workers.fakes import MemoryBroker, MemoryLog
 from workers.kafka_log import KafkaLog
 from workers.log import Log, Revoked
@@ -99,21 +99,8 @@ class KafkaWorld:
         return await self._all_of(self.topics.dead_letters, partition)
 
     async def _all_of(self, topic: str, partition: int) -> list[Record]:
-        where = tp(topic, partition)
-        consumer = AIOKafkaConsumer(
-            bootstrap_servers=self.settings.kafka_url, enable_auto_commit=False, auto_offset_reset="earliest"
-        )
-        consumer.assign([where])
-        await consumer.start()
-        try:
-            end = (await consumer.end_offsets([where]))[where]
-            found: list[Record] = []
-            while len(found) < end:
-                record = await consumer.getone()
-                found.append((record.key, record.value, list(record.headers)))
-            return found
-        finally:
-            await consumer.stop()
+        records = await records_of(self.settings, topic, partition)
+        return [(r.key, r.value, list(r.headers)) for r in records]
 
 
 @pytest.fixture(params=["memory", "kafka"])

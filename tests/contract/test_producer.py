@@ -4,13 +4,13 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from aiokafka import AIOKafkaConsumer
 
-from contracts.kafka import Record, send, tp
+from contracts.kafka import Record, send
 from contracts.settings import Settings
 from contracts.topics import Topics
 from ingest.fakes import MemoryProducer
 from ingest.publisher import start_producer
+from tests.harness import records_of
 from workers.fakes import MemoryBroker
 
 PARTITIONS = 4
@@ -38,21 +38,7 @@ class KafkaWorld:
         self.topic = Topics(settings).checkouts
 
     async def messages(self, partition: int) -> list[tuple[bytes | None, bytes | None]]:
-        where = tp(self.topic, partition)
-        consumer = AIOKafkaConsumer(
-            bootstrap_servers=self.settings.kafka_url, enable_auto_commit=False, auto_offset_reset="earliest"
-        )
-        consumer.assign([where])
-        await consumer.start()
-        try:
-            end = (await consumer.end_offsets([where]))[where]
-            found: list[tuple[bytes | None, bytes | None]] = []
-            while len(found) < end:
-                record = await consumer.getone()
-                found.append((record.key, record.value))
-            return found
-        finally:
-            await consumer.stop()
+        return [(r.key, r.value) for r in await records_of(self.settings, self.topic, partition)]
 
     async def stop(self) -> None:
         await self.producer.stop()

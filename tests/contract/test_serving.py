@@ -198,6 +198,7 @@ async def test_the_end_does_not_wait_for_ever(offline_settings: Settings) -> Non
         server.stop.set()
         async with asyncio.timeout(5):
             await server.serving
+        assert echo.ended == 0, "it did not wait for what is under way"
         writer.close()
         echo.gate.set()
 

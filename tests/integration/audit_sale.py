@@ -7,7 +7,7 @@ from typing import Any
 
 import asyncpg
 import msgspec
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka import AIOKafkaProducer
 from redis.asyncio import Redis
 
 from contracts.kafka import producer_options
@@ -25,6 +25,7 @@ from tests.harness import (
     product_in,
     product_of,
     real_writer,
+    records_of,
     running,
 )
 
@@ -94,15 +95,8 @@ class Sale:
 
     async def events(self) -> list[Any]:
         """All records of the events topic."""
-        consumer = AIOKafkaConsumer(
-            self.topics.events, bootstrap_servers=self.settings.kafka_url, auto_offset_reset="earliest"
-        )
-        await consumer.start()
-        try:
-            count = sum((await consumer.end_offsets(consumer.assignment())).values())
-            return [await consumer.getone() for _ in range(count)]
-        finally:
-            await consumer.stop()
+        partitions = range(self.settings.partitions)
+        return [r for p in partitions for r in await records_of(self.settings, self.topics.events, p)]
 
     async def fold_figures(self) -> None:
         events: dict[int, list[tuple[int, bytes]]] = defaultdict(list)
