@@ -23,6 +23,7 @@ _decoder = msgspec.json.Decoder(CheckoutRequest)
 _schema = Draft202012Validator(request_schema())
 _encode = msgspec.json.Encoder().encode
 _checkout_ids = hashlib.blake2b(digest_size=15, person=b"checkout-id")
+_payloads = hashlib.blake2b(digest_size=16)
 
 
 class Admitted(msgspec.Struct, frozen=True):
@@ -189,7 +190,7 @@ def check(request: CheckoutRequest, quantities: Mapping[str, int], settings: Set
 def hash_payload(request: CheckoutRequest, quantities: Mapping[str, int]) -> str:
     """128 bits over all that the buyer asked for, however its items are ordered or split."""
     content = (
-        list(quantities.items()),
+        quantities,
         request.policy,
         request.address_id,
         request.shipping,
@@ -197,4 +198,6 @@ def hash_payload(request: CheckoutRequest, quantities: Mapping[str, int]) -> str
         request.note,
         request.expected_total,
     )
-    return hashlib.blake2b(_encode(content), digest_size=16).hexdigest()
+    digest = _payloads.copy()
+    digest.update(_encode(content))
+    return digest.hexdigest()

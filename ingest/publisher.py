@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
 
@@ -41,21 +41,22 @@ class Submission:
     `acknowledged` is the (partition, offset) of each, in order, once all are in the log.
     """
 
-    __slots__ = ("acknowledged", "expires_at", "left", "only_if_known", "payload", "positions")
+    __slots__ = ("acknowledged", "expires_at", "left", "only_if_known", "payload", "positions", "records")
 
     def __init__(
         self,
-        records: int,
+        records: Sequence[tuple[int, Record]],
         payload: tuple[str, str] | None,
         acknowledged: "asyncio.Future[list[Position]]",
         expires_at: float,
         only_if_known: bool,
     ) -> None:
-        self.payload = payload  # still to be held against the payload memory
+        self.records = records
+        self.payload = payload
         self.only_if_known = only_if_known
         self.acknowledged = acknowledged
-        self.positions = [_NOWHERE] * records
-        self.left = records
+        self.positions = [_NOWHERE] * len(records)
+        self.left = len(records)
         self.expires_at = expires_at
 
     def landed(self, index: int, position: Position) -> None:
@@ -75,9 +76,9 @@ Waiting = list[tuple[Record, Submission, int]]  # the record is the submission's
 class Publisher:
     """Hands checkouts to Kafka and tells their offsets once the brokers have acknowledged them.
 
-    Records wait up to `produce_linger_ms`, or as long as the partition's batch before them is under way. What has
-    gathered is held against the payload memory in one round trip, then sent as one batch. A producer to
-    that failed is replaced: after a broken sequence it could never send again.
+    Checkouts gather for `produce_linger_ms`, or as long as those before them are held against the payload memory:
+    that takes one round trip for all. Then each partition's records are sent as one batch, as soon as the batch
+    before is acknowledged. A producer that failed is replaced: after a broken sequence it could never send again.
     """
 
     def __init__(
@@ -93,10 +94,12 @@ class Publisher:
         self._topic = topic
         self._settings = settings
         self._now_ms = now_ms
-        self._waiting: dict[int, Waiting] = {}
-        self._waiting_count = 0
-        self._busy: set[int] = set()
-        self._timer: asyncio.TimerHandle | None = None
+        self._gathered: list[Submission] = []  # not yet held against the payload memory
+        self._gathering = False  # a timer or a round will take them
+        self._linger: asyncio.TimerHandle | None = None
+        self._waiting: dict[int, Waiting] = defaultdict(list)  # for their partition's turn
+        self._waiting_count = 0  # records of both
+        self._busy: set[int] = set()  # partitions with a batch under way
         self._under_way: deque[Submission] = deque()  # in the order in which they expire
         self._expiry: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -124,13 +127,12 @@ class Publisher:
             raise Overloaded(f"{self._waiting_count} checkouts wait for Kafka")
         loop = asyncio.get_running_loop()
         expires_at = loop.time() + self._settings.produce_ack_deadline_s
-        submission = Submission(len(records), payload, loop.create_future(), expires_at, only_if_known)
+        submission = Submission(records, payload, loop.create_future(), expires_at, only_if_known)
         self._under_way.append(submission)
+        self._gathered.append(submission)
         self._waiting_count += len(records)
-        if len(records) == 1:
-            self._queue(submission, records)
-        else:  # held against the memory before any of its lines is sent
-            self._run(self._check_and_queue(submission, records))
+        if not self._gathering:
+            self._gather()
         if self._expiry is None:
             self._expiry = loop.call_later(_EXPIRY_EVERY_S, self._expire)
         return submission.acknowledged
@@ -145,10 +147,12 @@ class Publisher:
 
     async def stop(self) -> None:
         """Send what waits, then stop the producer."""
-        self._flush()
         try:
             async with asyncio.timeout(self._settings.produce_ack_deadline_s):
-                while self._tasks:
+                while self._gathering or self._tasks:
+                    if self._linger is not None:
+                        self._linger.cancel()
+                        self._start_round()
                     await asyncio.wait(self._tasks)
         except TimeoutError:
             logger.warning(
@@ -156,17 +160,32 @@ class Publisher:
             )
         await self._replace(self._producer)
 
-    def _queue(self, submission: Submission, records: Sequence[tuple[int, Record]]) -> None:
-        for index, (partition, record) in enumerate(records):
-            self._waiting.setdefault(partition, []).append((record, submission, index))
-        if self._timer is None:
-            delay_s = self._settings.produce_linger_ms / 1000
-            self._timer = asyncio.get_running_loop().call_later(delay_s, self._flush)
+    def _gather(self) -> None:
+        self._gathering = True
+        delay_s = self._settings.produce_linger_ms / 1000
+        self._linger = asyncio.get_running_loop().call_later(delay_s, self._start_round)
 
-    async def _check_and_queue(self, submission: Submission, records: Sequence[tuple[int, Record]]) -> None:
-        await self._check([submission])
-        submission.payload = None
-        self._queue(submission, records)
+    def _start_round(self) -> None:
+        self._linger = None
+        self._run(self._round())
+
+    async def _round(self) -> None:
+        """Hold what has gathered against the payload memory, and hand it to its partitions."""
+        submissions, self._gathered = self._gathered, []
+        try:
+            await self._check(submissions)
+        finally:
+            self._gathering = False
+            if self._gathered:
+                self._gather()
+        for submission in submissions:
+            if submission.acknowledged.done():  # refused, or it waited for too long
+                self._waiting_count -= len(submission.records)
+                continue
+            for index, (partition, record) in enumerate(submission.records):
+                self._waiting[partition].append((record, submission, index))
+        for partition in self._waiting.keys() - self._busy:
+            self._send_waiting(partition)
 
     async def _check(self, submissions: Sequence[Submission]) -> None:
         """Fail those whose key came with another payload before, or was to be known and is not."""
@@ -183,13 +202,6 @@ class Publisher:
                     submission.fail(SoldOut("nothing of it is left"))
             elif before != payload[1]:
                 submission.fail(IdempotencyConflict("use a new Idempotency-Key for another checkout"))
-
-    def _flush(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        for partition in [p for p in self._waiting if p not in self._busy]:
-            self._send_waiting(partition)
 
     def _send_waiting(self, partition: int) -> None:
         self._busy.add(partition)
@@ -217,7 +229,6 @@ class Publisher:
         self._waiting_count -= len(batch)
         producer = None
         try:
-            await self._check([submission for _, submission, _ in batch])
             batch = [entry for entry in batch if not entry[1].acknowledged.done()]  # the others are answered
             if not batch:
                 return

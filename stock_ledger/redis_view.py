@@ -81,6 +81,16 @@ end
 return known
 """
 
+# KEYS: progress and sold-out set of each partition. Gives what the first holds and the members of the second, in turn.
+GATES = """
+local found = {}
+for i = 1, #KEYS, 2 do
+  found[i] = redis.call('GET', KEYS[i])
+  found[i + 1] = redis.call('SMEMBERS', KEYS[i + 1])
+end
+return found
+"""
+
 
 ENTRIES_MAX = 2000  # of one script call: a script holds up everyone else while it runs
 
@@ -175,14 +185,12 @@ class RedisView:
         return {field.decode(): document for field, document in fields.items()}
 
     async def gates(self, partitions: Sequence[int]) -> dict[int, Gate]:
-        async with translated(), self._redis.pipeline(transaction=False) as pipe:
-            for p in partitions:
-                pipe.get(self._keys.progress(p))
-                pipe.smembers(self._keys.sold_out(p))
-            answers = iter(await pipe.execute())
+        keys = [key for p in partitions for key in (self._keys.progress(p), self._keys.sold_out(p))]
+        async with translated():
+            found: Any = await self._redis.eval(GATES, len(keys), *keys)
         return {
-            p: Gate(read_progress(next(answers)), frozenset(m.decode() for m in next(answers)))
-            for p in partitions
+            p: Gate(read_progress(progress), frozenset(m.decode() for m in sold_out))
+            for p, progress, sold_out in zip(partitions, found[::2], found[1::2], strict=True)
         }
 
     async def remember_payloads(self, payloads: Sequence[tuple[str, str]]) -> list[str | None]:
