@@ -78,10 +78,10 @@ class PayloadMemory:
         self._monotonic = monotonic
         self._away_until = 0.0
 
-    async def remember(self, payloads: Sequence[tuple[str, str]]) -> list[str | None]:
-        """For (checkout_id, hash): keep the hash if none is kept, and give the one that was there before.
+    async def remember(self, payloads: Sequence[tuple[str, str]]) -> dict[int, str]:
+        """For (checkout_id, hash): keep the hash if none is kept. An empty hash only asks.
 
-        None where there was none, or where no cache answers. An empty hash only asks.
+        Gives the hashes that were there before, each by its place among the payloads; none where no cache answers.
         """
         if payloads and self._monotonic() >= self._away_until:
             try:
@@ -91,4 +91,4 @@ class PayloadMemory:
                 logger.warning(
                     "idempotency is left to the writers: %s", error, extra={"action": "payloads_away"}
                 )
-        return [None] * len(payloads)
+        return {}

@@ -189,18 +189,15 @@ class Publisher:
 
     async def _check(self, submissions: Sequence[Submission]) -> None:
         """Fail those whose key came with another payload before, or was to be known and is not."""
-        asked = [
-            (submission, submission.payload, submission.only_if_known)
-            for submission in submissions
-            if submission.payload is not None
-        ]
-        payloads = [(payload[0], "") if only_ask else payload for _, payload, only_ask in asked]
-        known = await self._payloads.remember(payloads)
-        for (submission, payload, only_if_known), before in zip(asked, known, strict=True):
-            if before is None:
-                if only_if_known:
+        asked = [(s, s.payload) for s in submissions if s.payload is not None]
+        known = await self._payloads.remember(
+            [(payload[0], "") if s.only_if_known else payload for s, payload in asked]
+        )
+        for place, (submission, payload) in enumerate(asked):
+            if place not in known:
+                if submission.only_if_known:
                     submission.fail(SoldOut("nothing of it is left"))
-            elif before != payload[1]:
+            elif known[place] != payload[1]:
                 submission.fail(IdempotencyConflict("use a new Idempotency-Key for another checkout"))
 
     def _send_waiting(self, partition: int) -> None:

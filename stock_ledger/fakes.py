@@ -229,15 +229,16 @@ class MemoryView:
             for p in partitions
         }
 
-    async def remember_payloads(self, payloads: Sequence[tuple[str, str]]) -> list[str | None]:
+    async def remember_payloads(self, payloads: Sequence[tuple[str, str]]) -> dict[int, str]:
         self._answer()
-        before: list[str | None] = []
-        for checkout_id, payload_hash in payloads:
+        before: dict[int, str] = {}
+        for place, (checkout_id, payload_hash) in enumerate(payloads):
             key = self.keys.payload(checkout_id)
             known = self.data.values.get(key)
-            if known is None and payload_hash:
+            if known is not None:
+                before[place] = known.decode()
+            elif payload_hash:
                 self.data.values[key] = payload_hash.encode()
-            before.append(None if known is None else known.decode())
         return before
 
     async def drop(self) -> None:

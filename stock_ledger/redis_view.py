@@ -193,16 +193,16 @@ class RedisView:
             for p, progress, sold_out in zip(partitions, found[::2], found[1::2], strict=True)
         }
 
-    async def remember_payloads(self, payloads: Sequence[tuple[str, str]]) -> list[str | None]:
+    async def remember_payloads(self, payloads: Sequence[tuple[str, str]]) -> dict[int, str]:
         asked = "".join([f"{checkout_id}{payload_hash:32}" for checkout_id, payload_hash in payloads])
         async with translated():
             known: Any = await self._redis.eval(
                 PAYLOADS, 0, self._keys.payload(""), self._payload_ttl_s, asked
             )
-        before: list[str | None] = [None] * len(payloads)
-        for number, payload_hash in zip(known[::2], known[1::2], strict=True):
-            before[number] = payload_hash.decode()
-        return before
+        return {
+            number: payload_hash.decode()
+            for number, payload_hash in zip(known[::2], known[1::2], strict=True)
+        }
 
     async def drop(self) -> None:
         async with translated():

@@ -85,10 +85,11 @@ class View(Protocol):
         """What the edge needs, of each partition."""
         ...
 
-    async def remember_payloads(self, payloads: Sequence[tuple[str, str]]) -> list[str | None]:
-        """For (checkout_id, hash): keep the hash if none is kept, and give the one that was there before, if any.
+    async def remember_payloads(self, payloads: Sequence[tuple[str, str]]) -> dict[int, str]:
+        """For (checkout_id, hash): keep the hash if none is kept.
 
-        A hash has 32 characters; an empty one is not kept: it only asks.
+        Gives the hashes that were there before, each by its place among the payloads. A hash has 32 characters; an
+        empty one is not kept: it only asks.
         """
         ...
 

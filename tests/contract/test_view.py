@@ -101,7 +101,7 @@ async def test_empty(world: World) -> None:
     assert await view.gates([0]) == {0: Gate(None, frozenset())}
     assert await view.gates([]) == {}
     assert await view.results(uuid_of(1)) == {}
-    assert await view.remember_payloads([]) == []
+    assert await view.remember_payloads([]) == {}
     await view.show([], [])
 
 
@@ -238,9 +238,9 @@ async def test_results_are_written_even_if_the_part_is_not(world: World) -> None
 async def test_the_first_payload_is_remembered(world: World) -> None:
     one, two = uuid_of(1), uuid_of(2)
     x, y, z = "a" * 32, "b" * 32, "c" * 32
-    assert await world.view.remember_payloads([(one, x), (two, y), (one, z)]) == [None, None, x]
-    assert await world.view.remember_payloads([(two, x), (uuid_of(3), ""), (one, x)]) == [y, None, x]
-    assert await world.view.remember_payloads([(uuid_of(3), z), (uuid_of(3), "")]) == [None, z]
+    assert await world.view.remember_payloads([(one, x), (two, y), (one, z)]) == {2: x}
+    assert await world.view.remember_payloads([(two, x), (uuid_of(3), ""), (one, x)]) == {0: y, 2: x}
+    assert await world.view.remember_payloads([(uuid_of(3), z), (uuid_of(3), "")]) == {1: z}
 
 
 async def test_drop_leaves_nothing_to_trust(world: World) -> None:
