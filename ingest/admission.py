@@ -128,26 +128,27 @@ def admit(request: CheckoutRequest, buyer_id: str, key: str, now_ms: int, settin
     payload_hash = hash_payload(request, quantities)
     several = len(quantities) > 1
     basket = list(quantities.items()) if several and request.expected_total is not None else None
-    lines = [
-        CheckoutLine(
-            v=1,
-            checkout_id=checkout_id,
-            buyer_id=buyer_id,
-            product_id=product_id,
-            quantity=quantity,
-            payload_hash=payload_hash,
-            accepted_at_ms=now_ms,
-            line=line,
-            lines=len(quantities),
-            payment_method=request.payment_method,
-            note=request.note,
-            address_id=request.address_id,
-            shipping=request.shipping,
-            expected_total=request.expected_total,
-            basket=basket,
+    lines: list[CheckoutLine] = []
+    for product_id, quantity in quantities.items():
+        line = CheckoutLine(
+            1,
+            checkout_id,
+            buyer_id,
+            product_id,
+            quantity,
+            payload_hash,
+            now_ms,
+            len(lines),
+            len(quantities),
+            "independent",
+            request.payment_method,
+            request.note,
+            request.address_id,
+            request.shipping,
+            request.expected_total,
+            basket,
         )
-        for line, (product_id, quantity) in enumerate(quantities.items())
-    ]
+        lines.append(line)
     return Admitted(checkout_id, payload_hash, lines)
 
 

@@ -3,7 +3,6 @@
 import asyncio
 import uuid
 from collections.abc import Callable
-from typing import NamedTuple
 
 import msgspec
 
@@ -77,10 +76,11 @@ class Ingest:
             raise not_allowed(scope.method, PATH, "POST")
         now_ms = self._now_ms()
         given = read_headers(scope.headers)
-        buyer_id = self._buyer(given.authorization, now_ms)
+        buyer_id = self._buyer(given.get("authorization"), now_ms)
         body = await read_body(exchange, given, self._settings.body_bytes_max)
-        own_key = given.idempotency_key is not None
-        key = uuid.uuid4().hex if given.idempotency_key is None else idempotency_key(given.idempotency_key)
+        given_key = given.get("idempotency-key")
+        own_key = given_key is not None
+        key = uuid.uuid4().hex if given_key is None else idempotency_key(given_key)
         admitted = admit(parse(body), buyer_id, key, now_ms, self._settings)
         try:
             positions = await self._publish(admitted, own_key=own_key)
@@ -103,10 +103,10 @@ class Ingest:
         if sold_out and not own_key:
             raise SoldOut("nothing of it is left")
         count = self._settings.partitions
-        records: list[tuple[int, Record]] = [
-            (partition_of(line.product_id, count), (line.partition_key(), _encode(line), _NO_HEADERS))
-            for line in admitted.lines
-        ]
+        records: list[tuple[int, Record]] = []
+        for line in admitted.lines:
+            record = (line.partition_key(), _encode(line), _NO_HEADERS)
+            records.append((partition_of(line.product_id, count), record))
         payload = (admitted.checkout_id, admitted.payload_hash) if own_key else None
         return self._publisher.submit(records, payload, only_if_known=sold_out)
 
@@ -145,6 +145,9 @@ class Ingest:
         own_key: bool,
         now_ms: int,
     ) -> Answer:
+        lines = []
+        for line, (partition, offset) in zip(admitted.lines, positions, strict=True):
+            lines.append(AcceptedLine(line.product_id, line.quantity, partition, offset))
         receipt = self._signer.sign(admitted.checkout_id, buyer_id, now_ms, positions)
         status_url = f"{self._status_url(admitted.checkout_id)}?receipt={receipt}"
         accepted = Accepted(
@@ -154,10 +157,7 @@ class Ingest:
             key,
             "client" if own_key else "server",
             receipt,
-            [
-                AcceptedLine(line.product_id, line.quantity, partition, offset)
-                for line, (partition, offset) in zip(admitted.lines, positions, strict=True)
-            ],
+            lines,
         )
         return Answer(202, [JSON, ("location", status_url), self._retry_after], _encode(accepted))
 
@@ -169,17 +169,8 @@ class Ingest:
         return not problem, {"kafka": problem or "ok", "gate": self._gate.problem or "ok"}
 
 
-class Given(NamedTuple):
-    """The request headers that matter."""
-
-    authorization: str | None
-    idempotency_key: str | None
-    content_type: str
-    content_length: str | None
-
-
-def read_headers(headers: RequestHeaders) -> Given:
-    """Raises Problem 400 if Idempotency-Key or Authorization comes more than once, or is not text."""
+def read_headers(headers: RequestHeaders) -> dict[str, str]:
+    """Values by name. Raises Problem 400 if Idempotency-Key or Authorization comes more than once, or is not text."""
     pairs = headers.items()
     found = dict(pairs)
     if len(found) < len(pairs):
@@ -190,23 +181,19 @@ def read_headers(headers: RequestHeaders) -> Given:
     for name in _ONCE:
         if name not in found and name in headers:
             raise Problem(problems.BAD_REQUEST, f"send the header {name} in ASCII")
-    return Given(
-        found.get("authorization"),
-        found.get("idempotency-key"),
-        found.get("content-type", ""),
-        found.get("content-length"),
-    )
+    return found
 
 
-async def read_body(exchange: Exchange, given: Given, bytes_max: int) -> bytes:
+async def read_body(exchange: Exchange, headers: dict[str, str], bytes_max: int) -> bytes:
     """The whole body. Raises Problem 415 for another type, 413 as soon as it is too large."""
-    content_type = given.content_type
+    content_type = headers.get("content-type", "")
     if content_type != "application/json" and (
         content_type.split(";", 1)[0].strip().lower() != "application/json"
     ):
         raise Problem(problems.UNSUPPORTED_MEDIA_TYPE, "send Content-Type: application/json")
-    if given.content_length is not None:
-        if int(given.content_length) > bytes_max:
+    content_length = headers.get("content-length")
+    if content_length is not None:
+        if int(content_length) > bytes_max:
             raise too_large(bytes_max)
         return await exchange()
     body = bytearray()

@@ -41,23 +41,21 @@ class Submission:
     `acknowledged` is the (partition, offset) of each, in order, once all are in the log.
     """
 
-    __slots__ = ("acknowledged", "expires_at", "left", "only_if_known", "payload", "positions", "records")
+    __slots__ = ("acknowledged", "left", "only_if_known", "payload", "positions", "records")
 
     def __init__(
         self,
         records: Sequence[tuple[int, Record]],
         payload: tuple[str, str] | None,
-        acknowledged: "asyncio.Future[list[Position]]",
-        expires_at: float,
         only_if_known: bool,
+        acknowledged: "asyncio.Future[list[Position]]",
     ) -> None:
         self.records = records
         self.payload = payload
         self.only_if_known = only_if_known
         self.acknowledged = acknowledged
-        self.positions = [_NOWHERE] * len(records)
         self.left = len(records)
-        self.expires_at = expires_at
+        self.positions = [_NOWHERE] * self.left
 
     def landed(self, index: int, position: Position) -> None:
         self.positions[index] = position
@@ -95,12 +93,12 @@ class Publisher:
         self._settings = settings
         self._now_ms = now_ms
         self._gathered: list[Submission] = []  # not yet held against the payload memory
-        self._gathering = False  # a timer or a round will take them
-        self._linger: asyncio.TimerHandle | None = None
+        self._linger: asyncio.TimerHandle | None = None  # until the next round
+        self._in_round = False
         self._waiting: dict[int, Waiting] = defaultdict(list)  # for their partition's turn
         self._waiting_count = 0  # records of both
         self._busy: set[int] = set()  # partitions with a batch under way
-        self._under_way: deque[Submission] = deque()  # in the order in which they expire
+        self._under_way: deque[tuple[float, list[Submission]]] = deque()  # by when they expire
         self._expiry: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._producer: Any = None
@@ -125,17 +123,12 @@ class Publisher:
         """
         if self._waiting_count >= self._settings.produce_queue_max:
             raise Overloaded(f"{self._waiting_count} checkouts wait for Kafka")
-        loop = asyncio.get_running_loop()
-        expires_at = loop.time() + self._settings.produce_ack_deadline_s
-        submission = Submission(records, payload, loop.create_future(), expires_at, only_if_known)
-        self._under_way.append(submission)
-        self._gathered.append(submission)
+        acknowledged = asyncio.get_running_loop().create_future()
+        if not self._gathered:
+            self._begin_gathering()
+        self._gathered.append(Submission(records, payload, only_if_known, acknowledged))
         self._waiting_count += len(records)
-        if not self._gathering:
-            self._gather()
-        if self._expiry is None:
-            self._expiry = loop.call_later(_EXPIRY_EVERY_S, self._expire)
-        return submission.acknowledged
+        return acknowledged
 
     async def ensure_producer(self) -> Any:
         """The producer, started if need be. Raises KafkaError if no broker answers."""
@@ -149,7 +142,7 @@ class Publisher:
         """Send what waits, then stop the producer."""
         try:
             async with asyncio.timeout(self._settings.produce_ack_deadline_s):
-                while self._gathering or self._tasks:
+                while self._linger is not None or self._tasks:
                     if self._linger is not None:
                         self._linger.cancel()
                         self._start_round()
@@ -160,13 +153,22 @@ class Publisher:
             )
         await self._replace(self._producer)
 
-    def _gather(self) -> None:
-        self._gathering = True
+    def _begin_gathering(self) -> None:
+        """What gathers from now on expires together. It waits for the linger, and for the round under way."""
+        loop = asyncio.get_running_loop()
+        self._under_way.append((loop.time() + self._settings.produce_ack_deadline_s, self._gathered))
+        if self._expiry is None:
+            self._expiry = loop.call_later(_EXPIRY_EVERY_S, self._expire)
+        if not self._in_round:
+            self._start_linger()
+
+    def _start_linger(self) -> None:
         delay_s = self._settings.produce_linger_ms / 1000
         self._linger = asyncio.get_running_loop().call_later(delay_s, self._start_round)
 
     def _start_round(self) -> None:
         self._linger = None
+        self._in_round = True
         self._run(self._round())
 
     async def _round(self) -> None:
@@ -175,9 +177,9 @@ class Publisher:
         try:
             await self._check(submissions)
         finally:
-            self._gathering = False
+            self._in_round = False
             if self._gathered:
-                self._gather()
+                self._start_linger()
         for submission in submissions:
             if submission.acknowledged.done():  # refused, or it waited for too long
                 self._waiting_count -= len(submission.records)
@@ -214,11 +216,14 @@ class Publisher:
         loop = asyncio.get_running_loop()
         now = loop.time()
         while self._under_way:
-            oldest = self._under_way[0]
-            if not oldest.acknowledged.done():
-                if oldest.expires_at > now:
-                    break
-                oldest.fail(NotAcknowledged("no acknowledgement within the deadline"))
+            expires_at, submissions = self._under_way[0]
+            if expires_at <= now:
+                for submission in submissions:
+                    submission.fail(NotAcknowledged("no acknowledgement within the deadline"))
+            elif not all(submission.acknowledged.done() for submission in submissions):
+                break
+            if submissions is self._gathered:  # more may come
+                break
             self._under_way.popleft()
         self._expiry = loop.call_later(_EXPIRY_EVERY_S, self._expire) if self._under_way else None
 
