@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 import orjson
-from redis.asyncio import Redis
+from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
@@ -96,14 +96,20 @@ ENTRIES_MAX = 2000  # of one script call: a script holds up everyone else while 
 
 
 def connect_redis(settings: Settings) -> Redis:
-    """A client that gives up fast and never repeats a command by itself. Connects when first used."""
-    return Redis.from_url(
+    """A client that gives up fast and never repeats a command by itself. Connects when first used.
+
+    Commands beyond its `redis_pool_max` connections wait for one: refused, they would pass for a cache that is away.
+    """
+    pool = BlockingConnectionPool.from_url(
         settings.redis_url,
+        max_connections=settings.redis_pool_max,
+        timeout=settings.cache_timeout_s,
         socket_timeout=settings.cache_timeout_s,
         socket_connect_timeout=settings.cache_timeout_s,
         retry=Retry(NoBackoff(), 0),
         health_check_interval=0,
     )
+    return Redis.from_pool(pool)
 
 
 class RedisView:

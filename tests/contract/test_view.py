@@ -1,8 +1,10 @@
 """What every view must do, in memory and in Redis."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Protocol
 
+import msgspec
 import pytest
 from redis.asyncio import Redis
 
@@ -320,3 +322,14 @@ async def assert_unavailable(view: View) -> None:
         await view.remember_payloads([(uuid_of(1), "a" * 32)])
     with pytest.raises(Unavailable):
         await view.drop()
+
+
+async def test_more_commands_than_connections_wait_for_one(server_settings: Settings) -> None:
+    settings = msgspec.structs.replace(server_settings, redis_pool_max=2)
+    client = connect_redis(settings)
+    try:
+        view = RedisView(client, settings)
+        found = await asyncio.gather(*(view.results(uuid_of(n)) for n in range(300)))
+    finally:
+        await client.aclose()
+    assert found == [{}] * 300
