@@ -71,7 +71,6 @@ class Fleet:
 
     def start(self, member: Member) -> None:
         env = {k: v for k, v in os.environ.items() if not k.startswith(PREFIX)}
-        member.wanted = True
         member.process = spawn(
             [sys.executable, "-m", "deploy.cli", member.role],
             log_path=member.log_path,
@@ -79,6 +78,7 @@ class Fleet:
             reaper=self._stack.reaper,
             cwd=_ROOT,
         )
+        member.wanted = True  # not before: `watch` would start it anew for the end of the process before
 
     def kill(self, member: Member) -> None:
         """SIGKILL, and leave it dead until `start`."""
