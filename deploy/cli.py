@@ -297,6 +297,34 @@ def bench(
         json.write_bytes(orjson.dumps(result, option=orjson.OPT_INDENT_2))
 
 
+@app.command()
+def overload(
+    seconds: Annotated[float, typer.Option(min=5, help="How long the burst lasts.")] = 60.0,
+    factor: Annotated[float, typer.Option(min=1.1, help="Times what can be sustained.")] = 3.0,
+    workers: Workers = 2,
+    json: JsonFile = None,
+) -> None:
+    """Offer more than can be sustained, restart under load, and prove that every 202 is kept. Exit code 1 if not."""
+    from deploy import local
+    from deploy.overload import report
+    from deploy.overload.run import Options, prove
+
+    data_dir = local.new_run_dir("overload", console.print)
+    options = Options(seconds=seconds, factor=factor, workers=workers)
+    with local.telling_where(data_dir, errors.print), local.new_stack(data_dir, console.print) as stack:
+        settings = local.local_settings(stack, local.given_settings())
+        result, audited = _run(prove(stack, settings, options, data_dir / "logs", console))
+    _render_audit(audited)
+    report.render(console, result)
+    if json is not None:
+        json.write_bytes(
+            orjson.dumps(
+                msgspec.structs.asdict(result), default=msgspec.to_builtins, option=orjson.OPT_INDENT_2
+            )
+        )
+    raise typer.Exit(0 if result.ok else 1)
+
+
 @app.command(name="simulate")
 def simulate_seeds(
     seeds: Annotated[int, typer.Option(min=1, help="How many runs.")] = 1000,

@@ -122,14 +122,14 @@ async def drain(fleet: Fleet, settings: Settings, size: Size, console: Console) 
     """Orders/s of a worker on a backlog of one product, and of the locking baseline; medians of the rounds."""
     worker = fleet.add("worker", settings)
     await fleet.wait_ready()
-    await _drained(settings)  # what the accept suite left
+    await drained(settings)  # what the accept suite left
     fleet.kill(worker)
     fleet.members.remove(worker)
     pairs: list[tuple[float, float]] = []
     for number in range(size.rounds):
-        await _backlog(settings, size.backlog)
+        await backlog(settings, size.backlog)
         worker = fleet.add("worker", settings)
-        ours = await _drained(settings)
+        ours = await drained(settings)
         fleet.kill(worker)
         fleet.members.remove(worker)
         plan = baseline.Plan(
@@ -140,7 +140,7 @@ async def drain(fleet: Fleet, settings: Settings, size: Size, console: Console) 
             settings.partitions,
             number * size.orders,
         )
-        theirs = await _child("deploy.bench.baseline", msgspec.json.encode(plan), float)
+        theirs = await child("deploy.bench.baseline", msgspec.json.encode(plan), float)
         pairs.append((ours, theirs))
         console.print(f"  drained {ours:,.0f} orders/s, FOR UPDATE {theirs:,.0f} orders/s")
     return _ratio(pairs, "drained_per_s", "for_update_per_s")
@@ -155,10 +155,10 @@ async def _load(settings: Settings, port: int, connections: int, seconds: float)
         b"Content-Length: " + str(len(body)).encode() + b"\r\n\r\n" + body
     )
     plan = load.Plan(settings.host, port, request, connections, seconds)
-    return await _child("deploy.bench.load", msgspec.json.encode(plan), load.Outcome)
+    return await child("deploy.bench.load", msgspec.json.encode(plan), load.Outcome)
 
 
-async def _child(module: str, plan: bytes, answer: type[T]) -> T:
+async def child(module: str, plan: bytes, answer: type[T]) -> T:
     """Run a module with its plan on standard input, and decode what it writes."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", module, stdin=-1, stdout=-1, cwd=_ROOT
@@ -169,7 +169,7 @@ async def _child(module: str, plan: bytes, answer: type[T]) -> T:
     return msgspec.json.decode(output, type=answer)
 
 
-async def _backlog(settings: Settings, count: int) -> None:
+async def backlog(settings: Settings, count: int) -> None:
     """Write `count` single-line checkouts of the hot product, as ingest would."""
     producer = await start_producer(settings)
     partition = partition_of(HOT, settings.partitions)
@@ -197,14 +197,14 @@ async def _backlog(settings: Settings, count: int) -> None:
         await producer.stop()
 
 
-async def _drained(settings: Settings) -> float:
+async def drained(settings: Settings) -> float:
     """Wait until everything in the log is decided; messages per second from the first progress seen to the last."""
     end_of_log = sum((await end_offsets(settings, Topics(settings).checkouts)).values())
     pool = await connect_pool(settings)
     try:
-        start = await _decided(pool)
+        start = await decided(pool)
         first: tuple[float, int] | None = None
-        while (count := await _decided(pool)) < end_of_log:
+        while (count := await decided(pool)) < end_of_log:
             if first is None and count > start:
                 first = (time.monotonic(), count)
             await asyncio.sleep(0.01)
@@ -215,7 +215,7 @@ async def _drained(settings: Settings) -> float:
         await pool.close()
 
 
-async def _decided(pool: Any) -> int:
+async def decided(pool: Any) -> int:
     async with acquired(pool) as connection:
         return int(await connection.fetchval("SELECT coalesce(sum(next_offset), 0) FROM partition_state"))
 

@@ -1,0 +1,252 @@
+"""The proof: find what can be sustained, offer a multiple of it, drain, send back in, restart under load, audit."""
+
+import asyncio
+import contextlib
+import random
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import msgspec
+from rich.console import Console
+
+from contracts.errors import Unavailable
+from contracts.settings import Settings
+from deploy import audit, sample
+from deploy.bench.measure import backlog, child, drained
+from deploy.fleet import Fleet, Member
+from deploy.local import prepare, running, token, with_api
+from deploy.overload.load import Load, Outcome, Plan
+from deploy.overload.verdict import Result, describe, is_sustained, judge
+from deploy.overload.watch import Watch
+from deploy.stack import LocalStack
+from stock_ledger.audit_report import AuditReport
+from stock_ledger.postgres import acquired, connect_pool
+
+_BUYERS = 5000
+_OTHERS = 50  # products beside the hot one
+_OTHERS_SHARE = 0.05  # of the checkouts
+_CONNECTIONS = 1000
+_CALM_CONNECTIONS = 200  # while processes are restarted: each is in use more often than SHUTDOWN_DRAIN_S
+_STOCK = 10**9
+_FIRST_PER_S, _STEP, _TRIES = 250.0, 1.25, 2
+_STEP_S = 4.0
+_CALM_SHARE = 0.5  # of the sustained rate, while processes are restarted
+_RETURN_S = 4.0
+_RESTARTS_MAX_S = 900.0
+
+TOLD = 'CREATE TEMP TABLE told (checkout_id uuid, partition integer, "offset" bigint)'
+KEPT = """
+SELECT count(*) AS told, count(d.checkout_id) AS kept
+FROM told t LEFT JOIN decisions d
+    ON d.partition = t.partition AND d."offset" = t."offset" AND d.checkout_id = t.checkout_id
+"""
+
+
+class Options(msgspec.Struct, frozen=True):
+    """The burst: `factor` times what is sustained, for `seconds`. `lag_max` is set where the settings' is larger."""
+
+    seconds: float = 60.0
+    factor: float = 3.0
+    ingests: int = 2
+    workers: int = 2
+    lag_max: int = 30_000
+
+
+async def prove(
+    stack: LocalStack, settings: Settings, options: Options, log_dir: Path, console: Console
+) -> tuple[Result, AuditReport]:
+    """Run all phases, then judge."""
+    lag_max = min(settings.lag_max or options.lag_max, options.lag_max)
+    settings = msgspec.structs.replace(settings, lag_max=lag_max)
+    products = [
+        msgspec.structs.replace(product, stock=_STOCK, buyer_limit=None)
+        for product in sample.products(_OTHERS, _STOCK)
+    ]
+    await prepare(settings, products, sample.addresses(_BUYERS))
+    result = Result(lag_max)
+    async with (
+        running(stack, settings, log_dir, workers=0, say=console.print) as fleet,
+        _watched(settings, fleet) as watch,
+    ):
+        proof = Proof(settings, options, fleet, watch, result, log_dir, console.print)
+        await proof.start()
+        await proof.find_sustained()
+        await proof.burst()
+        await proof.come_again()
+        await proof.restart()
+        console.print("Auditing: every 202 against the decisions, and all the laws ...")
+        await proof.count_kept()
+        report = await audit.run(settings, drain_timeout_s=120)
+    result.audit_ok = report.ok
+    result.memory_mb = {name: round(mb) for name, mb in sorted(watch.peak_mb.items())}
+    result.looks = watch.looks
+    result.failures = judge(result)
+    return result, report
+
+
+class Proof:
+    """The phases, in their order."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        options: Options,
+        fleet: Fleet,
+        watch: Watch,
+        result: Result,
+        folder: Path,
+        say: Callable[[str], None],
+    ) -> None:
+        self._settings = settings
+        self._options = options
+        self._fleet = fleet
+        self._watch = watch
+        self._result = result
+        self._folder = folder
+        self._say = say
+        self._accepted: list[Path] = []
+        self._requests = requests(settings)
+
+    async def start(self) -> None:
+        """More processes; what a backlog of one hot product drains at while nothing comes in."""
+        api = self._fleet.of("api")[0]
+        for _ in range(1, self._options.ingests):
+            self._fleet.add("ingest", with_api(self._settings, api.url))
+        await backlog(self._settings, self._settings.lag_max)
+        for _ in range(self._options.workers):
+            self._fleet.add("worker", self._settings)
+        self._result.drain_before_per_s = await drained(self._settings)
+        await self._fleet.wait_ready()
+        self._say(
+            f"drain of {self._settings.lag_max:,} with nothing coming in: {self._result.drain_before_per_s:,.0f}/s"
+        )
+
+    async def find_sustained(self) -> None:
+        """The highest rate of a ramp at which all are taken in, soon, and decided as they come.
+
+        Raises Unavailable if not even the first is.
+        """
+        per_s = _FIRST_PER_S
+        tries = 0
+        while tries < _TRIES:  # one bad moment of the machine is not the limit
+            began = time.monotonic()
+            outcome = await self._load(per_s, _STEP_S)
+            lag = max(look.lag for look in self._watch.since(began + _STEP_S / 2))
+            await drained(self._settings)
+            tries += 1
+            word = "too much"
+            if is_sustained(outcome, lag, per_s):
+                word, tries = "sustained", 0
+                self._result.sustained_per_s = round(per_s)
+            self._say(f"  {per_s:,.0f}/s {word}: {describe(outcome)}; at most {lag:,} waited")
+            if not tries:
+                per_s *= _STEP
+        if not self._result.sustained_per_s:
+            raise Unavailable(
+                f"not even {_FIRST_PER_S:,.0f}/s is sustained here: there is nothing to multiply"
+            )
+
+    async def burst(self) -> None:
+        """Offer the multiple; then nothing, until all is decided; then as large a backlog that no burst made."""
+        per_s = self._options.factor * self._result.sustained_per_s
+        self._say(f"burst: {per_s:,.0f}/s for {self._options.seconds:.0f} s ...")
+        began = time.monotonic()
+        self._result.burst = await self._load(per_s, self._options.seconds)
+        looks = [look for look in self._watch.since(began) if look.at < began + self._options.seconds]
+        first, last = looks[0], looks[-1]
+        self._result.decided_in_burst_per_s = round((last.decided - first.decided) / (last.at - first.at))
+        self._result.drain_after_per_s = await drained(self._settings)
+        self._result.lag_peak = max(look.lag for look in self._watch.since(began))
+        self._say(f"  {describe(self._result.burst)}; at most {self._result.lag_peak:,} waited")
+        self._say(
+            f"  decided {self._result.decided_in_burst_per_s:,.0f}/s meanwhile, then drained "
+            f"{self._result.drain_after_per_s:,.0f}/s"
+        )
+        await backlog(self._settings, self._settings.lag_max)
+        self._result.drain_later_per_s = await drained(self._settings)
+        self._say(f"drain of as much, made by hand: {self._result.drain_later_per_s:,.0f}/s")
+
+    async def come_again(self) -> None:
+        """Turn some away from a log that is full, and have them come again when they were told to."""
+        self._say("a full log, a short burst; who is turned away comes again when told to ...")
+        await backlog(self._settings, self._settings.lag_max)
+        per_s = self._options.factor * self._result.sustained_per_s
+        self._result.coming_again = await self._load(per_s, _RETURN_S, comes_again=True)
+        await drained(self._settings)
+        self._say(f"  came again, once: {self._result.coming_again.again}")
+
+    async def restart(self) -> None:
+        """Every ingest process and every worker, one after the other, twice, under a load in this process."""
+        per_s = _CALM_SHARE * self._result.sustained_per_s
+        self._say(f"restarts one by one under {per_s:,.0f}/s ...")
+        load = Load(self._plan(per_s, _RESTARTS_MAX_S, connections=_CALM_CONNECTIONS))
+        loading = asyncio.create_task(load.run())
+        for member in 2 * [*self._fleet.of("ingest"), *self._fleet.of("worker")]:
+            await self._restart(member)
+        load.stop()
+        self._result.restarts = await loading
+        await drained(self._settings)
+        self._say(f"  {describe(self._result.restarts)}; restarted {self._result.restarted}")
+
+    async def _restart(self, member: Member) -> None:
+        await asyncio.to_thread(self._fleet.restart, member)
+        await self._fleet.wait_ready()
+        self._result.restarted[member.name] = self._result.restarted.get(member.name, 0) + 1
+
+    async def _load(self, per_s: float, seconds: float, *, comes_again: bool = False) -> Outcome:
+        plan = self._plan(per_s, seconds, comes_again=comes_again)
+        return await child("deploy.overload.load", msgspec.json.encode(plan), Outcome)
+
+    def _plan(
+        self, per_s: float, seconds: float, *, connections: int = _CONNECTIONS, comes_again: bool = False
+    ) -> Plan:
+        path = self._folder / f"accepted-{len(self._accepted)}.txt"
+        self._accepted.append(path)
+        ports = [member.port for member in self._fleet.of("ingest")]
+        return Plan(
+            self._settings.host, ports, self._requests, connections, per_s, seconds, str(path), comes_again
+        )
+
+    async def count_kept(self) -> None:
+        """Hold every line of every 202 against the decisions in Postgres."""
+        pool = await connect_pool(self._settings)
+        try:
+            async with acquired(pool) as connection:
+                await connection.execute(TOLD)
+                for path in self._accepted:
+                    await connection.copy_to_table("told", source=path, delimiter=" ")
+                row = await connection.fetchrow(KEPT)
+        finally:
+            await pool.close()
+        self._result.told, self._result.kept = row["told"], row["kept"]
+
+
+@asynccontextmanager
+async def _watched(settings: Settings, fleet: Fleet) -> AsyncIterator[Watch]:
+    watch = Watch(settings, fleet)
+    watching = asyncio.create_task(watch.run())
+    try:
+        yield watch
+    finally:
+        watching.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await watching
+
+
+def requests(settings: Settings, buyers: int = _BUYERS) -> list[bytes]:
+    """A checkout of each buyer, most of them of the hot product."""
+    chance = random.Random(1)  # noqa: S311 - a plan, not a secret
+    made = []
+    for number in range(1, buyers + 1):
+        is_other = chance.random() < _OTHERS_SHARE
+        product_id = f"sku-{chance.randint(1, _OTHERS):04d}" if is_other else sample.HOT_PRODUCT
+        body = b'{"items":[{"product_id":"%b","quantity":1}],"address_id":"home"}' % product_id.encode()
+        made.append(
+            b"POST /v1/checkouts HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+            b"Authorization: Bearer " + token(settings, sample.buyer_id(number), 3600).encode() + b"\r\n"
+            b"Idempotency-Key: %KEY%\r\n"
+            b"Content-Length: " + str(len(body)).encode() + b"\r\n\r\n" + body
+        )
+    return made

@@ -1,0 +1,121 @@
+"""What the proof came to, and whether it held."""
+
+from collections.abc import Iterator
+
+import msgspec
+
+from deploy.overload.load import Outcome
+
+# Resident memory that no process may exceed, in MB, with the settings' defaults and the load of this proof.
+MEMORY_MAX_MB = {"ingest": 300, "worker": 400, "api": 200, "streams": 400}
+DRAIN_SHARE_MIN = 0.75  # of what a backlog without a burst before it drains at, for that of the burst
+AGAIN_SHARE_MIN = 0.9  # of those who come again when they were told to must be taken in
+
+_PATIENCE_MS = 1000.0  # sustained: every answer sooner, and no more waiting than comes in in that time
+
+
+class Look(msgspec.Struct, frozen=True):
+    """At a time of the monotonic clock: messages decided, and in the log without a decision."""
+
+    at: float
+    decided: int
+    lag: int
+
+
+class Result(msgspec.Struct):
+    """What came out; `overload --json` writes it. Rates per second, memory in MB, times in milliseconds."""
+
+    lag_max: int
+    sustained_per_s: float = 0.0
+    burst: Outcome = msgspec.field(default_factory=Outcome)
+    decided_in_burst_per_s: float = 0.0
+    lag_peak: int = 0
+    drain_before_per_s: float = 0.0
+    drain_after_per_s: float = 0.0
+    drain_later_per_s: float = 0.0  # of a backlog made by hand when the burst's was gone
+    coming_again: Outcome = msgspec.field(default_factory=Outcome)
+    restarts: Outcome = msgspec.field(default_factory=Outcome)
+    restarted: dict[str, int] = msgspec.field(default_factory=dict)
+    told: int = 0  # lines of 202s, and those of them that are decided where they were told to lie
+    kept: int = 0
+    memory_mb: dict[str, float] = msgspec.field(default_factory=dict)  # the largest of each process
+    audit_ok: bool = False
+    looks: list[Look] = msgspec.field(default_factory=list)  # every half second of the whole proof
+    failures: list[str] = msgspec.field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        return not self.failures
+
+
+def is_sustained(outcome: Outcome, lag: int, per_s: float) -> bool:
+    """All taken in, each within a second, and never more waiting than come in a second."""
+    return (
+        set(outcome.statuses) == {"202"}
+        and not outcome.given_up
+        and not outcome.unanswered
+        and not outcome.cut
+        and outcome.since_due_ms["202"]["p99"] < _PATIENCE_MS
+        and lag < per_s * _PATIENCE_MS / 1000
+    )
+
+
+def describe(outcome: Outcome) -> str:
+    """What became of the requests, in a line."""
+    told = [f"{count:,} × {status}" for status, count in sorted(outcome.statuses.items())]
+    told += [
+        f"{count:,} {name}"
+        for name, count in (
+            ("cut", outcome.cut),
+            ("unanswered", outcome.unanswered),
+            ("given up unsent", outcome.given_up),
+        )
+        if count
+    ]
+    p99 = outcome.since_due_ms.get("202", {}).get("p99", 0.0)
+    return f"{', '.join(told)}; 202 within {p99:,.0f} ms (p99)"
+
+
+def judge(result: Result) -> list[str]:
+    """What did not hold."""
+    return [
+        *_kept(result),
+        *_answered("burst", result.burst),
+        *_answered("restarts", result.restarts),
+        *_overloaded(result),
+        *_bounded(result),
+    ]
+
+
+def _kept(result: Result) -> Iterator[str]:
+    if result.kept != result.told:
+        yield f"{result.told - result.kept} of {result.told} accepted lines are not decided"
+    if not result.audit_ok:
+        yield "the audit does not hold"
+
+
+def _answered(phase: str, outcome: Outcome) -> Iterator[str]:
+    if outcome.cut or outcome.unanswered:
+        yield f"{phase}: {outcome.cut} requests cut off, {outcome.unanswered} unanswered"
+    if strange := set(outcome.statuses) - {"202", "503"}:
+        yield f"{phase}: answers with status {', '.join(sorted(strange))}"
+
+
+def _overloaded(result: Result) -> Iterator[str]:
+    if not result.burst.statuses.get("503"):
+        yield "nobody was turned away in the burst: it was no overload"
+    again = result.coming_again.again
+    if again.get("202", 0) < AGAIN_SHARE_MIN * sum(again.values()) or not again:
+        yield f"of those who came again when told to, too few were taken in: {again}"
+    after, later = result.drain_after_per_s, result.drain_later_per_s
+    if after < DRAIN_SHARE_MIN * later:
+        yield f"drained {after:.0f}/s after the burst, {later:.0f}/s later"
+
+
+def _bounded(result: Result) -> Iterator[str]:
+    for name, mb in result.memory_mb.items():
+        role = name.rsplit("-", 1)[0]
+        if mb > MEMORY_MAX_MB[role]:
+            yield f"{name} took {mb:.0f} MB"
+        if role in ("ingest", "worker") and name not in result.restarted:
+            yield f"{name} was not restarted"

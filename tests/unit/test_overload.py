@@ -1,0 +1,168 @@
+"""The overload proof: its load generator counts what it sees, and its verdict can fail."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from deploy.overload.load import Outcome, Plan, run
+from deploy.overload.verdict import MEMORY_MAX_MB, Result, is_sustained, judge
+
+ACCEPTED = b'{"checkout_id":"c","lines":[{"partition":3,"offset":7}]}'
+REQUEST = b"POST / HTTP/1.1\r\nkey: %KEY%\r\n\r\n"
+
+Answer = Callable[[int], bytes]  # to the request of this number; empty cuts the client off
+
+
+def response(status: int, body: bytes, headers: bytes = b"") -> bytes:
+    return b"HTTP/1.1 %d x\r\n%bContent-Length: %d\r\n\r\n%b" % (status, headers, len(body), body)
+
+
+def problem(retry_after_s: int) -> bytes:
+    return response(503, b'{"code":"backlog_full"}', b"retry-after: %d\r\n" % retry_after_s)
+
+
+@asynccontextmanager
+async def answering(answer: Answer) -> AsyncIterator[tuple[int, list[bytes]]]:
+    """A server's port, and what it was sent."""
+    heads: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while True:
+                heads.append(await reader.readuntil(b"\r\n\r\n"))
+                answered = answer(len(heads))
+                writer.write(answered)
+                if not answered or b"connection: close" in answered:
+                    break
+        except asyncio.IncompleteReadError:
+            pass  # the client is done
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        yield server.sockets[0].getsockname()[1], heads
+    finally:
+        server.close()
+        await server.wait_closed()
+
+
+async def load(answer: Answer, folder: Path, **changes: object) -> tuple[Outcome, list[bytes]]:
+    """The outcome of a short load on such a server, and what the server was sent."""
+    async with answering(answer) as (port, heads):
+        plan = Plan("127.0.0.1", [port], [REQUEST], 4, 100.0, 0.3, str(folder / "accepted"))
+        return await run(msgspec.structs.replace(plan, **changes)), heads
+
+
+async def test_every_request_has_a_key_of_its_own_and_every_202_is_noted(tmp_path: Path) -> None:
+    outcome, heads = await load(lambda _: response(202, ACCEPTED), tmp_path)
+    assert outcome.due > 10
+    assert outcome.statuses == {"202": outcome.due}
+    assert len(set(heads)) == outcome.due
+    assert (tmp_path / "accepted").read_text() == "c 3 7\n" * outcome.due
+    assert (outcome.cut, outcome.unanswered, outcome.given_up) == (0, 0, 0)
+
+
+async def test_a_connection_lost_with_a_request_under_way_is_counted(tmp_path: Path) -> None:
+    outcome, heads = await load(lambda n: b"" if n % 5 == 0 else response(202, ACCEPTED), tmp_path)
+    assert outcome.cut == len(heads) // 5
+    assert outcome.statuses["202"] == outcome.due - outcome.cut
+
+
+async def test_who_is_told_to_close_connects_anew(tmp_path: Path) -> None:
+    last = response(202, ACCEPTED, b"connection: close\r\n")
+    outcome, _ = await load(lambda _: last, tmp_path)
+    assert outcome.statuses == {"202": outcome.due}
+    assert outcome.told_to_close == outcome.due
+    assert outcome.cut == 0
+
+
+async def test_what_finds_no_connection_gives_up_and_what_is_not_answered_is_counted(tmp_path: Path) -> None:
+    outcome, heads = await load(lambda _: b"HTTP/1.1", tmp_path, patience_s=0.1, answer_s=0.2)
+    assert (len(heads), outcome.unanswered) == (4, 4)
+    assert outcome.given_up == outcome.due - 4
+    assert outcome.statuses == {}
+
+
+async def test_who_is_turned_away_comes_again_when_told_to(tmp_path: Path) -> None:
+    def answer(number: int) -> bytes:
+        return problem(1) if number <= first else response(202, ACCEPTED)
+
+    first = 10
+    outcome, heads = await load(answer, tmp_path, comes_again=True)
+    assert outcome.statuses == {"503": first, "202": outcome.due - first}
+    assert outcome.again == {"202": first}
+    assert outcome.retry_after_s == {"1": first}
+    assert outcome.codes == {"backlog_full": first}
+    assert len(set(heads)) == outcome.due, "with the same key"
+
+
+TIMES = {"202": {"p50": 1.0, "p99": 10.0, "max": 20.0}}
+GOOD = Outcome(due=10, statuses={"202": 10}, since_due_ms=TIMES)
+
+
+def good() -> Result:
+    """A result of which everything held."""
+    return Result(
+        100,
+        sustained_per_s=10.0,
+        burst=msgspec.structs.replace(GOOD, statuses={"202": 5, "503": 5}),
+        drain_before_per_s=100.0,
+        drain_after_per_s=100.0,
+        drain_later_per_s=100.0,
+        coming_again=msgspec.structs.replace(GOOD, again={"202": 95, "503": 5}),
+        restarts=GOOD,
+        restarted={"ingest-1": 2, "worker-1": 2},
+        told=20,
+        kept=20,
+        memory_mb={f"{role}-1": float(mb) for role, mb in MEMORY_MAX_MB.items()},
+        audit_ok=True,
+    )
+
+
+def test_it_holds_when_everything_did() -> None:
+    assert judge(good()) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "word"),
+    [
+        ({"kept": 19}, "1 of 20 accepted lines"),
+        ({"audit_ok": False}, "audit"),
+        ({"burst": msgspec.structs.replace(good().burst, cut=1)}, "burst: 1 requests cut off"),
+        ({"burst": GOOD}, "nobody was turned away"),
+        ({"burst": msgspec.structs.replace(GOOD, statuses={"503": 1, "500": 1})}, "status 500"),
+        ({"restarts": msgspec.structs.replace(GOOD, unanswered=2)}, "restarts: 0 requests cut off, 2"),
+        ({"restarts": msgspec.structs.replace(GOOD, cut=2)}, "restarts: 2 requests cut off"),
+        ({"restarted": {"ingest-1": 2}}, "worker-1 was not restarted"),
+        ({"memory_mb": {"streams-1": 401.0}}, "streams-1 took 401 MB"),
+        ({"drain_after_per_s": 74.0}, "drained 74/s"),
+        ({"coming_again": GOOD}, "came again"),
+        ({"coming_again": msgspec.structs.replace(GOOD, again={"202": 8, "503": 2})}, "came again"),
+    ],
+)
+def test_whatever_did_not_hold_is_told(changes: dict[str, object], word: str) -> None:
+    failures = judge(msgspec.structs.replace(good(), **changes))
+    assert any(word in failure for failure in failures), failures
+
+
+@pytest.mark.parametrize(
+    ("changes", "lag", "sustained"),
+    [
+        ({}, 99, True),
+        ({}, 100, False),
+        ({"statuses": {"202": 9, "503": 1}}, 0, False),
+        ({"given_up": 1}, 0, False),
+        ({"unanswered": 1}, 0, False),
+        ({"cut": 1}, 0, False),
+        ({"since_due_ms": {"202": {"p99": 1000.0}}}, 0, False),
+    ],
+)
+def test_a_rate_is_sustained_if_all_are_taken_in_and_decided_as_they_come(
+    changes: dict[str, object], lag: int, sustained: bool
+) -> None:
+    assert is_sustained(msgspec.structs.replace(GOOD, **changes), lag, 100.0) is sustained
