@@ -8,6 +8,7 @@ SluicewayError
 ├── SoldOut                  nothing of what was asked for is left; it was not taken in
 ├── NotAcknowledged          no broker ack within the deadline; the outcome is unknown, retry with the same key
 ├── Overloaded               a bounded queue is full; nothing was taken in
+│   └── BacklogFull          writers are too far behind; tells when to come again
 ├── FenceLost                another writer owns a partition of the batch; nothing was written
 ├── StaleView                what was loaded is not what Postgres holds; reload and decide again
 ├── Unavailable              Postgres, the cache or Kafka does not answer; retry
@@ -45,6 +46,14 @@ class NotAcknowledged(SluicewayError):
 
 class Overloaded(SluicewayError):
     """A bounded queue is full; nothing was taken in."""
+
+
+class BacklogFull(Overloaded):
+    """Too much of the log waits to be decided; nothing was taken in. Come again after `retry_after_s`."""
+
+    def __init__(self, message: str, retry_after_s: int) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
 
 
 class FenceLost(SluicewayError):

@@ -89,6 +89,7 @@ def _submit() -> dict[str, Any]:
                 problems.INTERNAL,
                 problems.NOT_ACKNOWLEDGED,
                 problems.OVERLOADED,
+                problems.BACKLOG_FULL,
             ),
         },
     }

@@ -35,6 +35,7 @@ IDEMPOTENCY_CONFLICT = ProblemType(
 INTERNAL = ProblemType("internal", 500, "Something went wrong here")
 NOT_ACKNOWLEDGED = ProblemType("not_acknowledged", 503, "The checkout could not be confirmed in time")
 OVERLOADED = ProblemType("overloaded", 503, "Too many checkouts are waiting")
+BACKLOG_FULL = ProblemType("backlog_full", 503, "Too many checkouts wait for their decision")
 UNAVAILABLE = ProblemType("unavailable", 503, "A server behind this one does not answer")
 
 ALL = tuple(value for value in list(globals().values()) if isinstance(value, ProblemType))

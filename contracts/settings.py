@@ -27,6 +27,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     # Topics
     topic_prefix: str = "sluiceway"
     partitions: Annotated[int, msgspec.Meta(ge=1, le=4096)] = 16
+    partition_cache_max: Positive = 100_000
     replication_factor: Annotated[int, msgspec.Meta(ge=1, le=9)] = 1
     consumer_group: str = "sluiceway-writers"
     cache_prefix: str = "sw:"
@@ -41,6 +42,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         ""  # prefix of Location and status_url; empty: relative, ingest and api behind one host
     )
     http_connections_max: Positive = 10_000
+    http_backlog_max: Positive = 4096
+    shutdown_drain_s: Annotated[float, msgspec.Meta(ge=0)] = 2.0
     shutdown_grace_s: Seconds = 9.0
 
     # Who may buy
@@ -61,17 +64,21 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     produce_linger_ms: Annotated[float, msgspec.Meta(ge=0, le=1000)] = 2.0
     produce_ack_deadline_s: Seconds = 5.0
     produce_queue_max: Positive = 50_000
+    produce_queue_bytes_max: Positive = 64 * 1024 * 1024
     produce_batch_bytes: Positive = 512 * 1024
+    lag_max: Annotated[int, msgspec.Meta(ge=0)] = 500_000
     gate_refresh_ms: Positive = 100
     gate_stale_s: Seconds = 5.0
     idempotency_ttl_s: Positive = 24 * 3600
     retry_after_s: Positive = 1
+    retry_after_max_s: Positive = 30
 
     # Api
     read_timeout_s: Seconds = 3.0
 
     # Workers
     batch_rows_max: Positive = 4000
+    batch_bytes_max: Positive = 8 * 1024 * 1024
     batch_linger_ms: Annotated[float, msgspec.Meta(ge=0, le=1000)] = 10.0
     fetch_bytes_max: Positive = 8 * 1024 * 1024
     idle_beat_s: Seconds = 1.0
@@ -81,6 +88,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     result_ttl_s: Positive = 3600
     cache_timeout_s: Seconds = 0.5
     cache_retry_s: Seconds = 1.0
+    redis_pool_max: Positive = 64
     postgres_timeout_s: Seconds = 15.0
     postgres_pool_max: Positive = 4
 

@@ -19,7 +19,19 @@ class Topics:
         return [self.checkouts, self.events, self.dead_letters]
 
 
-@lru_cache(maxsize=200_000)
 def partition_of(product_id: str, partitions: int) -> int:
     """The partition of a product: Kafka's default partitioner, murmur2 of the key modulo the partition count."""
+    return _remembered(product_id, partitions)
+
+
+def remember_partitions(products_max: int) -> None:
+    """Keep the partitions of so many products in this process's memory."""
+    global _remembered  # noqa: PLW0603 - one memory for all of the process
+    _remembered = lru_cache(products_max)(_partition_of)
+
+
+def _partition_of(product_id: str, partitions: int) -> int:
     return int((murmur2(product_id.encode()) & 0x7FFFFFFF) % partitions)
+
+
+_remembered = lru_cache(Settings().partition_cache_max)(_partition_of)

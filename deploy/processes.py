@@ -24,10 +24,11 @@ from contracts.http import health as health_pages
 from contracts.receipts import ReceiptSigner
 from contracts.settings import Settings
 from contracts.times import from_ms
-from contracts.topics import Topics
+from contracts.topics import Topics, remember_partitions
 from deploy import logs
 from deploy.serving import Interface, serve
 from ingest.app import Ingest
+from ingest.backpressure import Backpressure
 from ingest.gate import PayloadMemory, SoldOutGate
 from ingest.publisher import Publisher, start_producer
 from stock_ledger.figures import FigureStore
@@ -48,6 +49,7 @@ Main = Callable[[Settings, asyncio.Event], Awaitable[None]]
 def run(main: Main, settings: Settings) -> None:
     """Run a process until it ends or SIGTERM or SIGINT asks it to; the event is set then."""
     logs.set_up(settings.log_level)
+    remember_partitions(settings.partition_cache_max)
 
     async def with_signals() -> None:
         stop = asyncio.Event()
@@ -67,16 +69,23 @@ async def ingest(settings: Settings, stop: asyncio.Event) -> None:
     redis = connect_redis(settings)
     view = RedisView(redis, settings)
     payloads = PayloadMemory(view, settings, time.monotonic)
+    backpressure = Backpressure(settings, time.monotonic)
     publisher = Publisher(
-        lambda: start_producer(settings), payloads, Topics(settings).checkouts, settings, now_ms
+        lambda: start_producer(settings),
+        payloads,
+        Topics(settings).checkouts,
+        settings,
+        now_ms,
+        backpressure,
     )
-    gate = SoldOutGate(view, settings, time.monotonic)
+    gate = SoldOutGate(view, settings, time.monotonic, backpressure)
     app = Ingest(
         settings,
         BearerVerifier(settings),
         ReceiptSigner(settings.receipt_secret),
         publisher,
         gate,
+        backpressure,
         now_ms,
     )
     try:
@@ -86,7 +95,9 @@ async def ingest(settings: Settings, stop: asyncio.Event) -> None:
                 tasks.create_task(_connect_producer(publisher, settings)),
             ]
             try:
-                await serve(app, Interface.RSGI, settings.ingest_port, settings, stop)
+                await serve(
+                    app, Interface.RSGI, settings.ingest_port, settings, stop, settings.shutdown_drain_s
+                )
             finally:
                 for task in background:
                     task.cancel()
@@ -127,7 +138,7 @@ async def api(settings: Settings, stop: asyncio.Event) -> None:
         time.monotonic,
     )
     try:
-        await serve(app, Interface.ASGI, settings.api_port, settings, stop)
+        await serve(app, Interface.ASGI, settings.api_port, settings, stop, settings.shutdown_drain_s)
     finally:
         await pool.close()
         await redis.aclose()

@@ -13,10 +13,10 @@ from granian.server.embed import Server
 
 from contracts.errors import SettingsError
 from contracts.settings import Settings
+from deploy.leaving import Asgi, Rsgi
 
 logger = logging.getLogger(__name__)
 
-_BACKLOG = 4096
 _IDLE_MS = 75_000  # longer than load balancers keep a connection, so that they close it and not we
 
 
@@ -33,39 +33,53 @@ class _Server(Server):
     Its own would share a port silently with another process that has it (SO_REUSEPORT).
     """
 
-    def __init__(self, app: Any, interface: Interface, listener: socket.socket, connections_max: int) -> None:
+    def __init__(self, app: Any, interface: Interface, listener: socket.socket, settings: Settings) -> None:
         super().__init__(
             app,
             interface=interface.value,
             http=HTTPModes.http1,
             http1_settings=HTTP1Settings(header_read_timeout=_IDLE_MS),
             websockets=False,
-            backpressure=connections_max,
+            backpressure=settings.http_connections_max,
+            backlog=settings.http_backlog_max,
             log_enabled=False,
         )
         self._listener = listener
 
     def _init_shared_socket(self) -> None:
-        self._shd: Any = SocketHolder(self._listener.detach(), False, _BACKLOG)  # type: ignore[call-arg]
+        self._shd: Any = SocketHolder(self._listener.detach(), False, self.backlog)  # type: ignore[call-arg]
 
 
-async def serve(app: Any, interface: Interface, port: int, settings: Settings, stop: asyncio.Event) -> None:
+async def serve(
+    app: Any,
+    interface: Interface,
+    port: int,
+    settings: Settings,
+    stop: asyncio.Event,
+    drain_s: float = 0.0,
+) -> None:
     """Serve until `stop`, then finish the requests under way. Port 0 is any free one.
+
+    In between, for `drain_s`, everything is still answered, but not ready and as the last on its connection: clients
+    and load balancers go elsewhere by themselves. A connection closed by us could have a request on its way.
 
     Raises SettingsError if the port cannot be had.
     """
     try:
-        listener = socket.create_server((settings.host, port), backlog=_BACKLOG)
+        listener = socket.create_server((settings.host, port), backlog=settings.http_backlog_max)
     except OSError as error:
         raise SettingsError(
             f"cannot listen on {settings.host}:{port}: {error}; choose another port"
         ) from error
     logger.info("listening on %s:%d", *listener.getsockname()[:2], extra={"action": "listening"})
-    server = _Server(app, interface, listener, settings.http_connections_max)
+    leavable = Rsgi(app) if interface is Interface.RSGI else Asgi(app)
+    server = _Server(leavable, interface, listener, settings)
     serving = asyncio.create_task(server.serve())
     stopping = asyncio.create_task(stop.wait())
     await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
     stopping.cancel()
+    leavable.leaving = True
+    await asyncio.wait({serving}, timeout=drain_s)
     server.stop()  # type: ignore[no-untyped-call]
     done, _ = await asyncio.wait({serving}, timeout=settings.shutdown_grace_s)
     if not done:

@@ -9,6 +9,7 @@ import msgspec
 from contracts import openapi, problems
 from contracts.auth import BearerVerifier
 from contracts.errors import (
+    BacklogFull,
     IdempotencyConflict,
     Invalid,
     NotAcknowledged,
@@ -30,11 +31,12 @@ from contracts.http import (
 from contracts.kafka import Record
 from contracts.problems import Problem
 from contracts.receipts import ReceiptSigner
-from contracts.requests import Accepted, AcceptedLine
+from contracts.requests import Accepted, AcceptedLine, CheckoutRequest
 from contracts.settings import Settings
 from contracts.times import from_ms
 from contracts.topics import partition_of
 from ingest.admission import Admitted, admit, idempotency_key, parse
+from ingest.backpressure import Backpressure
 from ingest.gate import SoldOutGate
 from ingest.publisher import Publisher
 
@@ -55,6 +57,7 @@ class Ingest:
         signer: ReceiptSigner,
         publisher: Publisher,
         gate: SoldOutGate,
+        backpressure: Backpressure,
         now_ms: Callable[[], int],
     ) -> None:
         self._settings = settings
@@ -62,6 +65,7 @@ class Ingest:
         self._signer = signer
         self._publisher = publisher
         self._gate = gate
+        self._backpressure = backpressure
         self._now_ms = now_ms
         self._retry_after = ("retry-after", str(settings.retry_after_s))
         self._pages = Pages(health(self._ready) | openapi.pages())
@@ -76,17 +80,36 @@ class Ingest:
             raise not_allowed(scope.method, PATH, "POST")
         now_ms = self._now_ms()
         given = read_headers(scope.headers)
-        buyer_id = self._buyer(given.get("authorization"), now_ms)
         body = await read_body(exchange, given, self._settings.body_bytes_max)
+        request = self._parse(body)
+        buyer_id = self._buyer(given.get("authorization"), now_ms)
         given_key = given.get("idempotency-key")
         own_key = given_key is not None
         key = uuid.uuid4().hex if given_key is None else idempotency_key(given_key)
-        admitted = admit(parse(body), buyer_id, key, now_ms, self._settings)
+        admitted = admit(request, buyer_id, key, now_ms, self._settings)
         try:
             positions = await self._publish(admitted, own_key=own_key)
         except SluicewayError as error:
             raise self._not_taken_in(error, admitted) from error
         return self._accepted(admitted, buyer_id, key, positions, own_key=own_key, now_ms=now_ms)
+
+    def _parse(self, body: bytes) -> CheckoutRequest:
+        """The request. Whoever is turned away for the load is so here, before the costly part: a token seen first.
+
+        Not before the body is read: the server would cut the client off. What is sold out is not turned away: it is
+        told so, and not to come again.
+        """
+        try:
+            self._publisher.check()
+            self._backpressure.check_any()
+            request = parse(body)
+            if self._backpressure.is_on:
+                product_ids = [item.product_id for item in request.items]
+                if not self._gate.are_sold_out(product_ids):
+                    self._backpressure.check(product_ids)
+            return request
+        except Overloaded as error:
+            raise overloaded(error, self._retry_after) from error
 
     def _buyer(self, authorization: str | None, now_ms: int) -> str:
         try:
@@ -131,8 +154,7 @@ class Ingest:
                 )
                 return Problem(problems.NOT_ACKNOWLEDGED, advice, headers=[self._retry_after])
             case Overloaded():
-                advice = f"{error}; retry with the same key"
-                return Problem(problems.OVERLOADED, advice, headers=[self._retry_after])
+                return overloaded(error, self._retry_after)
         raise error
 
     def _accepted(
@@ -167,6 +189,14 @@ class Ingest:
     async def _ready(self) -> tuple[bool, dict[str, object]]:
         problem = self._publisher.problem
         return not problem, {"kafka": problem or "ok", "gate": self._gate.problem or "ok"}
+
+
+def overloaded(error: Overloaded, retry_after: tuple[str, str]) -> Problem:
+    """What a client is told that is turned away for the load; when to come again, if the error does not say."""
+    advice = f"{error}; nothing was taken in: retry with the same key, after the time told"
+    if isinstance(error, BacklogFull):
+        return Problem(problems.BACKLOG_FULL, advice, headers=[("retry-after", str(error.retry_after_s))])
+    return Problem(problems.OVERLOADED, advice, headers=[retry_after])
 
 
 def read_headers(headers: RequestHeaders) -> dict[str, str]:

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterable, Sequence
 from contracts.errors import Unavailable
 from contracts.settings import Settings
 from contracts.topics import partition_of
-from stock_ledger.view import Progress, View
+from ingest.backpressure import Backpressure
+from stock_ledger.view import Gate, Progress, View
 
 logger = logging.getLogger(__name__)
 
@@ -19,12 +20,16 @@ class SoldOutGate:
     """A copy of the sold-out products, refreshed every `gate_refresh_ms`.
 
     A partition's list counts only while its writer is seen to live: its progress has changed within `gate_stale_s`.
+    Hands the progress on to `backpressure`.
     """
 
-    def __init__(self, view: View, settings: Settings, monotonic: Callable[[], float]) -> None:
+    def __init__(
+        self, view: View, settings: Settings, monotonic: Callable[[], float], backpressure: Backpressure
+    ) -> None:
         self._view = view
         self._settings = settings
         self._monotonic = monotonic
+        self._backpressure = backpressure
         self._seen: dict[int, tuple[Progress, float]] = {}
         self._sold_out: dict[int, frozenset[str]] = {}
         self.problem = "not refreshed yet"
@@ -45,9 +50,10 @@ class SoldOutGate:
                 logger.warning("the sold-out gate stands open: %s", error, extra={"action": "gate_open"})
             self.problem = str(error)
             self._sold_out, self._seen = {}, {}
+            self._backpressure.shown({}, ())
             return
         now = self._monotonic()
-        shut: dict[int, frozenset[str]] = {}
+        living: dict[int, Gate] = {}
         for partition, gate in gates.items():
             if gate.progress is None:
                 self._seen.pop(partition, None)
@@ -56,9 +62,10 @@ class SoldOutGate:
             if progress != gate.progress:
                 progress, since = gate.progress, now
             self._seen[partition] = (progress, since)
-            if gate.sold_out and now - since < self._settings.gate_stale_s:
-                shut[partition] = gate.sold_out
-        self._sold_out = shut
+            if now - since < self._settings.gate_stale_s:
+                living[partition] = gate
+        self._sold_out = {p: gate.sold_out for p, gate in living.items() if gate.sold_out}
+        self._backpressure.shown({p: progress for p, (progress, _) in self._seen.items()}, living)
         self.problem = ""
 
     async def run(self) -> None:

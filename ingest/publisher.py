@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections import defaultdict, deque
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from typing import Any
 
 from aiokafka import AIOKafkaProducer
@@ -12,6 +12,7 @@ from aiokafka.errors import KafkaError
 from contracts.errors import IdempotencyConflict, NotAcknowledged, Overloaded, SluicewayError, SoldOut
 from contracts.kafka import Record, producer_options, send
 from contracts.settings import Settings
+from ingest.backpressure import Backpressure
 from ingest.gate import PayloadMemory
 
 logger = logging.getLogger(__name__)
@@ -71,6 +72,11 @@ class Submission:
 Waiting = list[tuple[Record, Submission, int]]  # the record is the submission's at that index
 
 
+def size(records: Iterable[Record]) -> int:
+    """Bytes of their keys and values."""
+    return sum([len(key or b"") + len(value or b"") for key, value, _ in records])
+
+
 class Publisher:
     """Hands checkouts to Kafka and tells their offsets once the brokers have acknowledged them.
 
@@ -86,17 +92,20 @@ class Publisher:
         topic: str,
         settings: Settings,
         now_ms: Callable[[], int],
+        backpressure: Backpressure,
     ) -> None:
         self._start = start
         self._payloads = payloads
         self._topic = topic
         self._settings = settings
         self._now_ms = now_ms
+        self._backpressure = backpressure
         self._gathered: list[Submission] = []  # not yet held against the payload memory
         self._linger: asyncio.TimerHandle | None = None  # until the next round
         self._in_round = False
         self._waiting: dict[int, Waiting] = defaultdict(list)  # for their partition's turn
-        self._waiting_count = 0  # records of both
+        self._queued = 0  # records of both and of the batches under way, and their bytes
+        self._queued_bytes = 0
         self._busy: set[int] = set()  # partitions with a batch under way
         self._under_way: deque[tuple[float, list[Submission]]] = deque()  # by when they expire
         self._expiry: asyncio.TimerHandle | None = None
@@ -104,6 +113,14 @@ class Publisher:
         self._producer: Any = None
         self._starting = asyncio.Lock()
         self.problem = "no producer yet"  # why the last batch failed; empty when it did not
+
+    def check(self) -> None:
+        """Raise Overloaded while `produce_queue_max` records or `produce_queue_bytes_max` bytes are on their way."""
+        if (
+            self._queued >= self._settings.produce_queue_max
+            or self._queued_bytes >= self._settings.produce_queue_bytes_max
+        ):
+            raise Overloaded(f"{self._queued} checkouts wait for Kafka")
 
     def submit(
         self,
@@ -117,17 +134,17 @@ class Publisher:
         `payload` is (checkout_id, hash) to be held against the payload memory, None if the key is new. With
         `only_if_known` the checkout is taken in only if that memory has its checkout id already.
 
-        Raises Overloaded when `produce_queue_max` records wait. The future raises IdempotencyConflict if another
+        Raises Overloaded as `check` does. The future raises IdempotencyConflict if another
         payload came before, SoldOut if it was to be known and is not, NotAcknowledged if the producer failed or
         nothing came within `produce_ack_deadline_s`: the outcome is then unknown.
         """
-        if self._waiting_count >= self._settings.produce_queue_max:
-            raise Overloaded(f"{self._waiting_count} checkouts wait for Kafka")
+        self.check()
         acknowledged = asyncio.get_running_loop().create_future()
         if not self._gathered:
             self._begin_gathering()
         self._gathered.append(Submission(records, payload, only_if_known, acknowledged))
-        self._waiting_count += len(records)
+        self._queued += len(records)
+        self._queued_bytes += size(record for _, record in records)
         return acknowledged
 
     async def ensure_producer(self) -> Any:
@@ -149,7 +166,7 @@ class Publisher:
                     await asyncio.wait(self._tasks)
         except TimeoutError:
             logger.warning(
-                "%d checkouts were not acknowledged", self._waiting_count, extra={"action": "produce_cut"}
+                "%d checkouts were not acknowledged", self._queued, extra={"action": "produce_cut"}
             )
         await self._replace(self._producer)
 
@@ -182,7 +199,7 @@ class Publisher:
                 self._start_linger()
         for submission in submissions:
             if submission.acknowledged.done():  # refused, or it waited for too long
-                self._waiting_count -= len(submission.records)
+                self._leave(record for _, record in submission.records)
                 continue
             for index, (partition, record) in enumerate(submission.records):
                 self._waiting[partition].append((record, submission, index))
@@ -202,6 +219,12 @@ class Publisher:
             elif known[place] != payload[1]:
                 submission.fail(IdempotencyConflict("use a new Idempotency-Key for another checkout"))
 
+    def _leave(self, records: Iterable[Record]) -> None:
+        """These are not queued any more."""
+        left = list(records)
+        self._queued -= len(left)
+        self._queued_bytes -= size(left)
+
     def _send_waiting(self, partition: int) -> None:
         self._busy.add(partition)
         self._run(self._send(partition, self._waiting.pop(partition)))
@@ -215,21 +238,21 @@ class Publisher:
         """Fail what has waited for too long, and forget what is done."""
         loop = asyncio.get_running_loop()
         now = loop.time()
-        while self._under_way:
-            expires_at, submissions = self._under_way[0]
-            if expires_at <= now:
-                for submission in submissions:
-                    submission.fail(NotAcknowledged("no acknowledgement within the deadline"))
-            elif not all(submission.acknowledged.done() for submission in submissions):
+        for expires_at, submissions in self._under_way:
+            if expires_at > now:
                 break
-            if submissions is self._gathered:  # more may come
-                break
-            self._under_way.popleft()
+            for submission in submissions:
+                submission.fail(NotAcknowledged("no acknowledgement within the deadline"))
+        self._under_way = deque(
+            entry
+            for entry in self._under_way
+            if entry[1] is self._gathered or not all(s.acknowledged.done() for s in entry[1])
+        )
         self._expiry = loop.call_later(_EXPIRY_EVERY_S, self._expire) if self._under_way else None
 
     async def _send(self, partition: int, batch: Waiting) -> None:
-        self._waiting_count -= len(batch)
         producer = None
+        queued = batch
         try:
             batch = [entry for entry in batch if not entry[1].acknowledged.done()]  # the others are answered
             if not batch:
@@ -245,6 +268,7 @@ class Publisher:
                 submission.fail(NotAcknowledged(str(error)))
             await self._replace(producer)
         finally:
+            self._leave(record for record, _, _ in queued)
             self._busy.discard(partition)
             if partition in self._waiting:
                 self._send_waiting(partition)
@@ -260,6 +284,7 @@ class Publisher:
             for offset, (_, submission, index) in enumerate(batch[position : position + count], base):
                 submission.landed(index, (partition, offset))
             position += count
+            self._backpressure.acknowledged(partition, base, count)
 
     async def _replace(self, producer: Any) -> None:
         if producer is None or producer is not self._producer:

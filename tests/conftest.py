@@ -38,6 +38,7 @@ def offline_settings() -> Settings:
         receipt_secret="a secret of receipts with 32 bytes or more",
         batch_rows_max=500,
         batch_linger_ms=0.0,
+        shutdown_drain_s=0.5,
         cache_timeout_s=5.0,
         produce_ack_deadline_s=5.0,
     )

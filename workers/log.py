@@ -1,6 +1,6 @@
 """The log as a writer sees it: read, seek, publish, commit. Kafka is its real adapter."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 from contracts.kafka import Record
@@ -67,3 +67,24 @@ class Log(Protocol):
     async def set_aside(self, letters: Mapping[int, Sequence[Record]], timestamp_ms: int) -> None:
         """Publish to the dead-letter topic, by partition, and wait for every ack."""
         ...
+
+
+def pieces(batch: Batch, bytes_max: int) -> Iterator[Batch]:
+    """The batch in parts of at most `bytes_max` bytes of keys and values, or one message; one part if it is empty.
+
+    Each partition's messages stay in order.
+    """
+    piece: Batch = {}
+    left = bytes_max
+    for partition, messages in batch.items():
+        start = 0
+        for number, message in enumerate(messages):
+            left -= len(message.key or b"") + len(message.value or b"")
+            if left < 0 and (piece or number > start):
+                if number > start:
+                    piece[partition] = messages[start:number]
+                yield piece
+                piece, start = {}, number
+                left = bytes_max - len(message.key or b"") - len(message.value or b"")
+        piece[partition] = messages[start:]
+    yield piece

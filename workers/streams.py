@@ -14,7 +14,6 @@ from workers.health import Health
 
 logger = logging.getLogger(__name__)
 
-_TAKE_EVENTS_MAX = 1000
 _TAKE_WITHIN_S = 0.5
 
 
@@ -33,6 +32,8 @@ def build(settings: Settings, figures: FigureStore, health: Health) -> faust.App
         topic_allow_declare=False,  # topics are made by `sluiceway topics`, which asserts their partition counts
         autodiscover=False,
         consumer_auto_offset_reset="earliest",
+        consumer_max_fetch_size=settings.fetch_bytes_max,  # of each partition
+        stream_buffer_maxsize=settings.batch_rows_max,
         broker_commit_interval=1.0,
         stream_wait_empty=False,
         stream_ack_exceptions=False,
@@ -48,7 +49,7 @@ def build(settings: Settings, figures: FigureStore, health: Health) -> faust.App
 
     @app.agent(events, concurrency=1)
     async def sale_figures(stream: Any) -> None:
-        async for taken in stream.noack_take(_TAKE_EVENTS_MAX, within=_TAKE_WITHIN_S):
+        async for taken in stream.noack_take(settings.batch_rows_max, within=_TAKE_WITHIN_S):
             by_partition: dict[int, list[tuple[int, bytes]]] = defaultdict(list)
             for event in taken:
                 by_partition[event.message.partition].append((event.message.offset, event.value))

@@ -24,7 +24,7 @@ from contracts.times import to_ms
 from stock_ledger.decide import Decided, Loaded, Received, decide
 from stock_ledger.ledger import Advance, Claim, Ledger, need_of
 from workers.health import Health
-from workers.log import Batch, Log, Message
+from workers.log import Batch, Log, Message, pieces
 from workers.shelf import Shelf
 
 logger = logging.getLogger(__name__)
@@ -70,8 +70,9 @@ class Writer:
                     async with self._busy:
                         await self._claim_assigned()
                     batch = await self._log.read(self._settings.batch_rows_max, _READ_WAIT_MS)
-                    async with self._busy:
-                        await self.step(batch)
+                    for piece in pieces(batch, self._settings.batch_bytes_max):
+                        async with self._busy:
+                            await self.step(piece)
                     await self._linger(batch)
                     failures = 0
                     if self._claims.keys() == self._log.assigned()[1]:

@@ -18,6 +18,7 @@ from deploy.simulation.broker import Arrivals, Group, WriterLog, start_producer
 from deploy.simulation.loop import Loop, Node, current_node
 from deploy.simulation.network import Remote, Server
 from ingest.app import Ingest
+from ingest.backpressure import Backpressure
 from ingest.gate import PayloadMemory, SoldOutGate
 from ingest.publisher import Publisher
 from stock_ledger.decide import Product, Stock
@@ -74,9 +75,10 @@ class IngestProcess:
         async def start() -> Any:
             return await start_producer(world.broker, world.kafka, world.arrivals, self.node, world.random)
 
-        publisher = Publisher(start, payloads, "checkouts", settings, world.now_ms)
-        gate = SoldOutGate(world.view, settings, world.loop.time)
-        self.app = Ingest(settings, VERIFIER, world.signer, publisher, gate, world.now_ms)
+        backpressure = Backpressure(settings, world.loop.time)
+        publisher = Publisher(start, payloads, "checkouts", settings, world.now_ms, backpressure)
+        gate = SoldOutGate(world.view, settings, world.loop.time, backpressure)
+        self.app = Ingest(settings, VERIFIER, world.signer, publisher, gate, backpressure, world.now_ms)
         self.node.start(gate.run())
 
 

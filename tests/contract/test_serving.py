@@ -9,6 +9,7 @@ import msgspec
 import pytest
 from starlette.applications import Starlette
 
+from api.web import application
 from contracts.errors import SettingsError
 from contracts.http import JSON, Answer, Exchange, Pages, Scope, health, respond
 from contracts.settings import Settings
@@ -16,6 +17,7 @@ from deploy.serving import Interface, serve
 from deploy.stack.ports import find_free
 from ingest.app import read_body, read_headers
 from tests.harness import eventually
+from tests.unit.ingest_fakes import Edge
 
 BODY_MAX = 1000
 
@@ -66,11 +68,11 @@ class Served:
 
 @asynccontextmanager
 async def served(
-    app: object, settings: Settings, interface: Interface = Interface.RSGI
+    app: object, settings: Settings, interface: Interface = Interface.RSGI, drain_s: float = 0.0
 ) -> AsyncIterator[Served]:
     stop = asyncio.Event()
     port = find_free(set())
-    serving = asyncio.create_task(serve(app, interface, port, settings, stop))
+    serving = asyncio.create_task(serve(app, interface, port, settings, stop, drain_s))
     try:
         await eventually(lambda: _listens(port))
         yield Served(port, stop, serving)
@@ -186,6 +188,76 @@ async def test_what_is_under_way_at_the_end_is_answered_and_nothing_new_is_taken
         async with asyncio.timeout(5):
             await server.serving
         idle.close()
+
+
+async def test_a_client_that_is_turned_away_keeps_its_connection(offline_settings: Settings) -> None:
+    """Were it answered before its body has come, the server would cut it off."""
+    edge = Edge(msgspec.structs.replace(offline_settings, produce_queue_max=1))
+    await edge.publisher.ensure_producer()
+    edge.producer.hold = True
+    one = b'{"items":[{"product_id":"p","quantity":1}],"address_id":"home"}'
+    whole = request(
+        one, path=b"/v1/checkouts", headers=b"authorization: Bearer " + edge.token().encode() + b"\r\n"
+    )
+    async with served(edge.app, edge.settings) as server:
+        _, first = await server.send(whole)
+        await eventually(lambda: len(edge.producer.held) == 1)
+        reader, writer = await server.send(whole[:-50])
+        for rest in (whole[-50:], whole):
+            writer.write(rest)
+            async with asyncio.timeout(5):
+                assert b" 503 " in await reader.readline()
+                await reader.readuntil(b'"overloaded"}')
+        edge.producer.acknowledge()
+        first.close()
+        writer.close()
+
+
+async def leave(server: Served) -> None:
+    """Ask it to stop, and wait until it tells that it is not ready."""
+    server.stop.set()
+
+    async def not_ready() -> bool:
+        status, head, body = await server.ask(request(method=b"GET", path=b"/readyz"))
+        return (status, b"connection: close" in head, b"not ready" in body) == (503, True, True)
+
+    await eventually(not_ready)
+
+
+@pytest.mark.parametrize("interface", list(Interface))
+async def test_a_process_that_leaves_sends_its_clients_away_before_it_closes(
+    offline_settings: Settings, interface: Interface
+) -> None:
+    async def ready() -> tuple[bool, dict[str, object]]:
+        return True, {}
+
+    pages = Pages(health(ready)) if interface is Interface.RSGI else application([], ready)
+    ask = request(method=b"GET", path=b"/livez")
+    async with served(pages, offline_settings, interface, drain_s=2.0) as server:
+        reader, writer = await server.send(ask)
+        async with asyncio.timeout(5):
+            assert b"connection: close" not in (await reader.readuntil(b'"alive"}')).lower()
+            await leave(server)
+            writer.write(ask)
+            last = (await reader.read()).lower()
+        assert last.startswith(b"http/1.1 200")
+        assert last.count(b"connection: close") == 1
+        assert (await server.ask(ask))[0] == 200, "who comes now is answered too"
+        writer.close()
+
+
+async def test_what_waits_for_an_answer_while_a_process_leaves_gets_it(offline_settings: Settings) -> None:
+    echo = Echo()
+    echo.gate.clear()
+    async with served(echo, offline_settings, drain_s=0.5) as server:
+        early = asyncio.create_task(server.ask(request(b"early")))
+        await eventually(lambda: echo.reading == 1)
+        await leave(server)
+        late = asyncio.create_task(server.ask(request(b"late")))
+        await eventually(lambda: echo.reading == 2)
+        await eventually(lambda: _refuses(server.port))
+        echo.gate.set()
+        assert [(await task)[::2] for task in (early, late)] == [(200, b"early"), (200, b"late")]
 
 
 async def test_the_end_does_not_wait_for_ever(offline_settings: Settings) -> None:

@@ -9,6 +9,7 @@ from contracts.auth import BearerVerifier
 from contracts.receipts import ReceiptSigner
 from contracts.settings import Settings
 from ingest.app import Ingest
+from ingest.backpressure import Backpressure
 from ingest.fakes import Answered, HeaderValue, MemoryExchange, MemoryHeaders, MemoryProducer, MemoryScope
 from ingest.gate import PayloadMemory, SoldOutGate
 from ingest.publisher import Publisher
@@ -29,8 +30,9 @@ class Edge:
         self.log: dict[int, list[tuple[bytes | None, bytes | None]]] = {}
         self.make_broken = False
         payloads = PayloadMemory(self.view, settings, self.clock.monotonic)
-        self.publisher = Publisher(self._start, payloads, "checkouts", settings, lambda: NOW_MS)
-        self.gate = SoldOutGate(self.view, settings, self.clock.monotonic)
+        backpressure = Backpressure(settings, self.clock.monotonic)
+        self.publisher = Publisher(self._start, payloads, "checkouts", settings, lambda: NOW_MS, backpressure)
+        self.gate = SoldOutGate(self.view, settings, self.clock.monotonic, backpressure)
         self.signer = ReceiptSigner(settings.receipt_secret)
         self.app = Ingest(
             settings,
@@ -38,6 +40,7 @@ class Edge:
             self.signer,
             self.publisher,
             self.gate,
+            backpressure,
             lambda: NOW_MS,
         )
 

@@ -5,8 +5,9 @@ from aiokafka.partitioner import murmur2
 from hypothesis import given
 from hypothesis import strategies as st
 
+from contracts import topics
 from contracts.settings import Settings
-from contracts.topics import Topics, partition_of
+from contracts.topics import Topics, partition_of, remember_partitions
 
 # From the tests of the Java client (UtilsTest.testMurmur2).
 JAVA = [
@@ -36,7 +37,16 @@ def test_every_product_has_a_partition(product_id: str, partitions: int) -> None
     assert 0 <= partition_of(product_id, partitions) < partitions
 
 
+def test_only_so_many_products_are_remembered() -> None:
+    remember_partitions(2)
+    try:
+        assert [partition_of("abc", n) for n in (4, 16, 4096, 4)] == [479470107 % n for n in (4, 16, 4096, 4)]
+        assert topics._remembered.cache_info()[1:] == (4, 2, 2)
+    finally:
+        remember_partitions(Settings().partition_cache_max)
+
+
 def test_topics_are_named_under_the_prefix() -> None:
-    topics = Topics(Settings(topic_prefix="sale"))
-    assert topics.all() == [topics.checkouts, topics.events, topics.dead_letters]
-    assert topics.all() == ["sale.checkouts", "sale.events", "sale.dead-letters"]
+    named = Topics(Settings(topic_prefix="sale"))
+    assert named.all() == [named.checkouts, named.events, named.dead_letters]
+    assert named.all() == ["sale.checkouts", "sale.events", "sale.dead-letters"]

@@ -1,6 +1,7 @@
 """The writer in memory: what goes through it, and what it does with bad messages and servers that come back."""
 
 import asyncio
+from typing import Any
 
 import msgspec
 import pytest
@@ -19,6 +20,8 @@ from tests.harness import (
     uuid_of,
 )
 from tests.unit.writer_world import PARTITIONS, A, B, World, distinct
+from workers.fakes import MemoryMessage
+from workers.log import Batch, pieces
 
 
 async def test_a_batch_goes_all_the_way(world: World) -> None:
@@ -39,6 +42,41 @@ async def test_a_batch_goes_all_the_way(world: World) -> None:
     assert [gates[p].sold_out for p in (0, 1)] == [frozenset({A}), frozenset()]
     assert await world.shown() == (1, 4)
     assert (await world.view.load({0: [A]}))[0].entries == {A: (product_of(A), Stock(0, 3))}
+
+
+async def test_what_was_read_is_decided_in_parts_of_bounded_size(world: World) -> None:
+    lines = [line_of(n, A) for n in range(5)]
+    size = len(encoded(lines[0])) + len(lines[0].partition_key())
+    world.settings = msgspec.structs.replace(world.settings, batch_bytes_max=3 * size)
+    writer, log = world.writer()
+    persisted: list[int] = []
+    persist = world.ledger.persist
+
+    async def counted(advances: Any, decided: Any, loaded: Any) -> None:
+        persisted.append(len(decided.decisions))
+        await persist(advances, decided, loaded)
+
+    world.ledger.persist = counted  # type: ignore[method-assign]
+    world.send(*lines)
+    world.send(*(line_of(n, B) for n in range(5, 7)), partition=1)
+    async with running(writer):
+        await world.share_out(log)
+        await world.all_done()
+    assert persisted == [3, 3, 1]
+    assert world.kinds() == [Kind.CREATED] * 5
+    assert world.kinds(1) == [Kind.CREATED] * 2
+
+
+def test_a_batch_is_cut_in_order_and_nothing_is_left_out() -> None:
+    values = {0: [b"a", b"bb", b"c" * 9, b"d"], 1: [b"e", b"f"], 2: [b"g" * 3]}
+    batch: Batch = {
+        p: [MemoryMessage(offset, None, value) for offset, value in enumerate(of_p)]
+        for p, of_p in values.items()
+    }
+    cut = [{p: [m.value for m in of_p] for p, of_p in piece.items()} for piece in pieces(batch, 3)]
+    assert cut == [{0: [b"a", b"bb"]}, {0: [b"c" * 9]}, {0: [b"d"], 1: [b"e", b"f"]}, {2: [b"g" * 3]}]
+    assert list(pieces(batch, 100)) == [batch]
+    assert list(pieces({}, 3)) == [{}]
 
 
 async def test_events_are_the_decisions(world: World) -> None:
