@@ -94,9 +94,14 @@ class Fleet:
         self.start(member)
 
     async def wait_ready(self) -> None:
-        """Wait until every member's /readyz says so. Raises StackError with the end of its log otherwise."""
+        """Wait until every member's /readyz says so. Raises StackError with the end of its log otherwise.
+
+        Members that were stopped are left out.
+        """
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=2)) as http:
-            await asyncio.gather(*(self._wait_ready(http, member) for member in self.members))
+            await asyncio.gather(
+                *(self._wait_ready(http, member) for member in self.members if member.wanted)
+            )
 
     async def _wait_ready(self, http: aiohttp.ClientSession, member: Member) -> None:
         deadline = time.monotonic() + READY_S
