@@ -31,7 +31,7 @@ from contracts.http import (
 from contracts.kafka import Record
 from contracts.problems import Problem
 from contracts.receipts import ReceiptSigner
-from contracts.requests import Accepted, AcceptedLine, CheckoutRequest
+from contracts.requests import Accepted, AcceptedLine
 from contracts.settings import Settings
 from contracts.times import from_ms
 from contracts.topics import partition_of
@@ -81,33 +81,31 @@ class Ingest:
         now_ms = self._now_ms()
         given = read_headers(scope.headers)
         body = await read_body(exchange, given, self._settings.body_bytes_max)
-        request = self._parse(body)
+        self._turn_away(body)
         buyer_id = self._buyer(given.get("authorization"), now_ms)
         given_key = given.get("idempotency-key")
         own_key = given_key is not None
         key = uuid.uuid4().hex if given_key is None else idempotency_key(given_key)
-        admitted = admit(request, buyer_id, key, now_ms, self._settings)
+        admitted = admit(parse(body), buyer_id, key, now_ms, self._settings)
         try:
             positions = await self._publish(admitted, own_key=own_key)
         except SluicewayError as error:
             raise self._not_taken_in(error, admitted) from error
         return self._accepted(admitted, buyer_id, key, positions, own_key=own_key, now_ms=now_ms)
 
-    def _parse(self, body: bytes) -> CheckoutRequest:
-        """The request. Whoever is turned away for the load is so here, before the costly part: a token seen first.
+    def _turn_away(self, body: bytes) -> None:
+        """Raise Problem 503 for the load: before the token is verified, which costs the most if it is a new one.
 
         Not before the body is read: the server would cut the client off. What is sold out is not turned away: it is
         told so, and not to come again.
         """
         try:
             self._publisher.check()
-            self._backpressure.check_any()
-            request = parse(body)
             if self._backpressure.is_on:
-                product_ids = [item.product_id for item in request.items]
+                self._backpressure.check_any()
+                product_ids = [item.product_id for item in parse(body).items]
                 if not self._gate.are_sold_out(product_ids):
                     self._backpressure.check(product_ids)
-            return request
         except Overloaded as error:
             raise overloaded(error, self._retry_after) from error
 

@@ -59,7 +59,11 @@ async def measure(
     """Run all suites, print a table, give the figures."""
     size = QUICK if quick else FULL
     baseline_product = ProductEntry(BASELINE_PRODUCT, "Aurora Phone 15, 256 GB", "3999.00", "CNY", 10**9)
-    await prepare(settings, [*sample.products(200, 10**9), baseline_product], sample.addresses(5000))
+    products = [
+        msgspec.structs.replace(product, buyer_limit=None)  # every checkout is to become an order
+        for product in sample.products(200, 10**9)
+    ]
+    await prepare(settings, [*products, baseline_product], sample.addresses(5000))
     fleet = Fleet(stack, log_dir, console.print)
     try:
         console.print(
@@ -128,8 +132,11 @@ async def drain(fleet: Fleet, settings: Settings, size: Size, console: Console) 
     pairs: list[tuple[float, float]] = []
     for number in range(size.rounds):
         await backlog(settings, size.backlog)
+        before = await _orders(settings)
         worker = fleet.add("worker", settings)
         ours = await drained(settings)
+        if (made := await _orders(settings) - before) != size.backlog:
+            raise RuntimeError(f"{size.backlog} checkouts became {made} orders")
         fleet.kill(worker)
         fleet.members.remove(worker)
         plan = baseline.Plan(
@@ -218,6 +225,15 @@ async def drained(settings: Settings) -> float:
 async def decided(pool: Any) -> int:
     async with acquired(pool) as connection:
         return int(await connection.fetchval("SELECT coalesce(sum(next_offset), 0) FROM partition_state"))
+
+
+async def _orders(settings: Settings) -> int:
+    pool = await connect_pool(settings)
+    try:
+        async with acquired(pool) as connection:
+            return int(await connection.fetchval("SELECT count(*) FROM orders"))
+    finally:
+        await pool.close()
 
 
 async def _until(condition: Callable[[], bool], seconds: float) -> None:
