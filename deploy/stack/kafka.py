@@ -1,4 +1,4 @@
-"""Kafka: one KRaft node, broker and controller in one Java process."""
+"""Kafka: KRaft nodes, each broker and controller in one Java process. One, or several that form a cluster."""
 
 import base64
 import importlib.util
@@ -7,14 +7,15 @@ import shutil
 import signal
 import socket
 import struct
+import threading
 import time
 import uuid
 from pathlib import Path
 from typing import ClassVar
 
-from deploy.stack import jars
+from deploy.stack import jars, ports
 from deploy.stack.process import StackError, StartCancelledError
-from deploy.stack.server import Launch, Server
+from deploy.stack.server import Launch, Server, Shared
 
 _JAVA_ENV_DROPPED = ("JAVA_TOOL_OPTIONS", "_JAVA_OPTIONS", "JDK_JAVA_OPTIONS", "CLASSPATH", "JAVA_HOME")
 _JVM = (
@@ -32,23 +33,24 @@ _JVM = (
 )
 _SETTINGS = """\
 process.roles=broker,controller
-node.id=1
-controller.quorum.voters=1@127.0.0.1:{controller}
-listeners=PLAINTEXT://127.0.0.1:{kafka},CONTROLLER://127.0.0.1:{controller}
-advertised.listeners=PLAINTEXT://127.0.0.1:{kafka}
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+node.id={node}
+controller.quorum.voters={voters}
+listeners=PLAINTEXT://127.0.0.1:{kafka},BROKERS://127.0.0.1:{brokers},CONTROLLER://127.0.0.1:{controller}
+advertised.listeners=PLAINTEXT://127.0.0.1:{advertised},BROKERS://127.0.0.1:{brokers}
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,BROKERS:PLAINTEXT,CONTROLLER:PLAINTEXT
 controller.listener.names=CONTROLLER
-inter.broker.listener.name=PLAINTEXT
+inter.broker.listener.name=BROKERS
 log.dirs={data}
 auto.create.topics.enable=false
-default.replication.factor=1
-offsets.topic.replication.factor=1
+default.replication.factor={copies}
+min.insync.replicas={in_sync}
+offsets.topic.replication.factor={copies}
 offsets.topic.num.partitions=8
-transaction.state.log.replication.factor=1
-transaction.state.log.min.isr=1
+transaction.state.log.replication.factor={copies}
+transaction.state.log.min.isr={in_sync}
 transaction.state.log.num.partitions=4
-share.coordinator.state.topic.replication.factor=1
-share.coordinator.state.topic.min.isr=1
+share.coordinator.state.topic.replication.factor={copies}
+share.coordinator.state.topic.min.isr={in_sync}
 share.coordinator.state.topic.num.partitions=4
 group.initial.rebalance.delay.ms=0
 num.network.threads=2
@@ -109,17 +111,62 @@ def _parse_metadata(body: bytes) -> tuple[str, list[int]]:
     return body[at + 2 : at + 2 + max(length, 0)].decode(), found
 
 
+class Cluster:
+    """The nodes that form one Kafka: they are told each other's ports, and one cluster id, before they start."""
+
+    def __init__(self) -> None:
+        self.nodes: list[KafkaServer] = []
+        self._mutex = threading.Lock()
+        self._fresh_id = _fresh_cluster_id()
+
+    @property
+    def id(self) -> str:
+        """The one that a node has stored; else one of its own for nodes that are new."""
+        stored = [found for node in self.nodes if (found := node.stored_cluster_id())]
+        return stored[0] if stored else self._fresh_id
+
+    @property
+    def copies(self) -> int:
+        """How many brokers keep each partition."""
+        return min(len(self.nodes), 3)
+
+    @property
+    def voters(self) -> str:
+        return ",".join(f"{node.number}@127.0.0.1:{node.ports['controller']}" for node in self.nodes)
+
+    def choose_ports(self) -> None:
+        with self._mutex:
+            taken: set[int] = set()
+            for node in self.nodes:
+                if not node.ports:
+                    node.folder.mkdir(parents=True, exist_ok=True)
+                    node.ports = ports.choose(node.folder / "ports.json", node.port_names, taken=taken)
+                taken |= set(node.ports.values())
+
+
 class KafkaServer(Server):
-    """A Kafka node. Its data survives stop(), kill() and restart()."""
+    """A Kafka node. Its data survives stop(), kill() and restart().
+
+    `advertised` is the port that clients are told, if they are to come by another way than its own.
+    """
 
     name: ClassVar[str] = "Kafka"
-    port_names: ClassVar[tuple[str, ...]] = ("kafka", "controller")
+    port_names: ClassVar[tuple[str, ...]] = ("kafka", "brokers", "controller")
     stop_s: float = 15.0
     train: bool = False
 
+    def __init__(
+        self, folder: Path, shared: Shared, cluster: Cluster | None = None, *, advertised: int = 0
+    ) -> None:
+        super().__init__(folder, shared)
+        self._advertised = advertised
+        self._cluster = cluster or Cluster()
+        self._cluster.nodes.append(self)
+        self.number = len(self._cluster.nodes)
+
     @property
     def url(self) -> str:
-        return f"127.0.0.1:{self.port}"
+        return f"127.0.0.1:{self._advertised or self.port}"
 
     @property
     def version(self) -> str:
@@ -142,23 +189,22 @@ class KafkaServer(Server):
             return
         for half in (self.data_path, self.folder / "data.new"):
             shutil.rmtree(half, ignore_errors=True)
-        (self.folder / "format.properties").write_text(
-            _SETTINGS.format(kafka=1, controller=2, data="data.new"),
-        )
-        arguments = ["format", "-t", _cluster_id(), "-c", "format.properties"]
+        self._cluster.choose_ports()
+        (self.folder / "format.properties").write_text(self._settings("data.new"))
+        arguments = ["format", "-t", self._cluster.id, "-c", "format.properties"]
         how = Launch(self._java("kafka.tools.StorageTool", arguments), _environment(), self.folder)
         self.run_tool(how.argv, like=how, log_path=self.folder / "format.log", timeout_s=60)
         (self.folder / "data.new").rename(self.data_path)
 
     def launch(self) -> Launch:
         # The data folder is given relative to the working folder: a path may hold what a settings file cannot.
-        (self.folder / "server.properties").write_text(_SETTINGS.format(**self.ports, data="data"))
+        (self.folder / "server.properties").write_text(self._settings("data"))
         return Launch(self._java("kafka.Kafka", ["server.properties"]), _environment(), self.folder)
 
     def answers(self, pid: int) -> bool:
         del pid  # the cluster id tells it from any other Kafka
         cluster, served = node_of(self.port)
-        return cluster == self._stored_cluster_id() and self.port in served
+        return cluster == self._cluster.id and (self._advertised or self.port) in served
 
     def finish_training(self) -> None:
         """Ask it to stop and wait while Java writes the image. Raises StackError if that fails."""
@@ -174,11 +220,30 @@ class KafkaServer(Server):
             raise self._failure(f"its training run ended with status {child.returncode}")
         fresh.rename(_image())
 
-    def _stored_cluster_id(self) -> str:
-        for line in (self.data_path / "meta.properties").read_text().splitlines():
+    def stored_cluster_id(self) -> str:
+        """Empty before it is formatted."""
+        stored = self.data_path / "meta.properties"
+        if not stored.exists():
+            return ""
+        for line in stored.read_text().splitlines():
             if line.startswith("cluster.id="):
                 return line.removeprefix("cluster.id=")
         raise StackError(f"{self.data_path} is damaged: no cluster id. Remove the folder {self.folder}")
+
+    def _choose_ports(self) -> None:
+        self._cluster.choose_ports()
+        super()._choose_ports()
+
+    def _settings(self, data: str) -> str:
+        return _SETTINGS.format(
+            **self.ports,
+            node=self.number,
+            voters=self._cluster.voters,
+            advertised=self._advertised or self.port,
+            data=data,
+            copies=self._cluster.copies,
+            in_sync=max(self._cluster.copies - 1, 1),
+        )
 
     def _run_fetch(self, argv: list[str], log_path: Path) -> None:
         how = Launch(argv, dict(os.environ), self.folder)
@@ -237,7 +302,7 @@ def _environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name not in _JAVA_ENV_DROPPED}
 
 
-def _cluster_id() -> str:
+def _fresh_cluster_id() -> str:
     while True:
         found = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
         if not found.startswith("-"):

@@ -3,6 +3,7 @@
 import json
 import random
 import socket
+from collections.abc import Set
 from pathlib import Path
 
 _LOW, _HIGH = (
@@ -24,7 +25,7 @@ def is_free(port: int) -> bool:
     return True
 
 
-def find_free(taken: set[int]) -> int:
+def find_free(taken: Set[int]) -> int:
     """A loopback port nobody listens on, not among `taken`. Raises OSError when the system has none."""
     source = random.SystemRandom()
     for _ in range(_ATTEMPTS):
@@ -47,14 +48,20 @@ def load(path: Path) -> dict[str, int]:
     return {str(name): port for name, port in stored.items() if isinstance(port, int) and 0 < port < 65_536}
 
 
-def choose(path: Path, names: tuple[str, ...], *, anew: bool = False) -> dict[str, int]:
-    """A port for every name: the remembered one while it is free (unless `anew`), else another; remembered."""
+def choose(
+    path: Path, names: tuple[str, ...], *, anew: bool = False, taken: Set[int] = frozenset()
+) -> dict[str, int]:
+    """A port for every name: the remembered one while it is free (unless `anew`), else another; remembered.
+
+    None is among `taken`.
+    """
     stored = {} if anew else load(path)
     chosen: dict[str, int] = {}
     for name in names:
         port = stored.get(name)
-        if port is None or port in chosen.values() or not is_free(port):
-            port = find_free(set(chosen.values()))
+        others = taken | set(chosen.values())
+        if port is None or port in others or not is_free(port):
+            port = find_free(others)
         chosen[name] = port
     path.write_text(json.dumps(chosen) + "\n")
     return chosen

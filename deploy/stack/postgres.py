@@ -113,6 +113,11 @@ class PostgresServer(Server):
         asking.join()
         return not problem
 
+    def stop_at_once(self) -> None:
+        """An immediate shutdown: no checkpoint, sessions are cut; the next start recovers from the log. Idempotent."""
+        with self._mutex:
+            self._end(signal.SIGQUIT)
+
     def remove_outside(self) -> None:
         """Delete what lies outside the server's folder. To be called while it is stopped."""
         self._user, home = account.unprivileged(), self._home()

@@ -1,9 +1,9 @@
-"""The local stack: Kafka, Postgres and Valkey under one folder, on loopback, gone with their starter."""
+"""The local stack: Kafka (one node or several), Postgres and Valkey under one folder, on loopback, gone with their starter."""
 
 import fcntl
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import IO, Self, TypeVar
 
 from deploy.stack import reaper as reaper_program
 from deploy.stack.cache import CacheServer
-from deploy.stack.kafka import KafkaServer
+from deploy.stack.kafka import Cluster, KafkaServer
 from deploy.stack.postgres import PostgresServer
 from deploy.stack.process import Reaper, StackError, StartCancelledError
 from deploy.stack.server import Server, Shared
@@ -36,6 +36,7 @@ class LocalStack:
     """The three servers. A given URL replaces that one: it is not started. Also a context manager.
 
     Everything lives in `data_dir`, except Postgres's data where its account cannot reach that folder (`say` tells).
+    Kafka has as many nodes as `kafka_ports` has entries: the ports that clients are told, 0 for a node's own.
     """
 
     def __init__(
@@ -45,26 +46,36 @@ class LocalStack:
         kafka_url: str = "",
         postgres_url: str = "",
         redis_url: str = "",
+        kafka_ports: Sequence[int] = (0,),
         say: Callable[[str], None],
     ) -> None:
         self.data_dir = data_dir.absolute()
         self._shared = Shared(say)
         self._given = {"kafka": kafka_url, "postgres": postgres_url, "redis": redis_url}
-        self._kafka = KafkaServer(self.data_dir / "kafka", self._shared)
+        cluster = Cluster()
+        self._brokers = [
+            KafkaServer(self.data_dir / name, self._shared, cluster, advertised=port)
+            for name, port in zip(_node_names(len(kafka_ports)), kafka_ports, strict=True)
+        ]
         self._postgres = PostgresServer(self.data_dir / "postgres", self._shared)
         self._cache = CacheServer(self.data_dir / "cache", self._shared)
-        own: tuple[tuple[str, Server], ...] = (
-            ("kafka", self._kafka),
-            ("postgres", self._postgres),
-            ("redis", self._cache),
-        )
-        self._own = [server for name, server in own if not self._given[name]]
+        self._servers: dict[str, list[Server]] = {
+            "kafka": [*self._brokers],
+            "postgres": [self._postgres],
+            "redis": [self._cache],
+        }
+        self._own = [server for name, of in self._servers.items() if not self._given[name] for server in of]
         self._lock: IO[str] | None = None
 
     @property
     def kafka(self) -> KafkaServer:
-        """The Kafka server. Raises StackError if a URL was given instead."""
-        return self._handle(self._kafka)
+        """The Kafka server, the first of several. Raises StackError if a URL was given instead."""
+        return self._handle(self._brokers[0])
+
+    @property
+    def brokers(self) -> list[KafkaServer]:
+        """All Kafka servers. Raises StackError if a URL was given instead."""
+        return [self._handle(broker) for broker in self._brokers]
 
     @property
     def postgres(self) -> PostgresServer:
@@ -85,13 +96,13 @@ class LocalStack:
     def urls(self) -> Urls:
         """Where the servers are. Raises StackError before the first start."""
         return Urls(
-            kafka=self._given["kafka"] or self._kafka.url,
+            kafka=self._given["kafka"] or ",".join(broker.url for broker in self._brokers),
             postgres=self._given["postgres"] or self._postgres.url,
             redis=self._given["redis"] or self._cache.url,
         )
 
     def start(self) -> Urls:
-        """Start the three side by side and wait until each answers.
+        """Start them side by side and wait until each answers.
 
         Raises StackError, saying which failed and the end of its log; nothing is left running then, nor after
         an interrupt. Does nothing but tell the URLs when the stack is started.
@@ -143,18 +154,19 @@ class LocalStack:
         Raises StackError if a server's wheel is not installed. For a server given by URL only the URL is told.
         """
         told: dict[str, dict[str, str | int | None]] = {}
-        for name, server in (("kafka", self._kafka), ("postgres", self._postgres), ("redis", self._cache)):
+        for name, servers in self._servers.items():
             if self._given[name]:
                 told[name] = {"url": self._given[name]}
                 continue
-            told[name] = {
-                "server": server.name,
-                "version": server.version,
-                "pid": server.pid,
-                "url": server.url if server.ports else None,
-                "log": str(server.log_path),
-                "data": str(server.data_path),
-            }
+            for folder, server in zip(_node_names(len(servers), name), servers, strict=True):
+                told[folder] = {
+                    "server": server.name,
+                    "version": server.version,
+                    "pid": server.pid,
+                    "url": server.url if server.ports else None,
+                    "log": str(server.log_path),
+                    "data": str(server.data_path),
+                }
         return told
 
     def __enter__(self) -> Self:
@@ -216,6 +228,11 @@ class LocalStack:
         lock.write(f"{os.getpid()}\n")
         lock.flush()
         return lock
+
+
+def _node_names(count: int, name: str = "kafka") -> list[str]:
+    """The first keeps the plain name: a single node is a cluster of one."""
+    return [name, *(f"{name}-{number}" for number in range(2, count + 1))]
 
 
 def _problem(future: Future[None]) -> BaseException | None:
