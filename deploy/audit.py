@@ -35,6 +35,12 @@ async def run(settings: Settings, drain_timeout_s: float = 30.0) -> AuditReport:
 
     Changes nothing. Raises Unavailable if Kafka or Postgres does not answer; a cache that does not is reported.
     """
+    _, report = await run_on_facts(settings, drain_timeout_s)
+    return report
+
+
+async def run_on_facts(settings: Settings, drain_timeout_s: float) -> tuple[Facts, AuditReport]:
+    """The same, with the facts that were audited, for those who hold something else against them."""
     started = time.monotonic()
     deadline = started + drain_timeout_s
     pool = await connect_pool(settings)
@@ -42,7 +48,7 @@ async def run(settings: Settings, drain_timeout_s: float = 30.0) -> AuditReport:
         with _uncollected():
             async with reading(settings) as log:
                 facts = await _gather(settings, log, pool, deadline)
-            return await asyncio.to_thread(audit, facts, started)
+            return facts, await asyncio.to_thread(audit, facts, started)
     finally:
         await pool.close()
 

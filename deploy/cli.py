@@ -342,6 +342,40 @@ def simulate_seeds(
     raise typer.Exit(0 if ok else 1)
 
 
+@app.command()
+def chaos(
+    duration: Annotated[float, typer.Option(min=5, help="Seconds of each sale.")] = 45.0,
+    faults: Annotated[str, typer.Option(help="Kinds, separated by commas; or all.")] = "all",
+    seed: Annotated[int, typer.Option(min=0, help="Decides the sale and its faults.")] = 1,
+    runs: Annotated[int, typer.Option(min=1, help="This many, with consecutive seeds.")] = 1,
+    brokers: Annotated[int, typer.Option(min=1, max=9, help="Nodes of Kafka.")] = 1,
+    workers: Workers = 3,
+    json: JsonFile = None,
+) -> None:
+    """Run sales on local servers with real faults in the middle, and hold all that buyers were told against the truth.
+
+    Exit code 1 if anything was lost, duplicated, contradicted, out of order or never answered, or if the audit fails.
+    """
+    from deploy import local
+    from deploy.chaos import faults as kinds
+    from deploy.chaos import report, run
+
+    results = []
+    for number in range(seed, seed + runs):
+        options = run.Options(duration, kinds.kinds_of(faults), number, brokers, workers)
+        data_dir = local.new_run_dir("chaos", console.print)
+        with run.servers(data_dir, brokers, console.print) as servers:
+            result = _run(run.history(servers, options, data_dir, console.print))
+        results.append(result)
+        report.render(result, console)
+        if json is not None:
+            json.write_bytes(
+                orjson.dumps(msgspec.to_builtins(results, str_keys=True), option=orjson.OPT_INDENT_2)
+            )
+    typer.echo(report.table(results))
+    raise typer.Exit(0 if all(result.ok for result in results) else 1)
+
+
 def _settings() -> Settings:
     """From the environment; where that names no server, those of the local deployment that is up."""
     from deploy import local

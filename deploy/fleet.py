@@ -86,12 +86,21 @@ class Fleet:
         if member.process is not None:
             end(member.process, self._stack.reaper, sig=signal.SIGKILL, grace_s=0)
 
-    def restart(self, member: Member) -> None:
-        """SIGTERM, wait for its end, start it anew."""
+    def terminate(self, member: Member) -> None:
+        """SIGTERM, wait for its end, and leave it so until `start`."""
         member.wanted = False
         if member.process is not None and not end(member.process, self._stack.reaper, grace_s=STOP_GRACE_S):
             self._say(f"{member.name} did not stop within {STOP_GRACE_S:.0f} s and was killed")
+
+    def restart(self, member: Member) -> None:
+        """SIGTERM, wait for its end, start it anew."""
+        self.terminate(member)
         self.start(member)
+
+    def signal(self, member: Member, number: int) -> None:
+        """Send it a signal that does not end it, such as SIGSTOP."""
+        if member.process is not None and member.process.poll() is None:
+            member.process.send_signal(number)
 
     async def wait_ready(self) -> None:
         """Wait until every member's /readyz says so. Raises StackError with the end of its log otherwise.

@@ -108,13 +108,22 @@ async def prepare(
 
 @contextlib.asynccontextmanager
 async def running(
-    stack: LocalStack, settings: Settings, log_dir: Path, *, workers: int, say: Say
+    stack: LocalStack,
+    settings: Settings,
+    log_dir: Path,
+    *,
+    workers: int,
+    ingests: int = 1,
+    apis: int = 1,
+    say: Say,
 ) -> AsyncIterator[Fleet]:
-    """Ingest, api, streams and `workers` workers, ready; stopped in order at the end."""
+    """Processes of every kind, ready; stopped in order at the end. Configured ports are those of the first."""
     fleet = Fleet(stack, log_dir, say)
     try:
-        api = fleet.add("api", settings, settings.api_port)
-        fleet.add("ingest", with_api(settings, api.url), settings.ingest_port)
+        for port in [settings.api_port, *(apis - 1) * [0]]:
+            fleet.add("api", settings, port)
+        for port in [settings.ingest_port, *(ingests - 1) * [0]]:
+            fleet.add("ingest", with_api(settings, fleet.of("api")[0].url), port)
         for _ in range(workers):
             fleet.add("worker", settings)
         fleet.add("streams", settings)

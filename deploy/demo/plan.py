@@ -32,7 +32,9 @@ class Attempt(msgspec.Struct, frozen=True):
     well_formed: bool
 
 
-def plan(checkouts: int, buyers: int, products: int, seed: int) -> list[Attempt]:
+def plan(
+    checkouts: int, buyers: int, products: int, seed: int, hot_share: float = HOT_SHARE
+) -> list[Attempt]:
     """`checkouts` attempts in the order in which they are to be made, repeats and malformed ones included."""
     rng = random.Random(seed)  # noqa: S311 - a script, not a secret
     attempts: list[Attempt] = []
@@ -45,14 +47,16 @@ def plan(checkouts: int, buyers: int, products: int, seed: int) -> list[Attempt]
         if rng.random() < MALFORMED_SHARE:
             attempts.append(Attempt(buyer, key, rng.choice(_MALFORMED), well_formed=False))
         else:
-            attempts.append(Attempt(buyer, key, orjson.dumps(_checkout(rng, products)), well_formed=True))
+            attempts.append(
+                Attempt(buyer, key, orjson.dumps(_checkout(rng, products, hot_share)), well_formed=True)
+            )
     return attempts
 
 
-def _checkout(rng: random.Random, products: int) -> dict[str, Any]:
-    checkout: dict[str, Any] = {"items": [_item(rng, products)]}
-    if checkout["items"][0]["product_id"] != HOT_PRODUCT and rng.random() < SEVERAL_SHARE / (1 - HOT_SHARE):
-        checkout["items"] += [_item(rng, products) for _ in range(rng.randint(1, 3))]
+def _checkout(rng: random.Random, products: int, hot_share: float) -> dict[str, Any]:
+    checkout: dict[str, Any] = {"items": [_item(rng, products, hot_share)]}
+    if checkout["items"][0]["product_id"] != HOT_PRODUCT and rng.random() < SEVERAL_SHARE / (1 - hot_share):
+        checkout["items"] += [_item(rng, products, hot_share) for _ in range(rng.randint(1, 3))]
     if rng.random() < 0.1:
         checkout["shipping"] = {
             "contact_name": "Gift Desk",
@@ -65,13 +69,13 @@ def _checkout(rng: random.Random, products: int) -> dict[str, Any]:
     return checkout
 
 
-def _item(rng: random.Random, products: int) -> dict[str, Any]:
+def _item(rng: random.Random, products: int, hot_share: float) -> dict[str, Any]:
     draw = rng.random()
-    if draw < HOT_SHARE:
+    if draw < hot_share:
         product = HOT_PRODUCT
-    elif draw < HOT_SHARE + OFF_SHELF_SHARE:
+    elif draw < hot_share + OFF_SHELF_SHARE:
         product = f"retired-{rng.randint(1, 5)}"
-    elif draw < HOT_SHARE + OFF_SHELF_SHARE + UNKNOWN_SHARE:
+    elif draw < hot_share + OFF_SHELF_SHARE + UNKNOWN_SHARE:
         product = UNKNOWN_PRODUCT
     else:
         product = f"sku-{rng.randint(1, products):04d}"

@@ -1,0 +1,210 @@
+"""Buyers over real HTTP who record every operation: what they sent and when, and what they were told."""
+
+import asyncio
+import random
+import time
+from collections.abc import Callable, Mapping, Sequence
+from itertools import count
+from typing import Any, NamedTuple
+
+import aiohttp
+import msgspec
+import orjson
+
+from contracts.requests import CheckoutStatus, CreatedLine, DeadLetteredLine, RefusedLine
+from deploy.chaos.history import History, Line, Outcome, Poll, Submit, Told
+from deploy.demo.plan import Attempt
+
+SUBMIT_TIMEOUT_S = 8.0  # longer than ingest's own deadline
+POLL_TIMEOUT_S = 5.0
+OTHER_PAYLOAD_SHARE = 0.03  # of the accepted: another content under the same key
+ASKS_AGAIN_SHARE = 0.4  # of the answered: poll once more
+_AGAIN_S = 3.0
+_PAUSE_MAX_S = 2.0
+
+_status = msgspec.json.Decoder(CheckoutStatus)
+
+
+class Reply(NamedTuple):
+    """What came of one request. `outcome` is ok if there was an answer that says so; its `status` is 0 without one."""
+
+    outcome: Outcome
+    status: int
+    body: bytes
+    retry_after_s: float
+
+
+class Buyers:
+    """Makes the attempts of a sale at a steady pace, however slowly they are answered.
+
+    `urls` are those of the ingest and of the api processes by name; any may be asked at any time.
+    """
+
+    def __init__(
+        self,
+        ingests: Sequence[str],
+        apis: Mapping[str, str],
+        token: Callable[[str], str],
+        rng: random.Random,
+    ) -> None:
+        self.history = History()
+        self._ingests = ingests
+        self._apis = list(apis.items())
+        self._token = token
+        self._rng = rng
+        self._operations = count(1)
+
+    async def run(self, attempts: Sequence[Attempt], per_s: float, patience_s: float) -> None:
+        """Returns when every buyer has an answer, or `patience_s` after the last one came."""
+        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=30)
+        async with aiohttp.ClientSession(connector=connector) as http:
+            started = time.monotonic()
+            buying: set[asyncio.Task[None]] = set()
+            for number, attempt in enumerate(attempts):
+                await asyncio.sleep(started + number / per_s - time.monotonic())
+                task = asyncio.create_task(self._buy(http, attempt, 0))
+                buying.add(task)
+                task.add_done_callback(buying.discard)
+            _, unanswered = await asyncio.wait(buying, timeout=patience_s) if buying else (set(), set())
+            for task in unanswered:
+                task.cancel()
+            for result in await asyncio.gather(*unanswered, return_exceptions=True):
+                if isinstance(result, Exception):
+                    raise result
+
+    async def _buy(self, http: aiohttp.ClientSession, attempt: Attempt, payload: int) -> None:
+        operation = next(self._operations)
+        submit, doubtful = await self._submit(http, attempt, operation, payload)
+        if submit.status == 202:
+            following = [self._follow(http, attempt.buyer_id, submit)]
+            if payload == 0 and self._rng.random() < OTHER_PAYLOAD_SHARE:
+                following.append(self._buy(http, _with_other_payload(attempt), 1))
+            await asyncio.gather(*following)
+        elif submit.status == 409 and doubtful:  # an earlier try may have been taken in
+            await self._follow(http, attempt.buyer_id, submit)
+
+    async def _submit(
+        self, http: aiohttp.ClientSession, attempt: Attempt, operation: int, payload: int
+    ) -> tuple[Submit, bool]:
+        """Until there is a clear answer, with the same key; and whether a try before it may have had an effect."""
+        headers = {
+            "Authorization": f"Bearer {self._token(attempt.buyer_id)}",
+            "Idempotency-Key": attempt.idempotency_key,
+            "Content-Type": "application/json",
+        }
+        doubtful, pause_s = False, 0.1
+        while True:
+            at = time.time()
+            url = f"{self._rng.choice(self._ingests)}/v1/checkouts"
+            try:
+                reply = await _request(
+                    http, "POST", url, headers=headers, data=attempt.body, timeout_s=SUBMIT_TIMEOUT_S
+                )
+            except asyncio.CancelledError:
+                self._record(attempt, operation, payload, at, Reply("unknown", 0, b"", 0.0))
+                raise
+            submit = self._record(attempt, operation, payload, at, reply)
+            if submit.outcome == "ok":
+                return submit, doubtful
+            doubtful = doubtful or submit.outcome == "unknown"
+            pause_s = min(pause_s * 1.5, _PAUSE_MAX_S)
+            await asyncio.sleep(pause_s * self._rng.uniform(0.5, 1.5))
+
+    def _record(self, attempt: Attempt, operation: int, payload: int, at: float, reply: Reply) -> Submit:
+        document: dict[str, Any] = _document(reply)
+        code, outcome = document.get("code", ""), reply.outcome
+        if reply.status == 503:
+            outcome = "fail" if code == "overloaded" else "unknown"
+        submit = Submit(
+            operation, attempt.idempotency_key, payload, attempt.well_formed, at, time.time(), outcome, reply.status,
+            code, document.get("checkout_id", ""), document.get("receipt", ""), document.get("product_ids", []),
+            [Line(*(line[name] for name in Line._fields)) for line in document.get("lines", [])],
+        )  # fmt: skip
+        self.history.submits.append(submit)
+        return submit
+
+    async def _follow(self, http: aiohttp.ClientSession, buyer_id: str, submit: Submit) -> None:
+        """Poll until the answer is final, some once more; without a receipt until it is known that there is none."""
+        wait_s, asks_again, final = 1.0, self._rng.random() < ASKS_AGAIN_SHARE, False
+        while True:
+            await asyncio.sleep(wait_s)
+            poll, wait_s = await self._poll(http, buyer_id, submit)
+            if poll is None or (poll.is_final and (final or not asks_again)):
+                return
+            if poll.is_final:
+                final, wait_s = True, _AGAIN_S
+
+    async def _poll(
+        self, http: aiohttp.ClientSession, buyer_id: str, submit: Submit
+    ) -> tuple[Poll | None, float]:
+        """None if there is no such checkout, and no receipt that says otherwise; and when to ask again, in seconds."""
+        api, url = self._rng.choice(self._apis)
+        at = time.time()
+        reply = await _request(
+            http,
+            "GET",
+            f"{url}/v1/checkouts/{submit.checkout_id}",
+            headers={"Authorization": f"Bearer {self._token(buyer_id)}"},
+            params={"receipt": submit.receipt} if submit.receipt else {},
+            timeout_s=POLL_TIMEOUT_S,
+        )
+        if reply.status == 404 and not submit.receipt:
+            return None, 0.0
+        status = _status.decode(reply.body) if reply.status == 200 else None
+        poll = Poll(
+            submit.operation, submit.checkout_id, api, at, time.time(), "ok" if status else "fail", reply.status,
+            status.status if status else "",
+            status.ahead if status and status.status == "queued" else None,
+            _told(status) if status and status.status != "queued" else [],
+        )  # fmt: skip
+        self.history.polls.append(poll)
+        return poll, reply.retry_after_s or 1.0
+
+
+async def _request(
+    http: aiohttp.ClientSession, method: str, url: str, *, timeout_s: float, **how: Any
+) -> Reply:
+    """A connection that was refused has had no effect; of one that broke or took too long nobody knows."""
+    try:
+        timeout = aiohttp.ClientTimeout(total=timeout_s)
+        async with http.request(method, url, timeout=timeout, **how) as response:
+            retry_after_s = float(response.headers.get("Retry-After", "0"))
+            return Reply("ok", response.status, await response.read(), retry_after_s)
+    except aiohttp.ClientConnectorError:
+        return Reply("fail", 0, b"", 0.0)
+    except (aiohttp.ClientError, TimeoutError):
+        return Reply("unknown", 0, b"", 0.0)
+
+
+def _document(reply: Reply) -> dict[str, Any]:
+    return orjson.loads(reply.body) if reply.body else {}
+
+
+def _told(status: CheckoutStatus) -> list[Told]:
+    told = []
+    for line in status.lines:
+        match line:
+            case CreatedLine():
+                told.append(_line(line, "created", line.product_id, order_id=line.order.order_id))
+            case RefusedLine():
+                told.append(_line(line, "refused", line.product_id, reason=line.reason.value))
+            case DeadLetteredLine():
+                told.append(_line(line, "dead_lettered", ""))
+    return told
+
+
+def _line(
+    line: CreatedLine | RefusedLine | DeadLetteredLine,
+    status: str,
+    product_id: str,
+    reason: str = "",
+    order_id: str = "",
+) -> Told:
+    return Told(line.line, status, line.partition, line.offset, product_id, reason, order_id)
+
+
+def _with_other_payload(attempt: Attempt) -> Attempt:
+    """The same key with more units of the first product: to be refused as a conflict."""
+    document = orjson.loads(attempt.body)
+    document["items"][0]["quantity"] += 1
+    return msgspec.structs.replace(attempt, body=orjson.dumps(document))

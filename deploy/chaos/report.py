@@ -1,0 +1,72 @@
+"""What people see of histories on real servers."""
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.text import Text
+
+from deploy.chaos.run import Result
+
+GOALS_S = {"kill_worker": 10.0, "stop_worker": 2.0, "restart_postgres": 2.0}
+_COLUMNS = (
+    "seed", "brokers", "seconds", "faults (kinds)", "submits ok/fail/unknown", "polls ok/fail/unknown", "accepted/s",
+    "longest stall: deciding", "accepting", "kill → deciding", "SIGTERM → deciding", "Postgres → deciding", "violations",
+)  # fmt: skip
+
+
+def header() -> str:
+    """Of a table in Markdown with one line for each run."""
+    return "| " + " | ".join(_COLUMNS) + " |\n" + "|---" * len(_COLUMNS) + "|"
+
+
+def row(result: Result) -> str:
+    """A run's line of the table."""
+    violations = sum(result.violation_counts.values()) + len(result.broken)
+    cells = [
+        str(result.seed), str(result.brokers), f"{result.duration_s:.0f}",
+        f"{sum(result.faults.values())} ({len(result.faults)})",
+        _outcomes(result.submits), _outcomes(result.polls), f"{result.accepted_per_s:.0f}",
+        f"{result.longest_deciding_stall_s:.1f} s", f"{result.longest_accepting_stall_s:.1f} s",
+        *(_recovery(result, kind) for kind in GOALS_S), str(violations),
+    ]  # fmt: skip
+    return "| " + " | ".join(cells) + " |"
+
+
+def render(result: Result, console: Console) -> None:
+    """A run in detail: recoveries beside their goals, then all that must not be."""
+    for recovery in result.recoveries:
+        goal_s = GOALS_S[recovery.kind]
+        took = "not seen to end" if recovery.seconds is None else f"{recovery.seconds:.2f} s"
+        missed = recovery.alone and (recovery.seconds is None or recovery.seconds > goal_s)
+        console.print(
+            f"{recovery.kind} at {recovery.at_s:.1f} s: {recovery.partitions} partitions deciding again after {took} "
+            f"(goal {goal_s:.0f} s{', missed' if missed else ''}{'' if recovery.alone else ', with other faults'}), "
+            f"accepted meanwhile {recovery.accepted_per_s:.0f}/s",
+            highlight=False,
+        )
+    for violation in result.violations:
+        console.print(Text(f"{violation.kind}: {violation.checkout_id} {violation.detail}", style="red"))
+    for law, deviations in result.broken.items():
+        for deviation in deviations:
+            console.print(Text(f"audit {law}: {deviation}", style="red"))
+    if result.exits_unasked:
+        console.print(
+            f"{result.exits_unasked} processes ended without being asked to, and were started again"
+        )
+
+
+def _outcomes(counts: dict[str, int]) -> str:
+    return "/".join(f"{counts.get(outcome, 0):,}" for outcome in ("ok", "fail", "unknown"))
+
+
+def _recovery(result: Result, kind: str) -> str:
+    """The longest of those that no other fault disturbed."""
+    alone = [r.seconds for r in result.recoveries if r.kind == kind and r.alone]
+    if not alone:
+        return "–"
+    longest = [seconds for seconds in alone if seconds is not None]
+    return "never" if len(longest) < len(alone) else f"{max(longest):.1f} s"
+
+
+def table(results: Sequence[Result]) -> str:
+    return "\n".join([header(), *map(row, results)])
