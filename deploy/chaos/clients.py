@@ -20,7 +20,7 @@ POLL_TIMEOUT_S = 5.0
 OTHER_PAYLOAD_SHARE = 0.03  # of the accepted: another content under the same key
 ASKS_AGAIN_SHARE = 0.4  # of the answered: poll once more
 _AGAIN_S = 3.0
-_PAUSE_MAX_S = 2.0
+_PAUSE_MAX_S = 5.0  # between tries, which come ever more seldom until then
 
 _status = msgspec.json.Decoder(CheckoutStatus)
 
@@ -92,7 +92,7 @@ class Buyers:
             "Idempotency-Key": attempt.idempotency_key,
             "Content-Type": "application/json",
         }
-        doubtful, pause_s = False, 0.1
+        doubtful, pause_s = False, 0.2
         while True:
             at = time.time()
             url = f"{self._rng.choice(self._ingests)}/v1/checkouts"
@@ -107,8 +107,8 @@ class Buyers:
             if submit.outcome == "ok":
                 return submit, doubtful
             doubtful = doubtful or submit.outcome == "unknown"
-            pause_s = min(pause_s * 1.5, _PAUSE_MAX_S)
-            await asyncio.sleep(pause_s * self._rng.uniform(0.5, 1.5))
+            pause_s = min(max(pause_s * 2, reply.retry_after_s), _PAUSE_MAX_S)
+            await asyncio.sleep(pause_s * self._rng.uniform(0.5, 1.0))
 
     def _record(self, attempt: Attempt, operation: int, payload: int, at: float, reply: Reply) -> Submit:
         document: dict[str, Any] = _document(reply)
@@ -125,14 +125,14 @@ class Buyers:
 
     async def _follow(self, http: aiohttp.ClientSession, buyer_id: str, submit: Submit) -> None:
         """Poll until the answer is final, some once more; without a receipt until it is known that there is none."""
-        wait_s, asks_again, final = 1.0, self._rng.random() < ASKS_AGAIN_SHARE, False
+        pause_s, asks_again, final = 1.0, self._rng.random() < ASKS_AGAIN_SHARE, False
         while True:
-            await asyncio.sleep(wait_s)
-            poll, wait_s = await self._poll(http, buyer_id, submit)
+            await asyncio.sleep(pause_s)
+            poll, retry_after_s = await self._poll(http, buyer_id, submit)
             if poll is None or (poll.is_final and (final or not asks_again)):
                 return
-            if poll.is_final:
-                final, wait_s = True, _AGAIN_S
+            final = final or poll.is_final
+            pause_s = _AGAIN_S if final else min(max(pause_s * 1.5, retry_after_s), _PAUSE_MAX_S)
 
     async def _poll(
         self, http: aiohttp.ClientSession, buyer_id: str, submit: Submit
@@ -158,7 +158,7 @@ class Buyers:
             _told(status) if status and status.status != "queued" else [],
         )  # fmt: skip
         self.history.polls.append(poll)
-        return poll, reply.retry_after_s or 1.0
+        return poll, reply.retry_after_s
 
 
 async def _request(
