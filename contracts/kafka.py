@@ -38,7 +38,7 @@ def consumer_options(settings: Settings) -> dict[str, Any]:
         "enable_auto_commit": False,
         "auto_offset_reset": "earliest",
         "session_timeout_ms": settings.session_timeout_ms,
-        "heartbeat_interval_ms": max(settings.session_timeout_ms // 4, 1),
+        "heartbeat_interval_ms": max(settings.session_timeout_ms // 12, 1),
         "max_partition_fetch_bytes": settings.fetch_bytes_max,
         "fetch_max_bytes": 4 * settings.fetch_bytes_max,
         "retry_backoff_ms": 100,

@@ -29,7 +29,7 @@ from workers.shelf import Shelf
 
 logger = logging.getLogger(__name__)
 
-RETRY_S = (0.05, 0.1, 0.25, 0.5, 1.0)  # waits between tries while a server is away
+RETRY_S = (0.05, 0.1, 0.25, 0.5)  # waits between tries while a server is away
 _READ_WAIT_MS = 250
 _LETTER_BYTES_MAX = (
     256 * 1024

@@ -120,7 +120,9 @@ def servers(data_dir: Path, brokers: int, say: Say) -> Iterator[Servers]:
     proxies = [Proxy(f"kafka-{number}") for number in range(1, brokers + 1)]
     stack = LocalStack(data_dir, kafka_ports=[proxy.port for proxy in proxies], say=say)
     proxies += [Proxy("postgres"), Proxy("cache")]
+    began = time.monotonic()
     with stack:
+        say(f"Servers are up after {time.monotonic() - began:.1f} s")
         own = [*stack.brokers, stack.postgres, stack.cache]
         for proxy, server in zip(proxies, own, strict=True):
             proxy.target = server.port
@@ -308,6 +310,7 @@ async def history(found: Servers, options: Options, data_dir: Path, say: Say) ->
     stock = int(options.duration_s * options.checkouts_per_s * _HOT_SHARE * _HOT_SOLD_OUT_AFTER)
     async with proxying(found.proxies):
         await prepare(settings, sample.products(_PRODUCTS, stock), sample.addresses(_BUYERS))
+        say(f"Prepared after {time.time() - began:.1f} s")
         async with running(
             found.stack,
             settings,
@@ -319,7 +322,7 @@ async def history(found: Servers, options: Options, data_dir: Path, say: Say) ->
         ) as fleet:
             site = Site(found.stack, fleet, found.proxies, settings)
             run = Run(site, options, found.stack.urls.postgres, say)
-            say(f"Ready after {time.time() - began:.1f} s")
+            say(f"Processes are up after {time.time() - began:.1f} s")
             try:
                 return await run.run()
             finally:
