@@ -350,24 +350,20 @@ def chaos(
     runs: Annotated[int, typer.Option(min=1, help="This many, with consecutive seeds.")] = 1,
     brokers: Annotated[int, typer.Option(min=1, max=9, help="Nodes of Kafka.")] = 1,
     workers: Workers = 3,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep data and logs also of runs that hold.")] = False,
     json: JsonFile = None,
 ) -> None:
     """Run sales on local servers with real faults in the middle, and hold all that buyers were told against the truth.
 
     Exit code 1 if anything was lost, duplicated, contradicted, out of order or never answered, or if the audit fails.
     """
-    from deploy import local
     from deploy.chaos import faults as kinds
     from deploy.chaos import report, run
 
     results = []
     for number in range(seed, seed + runs):
         options = run.Options(duration, kinds.kinds_of(faults), number, brokers, workers)
-        data_dir = local.new_run_dir("chaos", console.print)
-        with run.servers(data_dir, brokers, console.print) as servers:
-            result = _run(run.history(servers, options, data_dir, console.print))
-        results.append(result)
-        report.render(result, console)
+        results.append(report.one(options, _run, console, keep=keep))
         if json is not None:
             json.write_bytes(
                 orjson.dumps(msgspec.to_builtins(results, str_keys=True), option=orjson.OPT_INDENT_2)

@@ -55,6 +55,12 @@ class Fleet:
 
     def add(self, role: str, settings: Settings, port: int = 0) -> Member:
         """A new member, started. Port 0 is a free one."""
+        member = self.enlist(role, settings, port)
+        self.start(member)
+        return member
+
+    def enlist(self, role: str, settings: Settings, port: int = 0) -> Member:
+        """A new member that is not started yet."""
         if not port:
             port = find_free(self._ports)
         self._ports.add(port)
@@ -63,7 +69,6 @@ class Fleet:
         own = msgspec.structs.replace(settings, **{f"{role}_port": port})
         member = Member(name, role, port, own, self._log_dir / f"{name}.log")
         self.members.append(member)
-        self.start(member)
         return member
 
     def of(self, role: str) -> list[Member]:

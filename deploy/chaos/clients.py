@@ -12,7 +12,7 @@ import msgspec
 import orjson
 
 from contracts.requests import CheckoutStatus, CreatedLine, DeadLetteredLine, RefusedLine
-from deploy.chaos.history import History, Line, Outcome, Poll, Submit, Told
+from deploy.chaos.operations import History, Line, Outcome, Poll, Submit, Told
 from deploy.demo.plan import Attempt
 
 SUBMIT_TIMEOUT_S = 8.0  # longer than ingest's own deadline

@@ -8,48 +8,54 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
+from redis import Redis
 
 from contracts.errors import Invalid
 from contracts.settings import Settings
+from deploy.chaos.claims import Claimed
 from deploy.chaos.proxy import Proxy
 from deploy.fleet import Fleet, Member
 from deploy.stack import LocalStack, Server
-from stock_ledger.redis_view import connect_redis
+from deploy.stack.postgres import PostgresServer
 
-Victim = Any  # what was hurt, to be healed: a member, a server or a proxy
+Victim = Any  # what is hurt, and healed: a member, a server or a proxy
+Span = tuple[float, float]
+
 _FIRST_AT_S = 3.0
+_REST_S = 4.0
+_SLOW_S = 0.1
 _SESSION_S = Settings().session_timeout_ms / 1000
+_ZOMBIE_S = (_SESSION_S + 1.0, _SESSION_S + 4.0)
+
+AT_ONCE_MAX = {"worker": 2, "ingest": 1, "postgres": 1, "cache": 1, "broker": 1, "connections": 1}
+RETURN_S = {"broker": 6.0}  # what takes long to be back once it is started again
 
 
 class Site(msgspec.Struct):
-    """What faults are injected into. `hurt` is under a fault now, and is left alone by others."""
+    """What faults are injected into. What is `hurt` is under a fault now, and left alone by others."""
 
     stack: LocalStack
     fleet: Fleet
     proxies: list[Proxy]
-    settings: Settings
     hurt: list[Victim] = []
-
-    def choose(self, candidates: Sequence[Victim], pick: float) -> Victim | None:
-        """One that is not hurt, None if all are. `pick` is in [0, 1)."""
-        sound = [candidate for candidate in candidates if candidate not in self.hurt]
-        return sound[int(pick * len(sound))] if sound else None
-
-    def running(self, role: str) -> list[Member]:
-        return [member for member in self.fleet.of(role) if member.wanted]
 
 
 class Fault(NamedTuple):
     """A kind of fault. `target` is what it is about: of each, only so many faults are at work at a time.
 
-    `choose` names its victim, `inject` and `heal` are what happens to it. `lasts_s` is from one to the other.
+    `candidates` are its possible victims; `inject` and `heal` are what happens to one. `lasts_s`: from one to the other.
     """
 
     target: str
-    lasts_s: tuple[float, float]
-    choose: Callable[[Site, float], Victim | None]
+    lasts_s: Span
+    candidates: Callable[[Site], Sequence[Victim]]
     inject: Callable[[Site, Victim], Awaitable[None]]
     heal: Callable[[Site, Victim], Awaitable[None]]
+
+    def choose(self, site: Site, pick: float) -> Victim | None:
+        """One that is not hurt, None if there is none. `pick` is in [0, 1)."""
+        sound = [candidate for candidate in self.candidates(site) if candidate not in site.hurt]
+        return sound[int(pick * len(sound))] if sound else None
 
 
 class Planned(NamedTuple):
@@ -61,31 +67,47 @@ class Planned(NamedTuple):
     pick: float
 
 
-AT_ONCE_MAX = {"worker": 2, "ingest": 1, "postgres": 1, "cache": 1, "broker": 1, "connections": 1}
+class Injected(msgspec.Struct):
+    """A fault as it was, in seconds since the epoch. `owned` is what the worker that it hit had claimed."""
+
+    kind: str
+    victim: str
+    at: float
+    healed_at: float = 0.0
+    owned: dict[int, Claimed] = {}
 
 
 def schedule(seed: int, duration_s: float, kinds: Sequence[str]) -> list[Planned]:
-    """Faults that are all healed when the time is over: some overlap, some come alone. Each kind before any again."""
+    """Faults that are all over when the time is: some overlap, some come alone. Each kind before any comes again."""
     rng = random.Random(f"faults {seed}")  # noqa: S311 - a schedule, not a secret
     planned: list[Planned] = []
     bag: list[str] = []
     at_s = _FIRST_AT_S
     while True:
-        if not bag:
-            bag = rng.sample(kinds, len(kinds))
-        busy = Counter(FAULTS[f.kind].target for f in planned if f.at_s + f.lasts_s > at_s)
+        bag = bag or rng.sample(kinds, len(kinds))
+        under_way = [fault for fault in planned if _over_at_s(fault) > at_s]
+        busy = Counter(FAULTS[fault.kind].target for fault in under_way)
         free = [kind for kind in bag if busy[FAULTS[kind].target] < AT_ONCE_MAX[FAULTS[kind].target]]
         if not free:
-            at_s = min(f.at_s + f.lasts_s for f in planned if f.at_s + f.lasts_s > at_s)
+            at_s = min(map(_over_at_s, under_way))
             continue
-        kind = free[0]
-        bag.remove(kind)
-        lasts_s = rng.uniform(*FAULTS[kind].lasts_s)
-        if at_s + lasts_s > duration_s:
+        drawn = [Planned(at_s, kind, rng.uniform(*FAULTS[kind].lasts_s), rng.random()) for kind in free]
+        fitting = [fault for fault in drawn if _over_at_s(fault) <= duration_s]
+        if not fitting:
             return planned
-        planned.append(Planned(at_s, kind, lasts_s, rng.random()))
-        alone = rng.random() < 0.5
-        at_s = max(f.at_s + f.lasts_s for f in planned) + 4.0 if alone else at_s + rng.uniform(0.3, 4.0)
+        planned.append(fitting[0])
+        bag.remove(fitting[0].kind)
+        then_alone = rng.random() < 0.5
+        at_s = max(map(_over_at_s, planned)) + _REST_S if then_alone else at_s + rng.uniform(0.3, 4.0)
+
+
+def _over_at_s(fault: Planned) -> float:
+    return fault.at_s + fault.lasts_s + RETURN_S.get(FAULTS[fault.kind].target, 0.0)
+
+
+def name_of(victim: Victim) -> str:
+    """What it is called in reports and logs."""
+    return victim.folder.name if isinstance(victim, Server) else str(victim.name)
 
 
 def kinds_of(text: str) -> list[str]:
@@ -97,117 +119,99 @@ def kinds_of(text: str) -> list[str]:
     return list(dict.fromkeys(kinds))
 
 
-# --- processes -------------------------------------------------------------------------------------------------------
+def _of_member(
+    role: str,
+    lasts_s: Span,
+    inject: Callable[[Fleet, Member], None],
+    heal: Callable[[Fleet, Member], None],
+    *,
+    idle: bool = False,
+) -> Fault:
+    """Of a process that runs, or of an `idle` one that is not to run yet."""
+
+    async def injected(site: Site, member: Member) -> None:
+        await asyncio.to_thread(inject, site.fleet, member)
+
+    async def healed(site: Site, member: Member) -> None:
+        await asyncio.to_thread(heal, site.fleet, member)
+
+    def members(site: Site) -> list[Member]:
+        return [member for member in site.fleet.of(role) if member.wanted is not idle]
+
+    return Fault(role, lasts_s, members, injected, healed)
 
 
-def _member(role: str) -> Callable[[Site, float], Member | None]:
-    return lambda site, pick: site.choose(site.running(role), pick)
+def _of_server(
+    target: str,
+    lasts_s: Span,
+    servers: Callable[[LocalStack], Sequence[Server]],
+    inject: Callable[[Any], None],
+    heal: Callable[[Any], None],
+) -> Fault:
+    async def injected(_: Site, server: Server) -> None:
+        await asyncio.to_thread(inject, server)
+
+    async def healed(_: Site, server: Server) -> None:
+        await asyncio.to_thread(heal, server)
+
+    return Fault(target, lasts_s, lambda site: servers(site.stack), injected, healed)
 
 
-async def _kill_member(site: Site, member: Member) -> None:
-    await asyncio.to_thread(site.fleet.kill, member)
+def _of_connections(lasts_s: Span, inject: Callable[[Proxy], None]) -> Fault:
+    async def injected(_: Site, proxy: Proxy) -> None:
+        inject(proxy)
+
+    async def healed(_: Site, proxy: Proxy) -> None:
+        proxy.heal()
+
+    return Fault("connections", lasts_s, lambda site: site.proxies, injected, healed)
 
 
-async def _terminate(site: Site, member: Member) -> None:
-    await asyncio.to_thread(site.fleet.terminate, member)
+def _pause(fleet: Fleet, member: Member) -> None:
+    fleet.signal(member, signal.SIGSTOP)
 
 
-async def _start_member(site: Site, member: Member) -> None:
-    site.fleet.start(member)
+def _resume(fleet: Fleet, member: Member) -> None:
+    fleet.signal(member, signal.SIGCONT)
 
 
-async def _pause(site: Site, member: Member) -> None:
-    site.fleet.signal(member, signal.SIGSTOP)
+def _flush(cache: Server) -> None:
+    with Redis.from_url(cache.url) as redis:
+        redis.flushall()
 
 
-async def _resume(site: Site, member: Member) -> None:
-    site.fleet.signal(member, signal.SIGCONT)
+def _nothing(_: Server) -> None:
+    """It is over at once."""
 
 
-def _newcomer(site: Site, pick: float) -> Member:
-    return site.fleet.add("worker", site.settings)
+def _postgres(stack: LocalStack) -> list[PostgresServer]:
+    return [stack.postgres]
 
 
-async def _nothing(site: Site, victim: Victim) -> None:
-    """It has happened by being chosen, or it is over at once."""
+def _cache(stack: LocalStack) -> list[Server]:
+    return [stack.cache]
 
 
-# --- servers ---------------------------------------------------------------------------------------------------------
+def _brokers(stack: LocalStack) -> Sequence[Server]:
+    return stack.brokers
 
-
-async def _kill_server(site: Site, server: Server) -> None:
-    await asyncio.to_thread(server.kill)
-
-
-async def _stop_server(site: Site, server: Server) -> None:
-    await asyncio.to_thread(server.stop)
-
-
-async def _start_server(site: Site, server: Server) -> None:
-    await asyncio.to_thread(server.start)
-
-
-async def _stop_postgres_at_once(site: Site, server: Server) -> None:
-    await asyncio.to_thread(site.stack.postgres.stop_at_once)
-
-
-async def _flush(site: Site, server: Server) -> None:
-    redis = connect_redis(msgspec.structs.replace(site.settings, redis_url=server.url))
-    await redis.flushall()
-    await redis.aclose()
-
-
-def _postgres(site: Site, pick: float) -> Server | None:
-    return site.choose([site.stack.postgres], pick)
-
-
-def _cache(site: Site, pick: float) -> Server | None:
-    return site.choose([site.stack.cache], pick)
-
-
-def _broker(site: Site, pick: float) -> Server | None:
-    return site.choose(site.stack.brokers, pick)
-
-
-# --- connections -----------------------------------------------------------------------------------------------------
-
-
-def _proxy(site: Site, pick: float) -> Proxy | None:
-    return site.choose(site.proxies, pick)
-
-
-async def _cut(site: Site, proxy: Proxy) -> None:
-    proxy.cut()
-
-
-async def _stall(site: Site, proxy: Proxy) -> None:
-    proxy.stall()
-
-
-async def _slow(site: Site, proxy: Proxy) -> None:
-    proxy.slow(0.1)
-
-
-async def _heal_proxy(site: Site, proxy: Proxy) -> None:
-    proxy.heal()
-
-
-_ZOMBIE_S = (_SESSION_S + 1.0, _SESSION_S + 4.0)
 
 FAULTS: dict[str, Fault] = {
-    "kill_worker": Fault("worker", (0.5, 15.0), _member("worker"), _kill_member, _start_member),
-    "stop_worker": Fault("worker", (2.0, 8.0), _member("worker"), _terminate, _start_member),
-    "pause_worker": Fault("worker", _ZOMBIE_S, _member("worker"), _pause, _resume),
-    "worker_joins": Fault("worker", (5.0, 10.0), _newcomer, _nothing, _terminate),
-    "kill_ingest": Fault("ingest", (0.5, 6.0), _member("ingest"), _kill_member, _start_member),
-    "pause_ingest": Fault("ingest", _ZOMBIE_S, _member("ingest"), _pause, _resume),
-    "restart_postgres": Fault("postgres", (0.0, 3.0), _postgres, _stop_postgres_at_once, _start_server),
-    "kill_cache": Fault("cache", (0.5, 5.0), _cache, _kill_server, _start_server),
-    "restart_cache": Fault("cache", (0.0, 0.0), _cache, _stop_server, _start_server),
-    "flush_cache": Fault("cache", (0.0, 0.0), _cache, _flush, _nothing),
-    "kill_broker": Fault("broker", (0.5, 6.0), _broker, _kill_server, _start_server),
-    "restart_broker": Fault("broker", (0.0, 0.0), _broker, _stop_server, _start_server),
-    "cut_connections": Fault("connections", (0.1, 3.0), _proxy, _cut, _heal_proxy),
-    "stall_connections": Fault("connections", (1.0, 6.0), _proxy, _stall, _heal_proxy),
-    "slow_connections": Fault("connections", (2.0, 6.0), _proxy, _slow, _heal_proxy),
+    "kill_worker": _of_member("worker", (0.5, 15.0), Fleet.kill, Fleet.start),
+    "stop_worker": _of_member("worker", (2.0, 8.0), Fleet.terminate, Fleet.start),
+    "pause_worker": _of_member("worker", _ZOMBIE_S, _pause, _resume),
+    "worker_joins": _of_member("worker", (5.0, 10.0), Fleet.start, Fleet.terminate, idle=True),
+    "kill_ingest": _of_member("ingest", (0.5, 6.0), Fleet.kill, Fleet.start),
+    "pause_ingest": _of_member("ingest", _ZOMBIE_S, _pause, _resume),
+    "restart_postgres": _of_server(
+        "postgres", (0.0, 3.0), _postgres, PostgresServer.stop_at_once, Server.start
+    ),
+    "kill_cache": _of_server("cache", (0.5, 5.0), _cache, Server.kill, Server.start),
+    "restart_cache": _of_server("cache", (0.0, 0.0), _cache, Server.stop, Server.start),
+    "flush_cache": _of_server("cache", (0.0, 0.0), _cache, _flush, _nothing),
+    "kill_broker": _of_server("broker", (0.5, 6.0), _brokers, Server.kill, Server.start),
+    "restart_broker": _of_server("broker", (0.0, 3.0), _brokers, Server.stop, Server.start),
+    "cut_connections": _of_connections((0.1, 3.0), Proxy.cut),
+    "stall_connections": _of_connections((1.0, 6.0), Proxy.stall),
+    "slow_connections": _of_connections((2.0, 6.0), lambda proxy: proxy.slow(_SLOW_S)),
 }

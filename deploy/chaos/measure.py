@@ -1,40 +1,36 @@
-"""How long a sale stood still: measured from what Postgres kept, what a watcher saw, and what the buyers recorded."""
+"""How long a sale stood still, from what Postgres kept and the buyers recorded. Pure but for one query."""
 
-import asyncio
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from math import inf
 from typing import Any, NamedTuple
 
-import asyncpg
 import msgspec
 
-from stock_ledger.postgres import TRANSIENT
+from deploy.chaos.claims import Watcher
+from deploy.chaos.faults import Injected
 
-_LOOK_S = 0.05
-_CLAIMS = "SELECT partition, epoch, owner, extract(epoch FROM claimed_at)::float8 AS claimed_at FROM partition_state"
 _TIMES = """
 SELECT partition, extract(epoch FROM accepted_at)::float8, extract(epoch FROM decided_at)::float8
 FROM decisions WHERE accepted_at IS NOT NULL ORDER BY partition, "offset"
 """
 
 
-class Claimed(NamedTuple):
-    """A claim of a partition by a worker. Times are seconds since the epoch."""
-
-    partition: int
-    epoch: int
-    owner: str
-    at: float
-
-
 class Times(NamedTuple):
-    """When a message was accepted, and when the batch began that decided it."""
+    """When a message was accepted, and when the batch began that decided it; in seconds since the epoch."""
 
     partition: int
     accepted_at: float
     decided_at: float
+
+
+class Stall(msgspec.Struct, frozen=True):
+    """How long a partition stood still, and from when on, in seconds from the start."""
+
+    seconds: float
+    at_s: float
+    partition: int
 
 
 class Recovery(msgspec.Struct, frozen=True):
@@ -51,50 +47,41 @@ class Recovery(msgspec.Struct, frozen=True):
     accepted_per_s: float
 
 
-class Watcher:
-    """Looks at Postgres, past any proxy, for who claims which partition."""
-
-    def __init__(self, url: str) -> None:
-        self._url = url
-        self.claims: dict[int, list[Claimed]] = defaultdict(list)  # of each partition, oldest first
-
-    def owned_by(self, process: int) -> dict[int, Claimed]:
-        """The claims of a process that were the last of their partitions to be seen."""
-        last = {p: claims[-1] for p, claims in self.claims.items()}
-        return {p: claim for p, claim in last.items() if claim.owner.endswith(f"-{process}")}
-
-    def taken_over(self, before: Iterable[Claimed]) -> dict[int, float]:
-        """When the partitions of these claims were claimed again, of those that were."""
-        found = {}
-        for old in before:
-            newer = [claim.at for claim in self.claims[old.partition] if claim.epoch > old.epoch]
-            if newer:
-                found[old.partition] = newer[0]
-        return found
-
-    async def run(self) -> None:
-        """Look until cancelled, also through restarts of Postgres."""
-        while True:
-            with suppress(*TRANSIENT):
-                connection = await asyncpg.connect(self._url, timeout=1.0, command_timeout=1.0)
-                try:
-                    while True:
-                        self._take(await connection.fetch(_CLAIMS))
-                        await asyncio.sleep(_LOOK_S)
-                finally:
-                    connection.terminate()
-            await asyncio.sleep(_LOOK_S)
-
-    def _take(self, rows: Iterable[Any]) -> None:
-        for row in rows:
-            claims = self.claims[row["partition"]]
-            if not claims or claims[-1].epoch != row["epoch"]:
-                claims.append(Claimed(row["partition"], row["epoch"], row["owner"], row["claimed_at"]))
-
-
 async def decision_times(connection: Any) -> list[Times]:
     """By partition and offset."""
     return [Times(*row) for row in await connection.fetch(_TIMES)]
+
+
+def recoveries(
+    injected: Sequence[Injected],
+    watcher: Watcher,
+    times: Sequence[Times],
+    accepted: Sequence[float],
+    started: float,
+    ended: float,
+) -> list[Recovery]:
+    """From SIGKILL or SIGTERM of a worker, and from Postgres' return. `accepted` are the moments of the 202s."""
+    found = []
+    for fault in injected:
+        stopped = set(watcher.claims) if fault.kind == "restart_postgres" else set(fault.owned)
+        if not stopped or fault.kind not in ("kill_worker", "stop_worker", "restart_postgres"):
+            continue
+        if fault.kind == "restart_postgres":
+            start, since = fault.healed_at, dict.fromkeys(stopped, fault.healed_at)
+        else:
+            start, since = fault.at, watcher.taken_over(fault.owned.values())
+        end = decided_again_at(times, since) if since.keys() == stopped else None
+        until = end or ended
+        recovery = Recovery(
+            kind=fault.kind,
+            at_s=round(start - started, 2),
+            seconds=None if end is None else round(end - start, 2),
+            partitions=len(stopped),
+            alone=not any(f is not fault and f.at < until and start < f.healed_at for f in injected),
+            accepted_per_s=round(per_s(accepted, start, until), 1),
+        )
+        found.append(recovery)
+    return sorted(found, key=lambda recovery: recovery.at_s)
 
 
 def decided_again_at(times: Sequence[Times], since: Mapping[int, float]) -> float | None:
@@ -106,21 +93,23 @@ def decided_again_at(times: Sequence[Times], since: Mapping[int, float]) -> floa
     return max(first.values()) if first and first.keys() == since.keys() else None
 
 
-def deciding_stall_s(times: Sequence[Times]) -> float:
+def deciding_stall(times: Sequence[Times], started: float) -> Stall:
     """The longest time in which a partition decided nothing although something waited in it."""
-    longest, decided_until = 0.0, defaultdict[int, float](float)
+    longest, decided_until = Stall(0.0, 0.0, 0), defaultdict[int, float](float)
     for message in times:
         waited_from = max(decided_until[message.partition], message.accepted_at)
-        longest = max(longest, message.decided_at - waited_from)
+        seconds = message.decided_at - waited_from
+        if seconds > longest.seconds:
+            longest = Stall(round(seconds, 2), round(waited_from - started, 2), message.partition)
         decided_until[message.partition] = max(decided_until[message.partition], message.decided_at)
     return longest
 
 
-def longest_gap_s(moments: Sequence[float], start: float, end: float) -> float:
-    """The longest time between two moments from `start` to `end`."""
-    inside = [start, *sorted(m for m in moments if start < m < end), end]
-    return max(later - earlier for earlier, later in zip(inside, inside[1:], strict=False))
+def accepting_stall_s(accepted: Sequence[float], start: float, end: float) -> float:
+    """The longest time without a 202 from `start` to `end`."""
+    inside = [start, *sorted(moment for moment in accepted if start < moment < end), end]
+    return max(later - earlier for earlier, later in pairwise(inside))
 
 
 def per_s(moments: Sequence[float], start: float, end: float) -> float:
-    return sum(start <= m <= end for m in moments) / max(end - start, 1e-9)
+    return sum(start <= moment <= end for moment in moments) / max(end - start, 1e-9)

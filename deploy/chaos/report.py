@@ -1,17 +1,42 @@
 """What people see of histories on real servers."""
 
-from collections.abc import Sequence
+import shutil
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
 
 from rich.console import Console
 from rich.text import Text
 
-from deploy.chaos.run import Result
+from deploy.chaos.run import Options, Result, history
+from deploy.chaos.servers import servers
+from deploy.local import new_run_dir
+from deploy.stack import LocalStack
 
 GOALS_S = {"kill_worker": 10.0, "stop_worker": 2.0, "restart_postgres": 2.0}
 _COLUMNS = (
     "seed", "brokers", "seconds", "faults (kinds)", "submits ok/fail/unknown", "polls ok/fail/unknown", "accepted/s",
     "longest stall: deciding", "accepting", "kill → deciding", "SIGTERM → deciding", "Postgres → deciding", "violations",
 )  # fmt: skip
+
+
+def one(options: Options, run: Callable[[Coroutine[Any, Any, Result]], Result], console: Console) -> Result:
+    """Run one history on servers of its own, by `run`, and tell of it. Of one that does not hold all is kept."""
+    console.print(f"seed {options.seed}, {options.brokers} brokers", highlight=False)
+
+    def say(text: str) -> None:
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    data_dir = new_run_dir("chaos", say)
+    with servers(data_dir, options.brokers, say) as found:
+        result = run(history(found, options, data_dir, say))
+    render(result, console)
+    if result.ok and not keep:
+        LocalStack(data_dir, kafka_ports=[0] * options.brokers, say=say).delete()
+        shutil.rmtree(data_dir)
+    else:
+        kept = data_dir if result.ok else data_dir.rename(data_dir.with_name(f"violated-{data_dir.name}"))
+        say(f"data, logs and history.json are in {kept}")
+    return result
 
 
 def header() -> str:
@@ -26,7 +51,7 @@ def row(result: Result) -> str:
         str(result.seed), str(result.brokers), f"{result.duration_s:.0f}",
         f"{sum(result.faults.values())} ({len(result.faults)})",
         _outcomes(result.submits), _outcomes(result.polls), f"{result.accepted_per_s:.0f}",
-        f"{result.longest_deciding_stall_s:.1f} s", f"{result.longest_accepting_stall_s:.1f} s",
+        f"{result.longest_deciding_stall.seconds:.1f} s", f"{result.longest_accepting_stall_s:.1f} s",
         *(_recovery(result, kind) for kind in GOALS_S), str(violations),
     ]  # fmt: skip
     return "| " + " | ".join(cells) + " |"
@@ -43,6 +68,7 @@ def render(result: Result, console: Console) -> None:
             f"(goal {goal_s:.0f} s{', missed' if missed else ''}{'' if recovery.alone else ', with other faults'}), "
             f"accepted meanwhile {recovery.accepted_per_s:.0f}/s",
             highlight=False,
+            soft_wrap=True,
         )
     for violation in result.violations:
         console.print(Text(f"{violation.kind}: {violation.checkout_id} {violation.detail}", style="red"))

@@ -3,7 +3,7 @@
 import json
 import random
 import socket
-from collections.abc import Set
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 
 _LOW, _HIGH = (
@@ -25,7 +25,7 @@ def is_free(port: int) -> bool:
     return True
 
 
-def find_free(taken: Set[int]) -> int:
+def find_free(taken: AbstractSet[int]) -> int:
     """A loopback port nobody listens on, not among `taken`. Raises OSError when the system has none."""
     source = random.SystemRandom()
     for _ in range(_ATTEMPTS):
@@ -49,7 +49,7 @@ def load(path: Path) -> dict[str, int]:
 
 
 def choose(
-    path: Path, names: tuple[str, ...], *, anew: bool = False, taken: Set[int] = frozenset()
+    path: Path, names: tuple[str, ...], *, anew: bool = False, taken: AbstractSet[int] = frozenset()
 ) -> dict[str, int]:
     """A port for every name: the remembered one while it is free (unless `anew`), else another; remembered.
 
