@@ -19,8 +19,17 @@ _COLUMNS = (
 )  # fmt: skip
 
 
-def one(options: Options, run: Callable[[Coroutine[Any, Any, Result]], Result], console: Console) -> Result:
-    """Run one history on servers of its own, by `run`, and tell of it. Of one that does not hold all is kept."""
+def one(
+    options: Options,
+    run: Callable[[Coroutine[Any, Any, Result]], Result],
+    console: Console,
+    *,
+    keep: bool = False,
+) -> Result:
+    """Run one history on servers of its own, by `run`, and tell of it.
+
+    Of one that does not hold, all is kept for good; with `keep` also of one that does, until others come.
+    """
     console.print(f"seed {options.seed}, {options.brokers} brokers", highlight=False)
 
     def say(text: str) -> None:
