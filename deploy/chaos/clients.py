@@ -19,6 +19,7 @@ SUBMIT_TIMEOUT_S = 8.0  # longer than ingest's own deadline
 POLL_TIMEOUT_S = 5.0
 OTHER_PAYLOAD_SHARE = 0.03  # of the accepted: another content under the same key
 ASKS_AGAIN_SHARE = 0.4  # of the answered: poll once more
+WAITING_MAX = 500
 _AGAIN_S = 3.0
 _PAUSE_MAX_S = 5.0  # between tries, which come ever more seldom until then
 
@@ -35,9 +36,10 @@ class Reply(NamedTuple):
 
 
 class Buyers:
-    """Makes the attempts of a sale at a steady pace, however slowly they are answered.
+    """Makes the attempts of a sale at a steady pace, however slowly they are answered; but nobody new comes while
+    WAITING_MAX buyers wait: this is about faults, not about overload.
 
-    `urls` are those of the ingest and of the api processes by name; any may be asked at any time.
+    `ingests` are URLs, `apis` URLs by name; any may be asked at any time.
     """
 
     def __init__(
@@ -62,6 +64,8 @@ class Buyers:
             buying: set[asyncio.Task[None]] = set()
             for number, attempt in enumerate(attempts):
                 await asyncio.sleep(started + number / per_s - time.monotonic())
+                if len(buying) >= WAITING_MAX:
+                    continue
                 task = asyncio.create_task(self._buy(http, attempt, 0))
                 buying.add(task)
                 task.add_done_callback(buying.discard)

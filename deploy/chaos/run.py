@@ -46,14 +46,14 @@ Say = Callable[[str], None]
 
 
 class Options(msgspec.Struct, frozen=True):
-    """What a run is. `kinds` are faults; `checkouts_per_s` are sent however slowly they are answered."""
+    """What a run is. `kinds` are faults; so many checkouts are sent, however slowly they are answered."""
 
     duration_s: float
     kinds: list[str]
     seed: int
     brokers: int = 1
     workers: int = 3
-    checkouts_per_s: float = 40.0
+    checkouts_per_s: float = 25.0
 
 
 class Result(msgspec.Struct, frozen=True):
@@ -88,26 +88,25 @@ async def history(servers: Servers, options: Options, data_dir: Path, say: Say) 
     began = time.monotonic()
     settings = servers.settings()
     stock = int(options.duration_s * options.checkouts_per_s * _HOT_SHARE * _HOT_SOLD_OUT_AFTER)
-    async with servers.reachable():
-        await prepare(settings, sample.products(_PRODUCTS, stock), sample.addresses(_BUYERS))
-        async with running(
-            servers.stack,
-            settings,
-            data_dir / "logs",
-            workers=options.workers,
-            ingests=_INGESTS,
-            apis=_APIS,
-            say=say,
-        ) as fleet:
-            say(f"processes are up after {time.monotonic() - began:.1f} s")
-            fleet.enlist("worker", settings)  # for worker_joins
-            run = _Run(Site(servers.stack, fleet, servers.proxies), settings, options, say)
-            try:
-                return await run.run()
-            finally:
-                (data_dir / "history.json").write_bytes(msgspec.json.encode(run.buyers.history))
-                for member in fleet.members:  # what they would still do is of no interest
-                    fleet.kill(member)
+    await prepare(settings, sample.products(_PRODUCTS, stock), sample.addresses(_BUYERS))
+    async with running(
+        servers.stack,
+        settings,
+        data_dir / "logs",
+        workers=options.workers,
+        ingests=_INGESTS,
+        apis=_APIS,
+        say=say,
+    ) as fleet:
+        say(f"processes are up after {time.monotonic() - began:.1f} s")
+        fleet.enlist("worker", settings)  # for worker_joins
+        run = _Run(Site(servers.stack, fleet, servers.proxies), settings, options, say)
+        try:
+            return await run.run()
+        finally:
+            (data_dir / "history.json").write_bytes(msgspec.json.encode(run.buyers.history))
+            for member in fleet.members:  # what they would still do is of no interest
+                fleet.kill(member)
 
 
 class _Run:

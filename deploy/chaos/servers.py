@@ -1,14 +1,14 @@
 """The servers of a history: a local stack whose clients come through proxies."""
 
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
 
 from contracts.settings import Settings
-from deploy.chaos.proxy import Proxy
+from deploy.chaos.proxy import Proxy, serving
 from deploy.local import given_settings, local_settings
 from deploy.stack import LocalStack
 
@@ -33,14 +33,6 @@ class Servers(msgspec.Struct):
             replication_factor=min(len(self.stack.brokers), 3),
         )
 
-    @asynccontextmanager
-    async def reachable(self) -> AsyncIterator[None]:
-        """With the proxies at work."""
-        async with AsyncExitStack() as serving:
-            for proxy in self.proxies:
-                await serving.enter_async_context(proxy)
-            yield
-
 
 @contextmanager
 def servers(data_dir: Path, brokers: int, say: Callable[[str], None]) -> Iterator[Servers]:
@@ -55,7 +47,8 @@ def servers(data_dir: Path, brokers: int, say: Callable[[str], None]) -> Iterato
             proxy.target = server.port
         say(f"servers are up after {time.monotonic() - began:.1f} s")
         try:
-            yield Servers(stack, proxies)
+            with serving(proxies):
+                yield Servers(stack, proxies)
         finally:
             for server in own:
                 server.kill()
