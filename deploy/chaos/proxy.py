@@ -37,6 +37,11 @@ class Proxy:
     def port(self) -> int:
         return int(self._listener.getsockname()[1])
 
+    @property
+    def connections(self) -> int:
+        """How many are open."""
+        return len(self._connections)
+
     def cut(self) -> None:
         """End every connection, and each new one, until `heal`."""
         self._tell(refusing=True, flowing=True, delay_s=0.0)
