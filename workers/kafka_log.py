@@ -62,6 +62,7 @@ class KafkaLog:
         try:
             await self._consumer.start()
         except KafkaError as error:
+            await self._consumer.stop()
             raise Unavailable(f"Kafka: {error!r}") from error
 
     async def stop(self) -> None:

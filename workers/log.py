@@ -25,7 +25,9 @@ class Log(Protocol):
     """Every method but `read` raises Unavailable or NotAcknowledged when the brokers do not answer."""
 
     async def start(self, revoked: Revoked) -> None:
-        """Join the group. `revoked` is awaited before partitions go to another member."""
+        """Join the group; after a failure it may be tried again. `revoked` is awaited before partitions go to another
+        member.
+        """
         ...
 
     async def stop(self) -> None:

@@ -63,10 +63,13 @@ class Writer:
     async def run(self) -> None:
         """Decide until `stop`; then finish the batch under way and leave the group."""
         failures = 0
+        joined = False
         try:
-            await self._log.start(self._revoked)
             while not self._stopping.is_set():
                 try:
+                    if not joined:
+                        await self._log.start(self._revoked)
+                        joined = True
                     async with self._busy:
                         await self._claim_assigned()
                     batch = await self._log.read(self._settings.batch_rows_max, _READ_WAIT_MS)

@@ -22,7 +22,8 @@ Victim = Any  # what is hurt, and healed: a member, a server or a proxy
 Span = tuple[float, float]
 
 _FIRST_AT_S = 3.0
-_REST_S = 4.0
+_REST_S = 6.0
+_ALONE_SHARE = 0.25
 _SLOW_S = 0.1
 _SESSION_S = Settings().session_timeout_ms / 1000
 _ZOMBIE_S = (_SESSION_S + 1.0, _SESSION_S + 4.0)
@@ -78,11 +79,11 @@ class Injected(msgspec.Struct):
 
 
 def schedule(seed: int, duration_s: float, kinds: Sequence[str]) -> list[Planned]:
-    """Faults that are all over when the time is: some overlap, some come alone. Each kind before any comes again."""
+    """Faults that are all over when the time is: most overlap, some come alone. Each kind before any comes again."""
     rng = random.Random(f"faults {seed}")  # noqa: S311 - a schedule, not a secret
     planned: list[Planned] = []
     bag: list[str] = []
-    at_s = _FIRST_AT_S
+    at_s, alone = _FIRST_AT_S, False
     while True:
         bag = bag or rng.sample(kinds, len(kinds))
         under_way = [fault for fault in planned if _over_at_s(fault) > at_s]
@@ -97,8 +98,11 @@ def schedule(seed: int, duration_s: float, kinds: Sequence[str]) -> list[Planned
             return planned
         planned.append(fitting[0])
         bag.remove(fitting[0].kind)
-        then_alone = rng.random() < 0.5
-        at_s = max(map(_over_at_s, planned)) + _REST_S if then_alone else at_s + rng.uniform(0.3, 4.0)
+        before, alone = alone, rng.random() < _ALONE_SHARE
+        if before or alone:
+            at_s = max(map(_over_at_s, planned)) + _REST_S
+        else:
+            at_s += rng.uniform(0.3, 4.0)
 
 
 def _over_at_s(fault: Planned) -> float:
@@ -197,7 +201,7 @@ def _brokers(stack: LocalStack) -> Sequence[Server]:
 
 
 FAULTS: dict[str, Fault] = {
-    "kill_worker": _of_member("worker", (0.5, 15.0), Fleet.kill, Fleet.start),
+    "kill_worker": _of_member("worker", (2.0, 12.0), Fleet.kill, Fleet.start),
     "stop_worker": _of_member("worker", (2.0, 8.0), Fleet.terminate, Fleet.start),
     "pause_worker": _of_member("worker", _ZOMBIE_S, _pause, _resume),
     "worker_joins": _of_member("worker", (5.0, 10.0), Fleet.start, Fleet.terminate, idle=True),

@@ -6,14 +6,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from contracts.errors import Unavailable
 from contracts.messages import CheckoutLine
 from contracts.outcomes import Kind, Reason
 from stock_ledger.decide import Stock
 from tests.harness import (
     encoded,
     eventually,
-    failing,
     line_of,
     product_of,
     running,
@@ -229,16 +227,22 @@ async def test_servers_may_come_back(world: World, part: str) -> None:
     assert world.event_ids() == [b"0-0", b"0-1"]
 
 
-async def test_a_start_that_fails_leaves_the_group(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_writer_may_start_before_its_log(world: World) -> None:
     writer, log = world.writer()
-    stopped = asyncio.Event()
-
-    async def stop() -> None:
-        stopped.set()
-
-    monkeypatch.setattr(log, "stop", stop)
     log.available = False
-    async with failing(writer) as task:
-        with pytest.raises(Unavailable):
-            await task
-    assert stopped.is_set()
+    world.send(line_of(1, A))
+    async with running(writer):
+        await eventually(lambda: "switched off" in str(writer._health.report()[1].get("problem")))
+        log.available = True
+        await world.share_out(log)
+        await world.all_done()
+    assert world.kinds() == [Kind.CREATED]
+    assert log not in world.broker.members
+
+
+async def test_a_writer_whose_log_never_comes_can_be_stopped(world: World) -> None:
+    writer, log = world.writer()
+    log.available = False
+    async with running(writer):
+        await eventually(lambda: "switched off" in str(writer._health.report()[1].get("problem")))
+    assert world.ledger.claims == {}
