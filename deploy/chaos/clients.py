@@ -18,10 +18,11 @@ from deploy.demo.plan import Attempt
 SUBMIT_TIMEOUT_S = 8.0  # longer than ingest's own deadline
 POLL_TIMEOUT_S = 5.0
 OTHER_PAYLOAD_SHARE = 0.03  # of the accepted: another content under the same key
-ASKS_AGAIN_SHARE = 0.4  # of the answered: poll once more
+ASKSAGAIN_SHARE = 0.4  # of the answered: poll once more
 WAITING_MAX = 500
-_AGAIN_S = 3.0
-_PAUSE_MAX_S = 5.0  # between tries, which come ever more seldom until then
+FIRST_PAUSE_S = 0.5
+AGAIN_S = 3.0
+PAUSE_MAX_S = 5.0  # between tries, which come ever more seldom until then
 
 _status = msgspec.json.Decoder(CheckoutStatus)
 
@@ -96,7 +97,7 @@ class Buyers:
             "Idempotency-Key": attempt.idempotency_key,
             "Content-Type": "application/json",
         }
-        doubtful, pause_s = False, 0.2
+        doubtful, pause_s = False, FIRST_PAUSE_S
         while True:
             at = time.time()
             url = f"{self._rng.choice(self._ingests)}/v1/checkouts"
@@ -111,7 +112,7 @@ class Buyers:
             if submit.outcome == "ok":
                 return submit, doubtful
             doubtful = doubtful or submit.outcome == "unknown"
-            pause_s = min(max(pause_s * 2, reply.retry_after_s), _PAUSE_MAX_S)
+            pause_s = min(max(pause_s * 2, reply.retry_after_s), PAUSE_MAX_S)
             await asyncio.sleep(pause_s * self._rng.uniform(0.5, 1.0))
 
     def _record(self, attempt: Attempt, operation: int, payload: int, at: float, reply: Reply) -> Submit:
@@ -129,14 +130,14 @@ class Buyers:
 
     async def _follow(self, http: aiohttp.ClientSession, buyer_id: str, submit: Submit) -> None:
         """Poll until the answer is final, some once more; without a receipt until it is known that there is none."""
-        pause_s, asks_again, final = 1.0, self._rng.random() < ASKS_AGAIN_SHARE, False
+        pause_s, asks_again, final = FIRST_PAUSE_S, self._rng.random() < ASKSAGAIN_SHARE, False
         while True:
             await asyncio.sleep(pause_s)
             poll, retry_after_s = await self._poll(http, buyer_id, submit)
             if poll is None or (poll.is_final and (final or not asks_again)):
                 return
             final = final or poll.is_final
-            pause_s = _AGAIN_S if final else min(max(pause_s * 1.5, retry_after_s), _PAUSE_MAX_S)
+            pause_s = AGAIN_S if final else min(max(pause_s * 1.5, retry_after_s), PAUSE_MAX_S)
 
     async def _poll(
         self, http: aiohttp.ClientSession, buyer_id: str, submit: Submit
