@@ -16,7 +16,7 @@ from deploy.chaos.operations import History, Line, Outcome, Poll, Submit, Told
 from deploy.demo.plan import Attempt
 
 SUBMIT_TIMEOUT_S = 8.0  # longer than ingest's own deadline
-POLL_TIMEOUT_S = 5.0
+POLL_TIMEOUT_S = 10.0
 OTHER_PAYLOAD_SHARE = 0.03  # of the accepted: another content under the same key
 ASKSAGAIN_SHARE = 0.4  # of the answered: poll once more
 WAITING_MAX = 500

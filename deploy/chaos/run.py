@@ -39,7 +39,7 @@ _PRODUCTS = 60
 _HOT_SHARE = 0.3
 _HOT_SOLD_OUT_AFTER = 0.6  # of the sale
 _TOKEN_TTL_S = 6 * 3600
-_PATIENCE_S = 60.0  # after the sale, for every answer; and for the audit's drain
+_PATIENCE_S = 120.0  # after the sale, for every answer; and for the audit's drain
 _SHOWN_MAX = 20  # deviations of a law that a result keeps
 
 Say = Callable[[str], None]
