@@ -18,6 +18,8 @@ from workers.log import Batch, Revoked
 
 logger = logging.getLogger(__name__)
 
+_LEAVE_S = 4.0  # for the group's answer: with Kafka away it finds out by itself
+
 
 class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]
     """Keeps an own account of the assignment: aiokafka's is live before its callbacks end."""
@@ -67,7 +69,12 @@ class KafkaLog:
 
     async def stop(self) -> None:
         if self._consumer is not None:
-            await self._consumer.stop()
+            try:
+                async with asyncio.timeout(_LEAVE_S):
+                    await self._consumer.stop()
+            except TimeoutError:
+                logger.warning("left without the group's answer", extra={"action": "consumer_stop"})
+                await self._consumer._client.close()  # noqa: SLF001 - its stop() did not get so far
         await self._drop_producer()
 
     def assigned(self) -> tuple[int, frozenset[int]]:

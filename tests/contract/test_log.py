@@ -312,6 +312,21 @@ async def test_kafka_that_does_not_answer_is_unavailable(topic_settings: Setting
     await log.stop()
 
 
+async def test_a_group_that_does_not_answer_is_left_all_the_same(
+    topic_settings: Settings, stack: LocalStack
+) -> None:
+    log = KafkaLog(topic_settings, "leaving")
+    await log.start(Member().revoked)
+    await eventually(lambda: len(log.assigned()[1]) == PARTITIONS)
+    assert stack.kafka.pid is not None
+    os.kill(stack.kafka.pid, signal.SIGSTOP)
+    try:
+        async with asyncio.timeout(8):
+            await log.stop()
+    finally:
+        os.kill(stack.kafka.pid, signal.SIGCONT)
+
+
 def _answers(
     call: Callable[..., Coroutine[Any, Any, None]], *arguments: object
 ) -> Callable[[], Coroutine[Any, Any, bool]]:
