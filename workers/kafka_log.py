@@ -18,7 +18,7 @@ from workers.log import Batch, Revoked
 
 logger = logging.getLogger(__name__)
 
-_LEAVE_S = 4.0  # for the group's answer: with Kafka away it finds out by itself
+_LEAVE_S = 3.0  # for the group's answer: with Kafka away it finds out by itself
 
 
 class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]

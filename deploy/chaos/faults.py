@@ -33,12 +33,12 @@ RETURN_S = {"broker": 6.0}  # what takes long to be back once it is started agai
 
 
 class Site(msgspec.Struct):
-    """What faults are injected into. What is `hurt` is under a fault now, and left alone by others."""
+    """What faults are injected into. What is `hurt`, as (target, victim), is under a fault now."""
 
     stack: LocalStack
     fleet: Fleet
     proxies: list[Proxy]
-    hurt: list[Victim] = []
+    hurt: list[tuple[str, Victim]] = []
 
 
 class Fault(NamedTuple):
@@ -54,8 +54,14 @@ class Fault(NamedTuple):
     heal: Callable[[Site, Victim], Awaitable[None]]
 
     def choose(self, site: Site, pick: float) -> Victim | None:
-        """One that is not hurt, None if there is none. `pick` is in [0, 1)."""
-        sound = [candidate for candidate in self.candidates(site) if candidate not in site.hurt]
+        """One that is not hurt; None if there is none, or if healing takes longer than was planned and enough are hurt.
+
+        `pick` is in [0, 1).
+        """
+        if sum(target == self.target for target, _ in site.hurt) >= AT_ONCE_MAX[self.target]:
+            return None
+        hurt = [victim for _, victim in site.hurt]
+        sound = [candidate for candidate in self.candidates(site) if candidate not in hurt]
         return sound[int(pick * len(sound))] if sound else None
 
 

@@ -161,7 +161,7 @@ class _Run:
         if fault.target == "worker" and victim.process is not None:
             injected.owned = self._watcher.owned_by(victim.process.pid)
         self._injected.append(injected)
-        self._site.hurt.append(victim)
+        self._site.hurt.append((fault.target, victim))
         self._tell(injected, "injected")
         try:
             await fault.inject(self._site, victim)
@@ -169,7 +169,7 @@ class _Run:
         finally:
             await fault.heal(self._site, victim)
             injected.healed_at = time.time()
-            self._site.hurt.remove(victim)
+            self._site.hurt.remove((fault.target, victim))
             self._tell(injected, "healed")
 
     async def _until(self, at_s: float) -> None:

@@ -97,9 +97,15 @@ async def test_a_worker_joins_and_leaves(site: Site) -> None:
 
 def test_who_is_hurt_already_is_left_alone(stack: LocalStack) -> None:
     proxies = [Proxy("one"), Proxy("two")]
-    site = Site(stack, Fleet(stack, Path(), lambda _: None), proxies, hurt=[proxies[0]])
+    site = Site(stack, Fleet(stack, Path(), lambda _: None), proxies, hurt=[("another target", proxies[0])])
     with serving(proxies):
         assert FAULTS["cut_connections"].choose(site, 0.0) is proxies[1]
-        site.hurt.append(proxies[1])
-        assert FAULTS["cut_connections"].choose(site, 0.0) is None
         assert FAULTS["kill_worker"].choose(site, 0.0) is None
+
+
+def test_only_so_many_of_a_target_are_hurt_also_if_healing_takes_long(stack: LocalStack) -> None:
+    proxies = [Proxy("one"), Proxy("two")]
+    site = Site(stack, Fleet(stack, Path(), lambda _: None), proxies, hurt=[("connections", proxies[0])])
+    with serving(proxies):
+        assert FAULTS["cut_connections"].choose(site, 0.0) is None
+        assert FAULTS["kill_broker"].choose(site, 0.0) is stack.kafka
