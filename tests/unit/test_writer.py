@@ -1,6 +1,5 @@
 """The writer in memory: what goes through it, and what it does with bad messages and servers that come back."""
 
-import asyncio
 from typing import Any
 
 import msgspec
