@@ -1,0 +1,46 @@
+"""The command line: `sluiceway`."""
+
+import signal
+import sys
+import time
+from typing import Any
+
+import typer
+
+from contracts.errors import SluicewayError
+from deploy.cli import deadletters, operators, processes, sales, trials
+from deploy.cli.console import errors
+from deploy.stack import StackError
+
+app = typer.Typer(
+    help="Sluiceway: a flash-sale order pipeline. Settings are SLUICEWAY_* variables; see docs/reference/settings.md.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+for group in (processes, sales, operators):
+    app.add_typer(group.commands)
+app.add_typer(deadletters.commands, name="deadletters")
+app.add_typer(trials.commands)
+
+UsageError: type[Any] = typer.BadParameter.mro()[
+    1
+]  # what is wrong with a command line; typer names it nowhere
+
+
+def main() -> None:
+    """The entry point: errors raised on purpose become one line, not a stack trace."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
+    started = time.monotonic()
+    try:
+        sys.exit(app(standalone_mode=False))  # gives the code of typer.Exit
+    except (SluicewayError, StackError) as error:
+        errors.print(f"sluiceway: {error}", style="red", highlight=False, markup=False)
+        sys.exit(1)
+    except UsageError as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        errors.print(f"stopped after {time.monotonic() - started:.0f} s", style="dim")
+        sys.exit(130)

@@ -1,0 +1,66 @@
+"""What the commands share: where they print, whose settings they take, how they run."""
+
+import asyncio
+import os
+import signal
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+import orjson
+import typer
+import uvloop
+from rich.console import Console
+
+from contracts.settings import PREFIX, Settings
+
+console = Console()
+errors = Console(stderr=True)
+
+T = TypeVar("T")
+
+JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the result to this file as JSON.")]
+Workers = Annotated[int, typer.Option(min=1, max=64, help="Worker processes.")]
+
+
+def current_settings() -> Settings:
+    """From the environment; where that names no server, those of the local deployment that is up."""
+    from deploy import local
+
+    kept = local.home() / "up" / local.SETTINGS_FILE
+    if (
+        any(f"{PREFIX}{name}_URL" in os.environ for name in ("KAFKA", "POSTGRES", "REDIS"))
+        or not kept.exists()
+    ):
+        return Settings.from_env(os.environ)
+    errors.print(f"using the local deployment in {kept.parent}", style="dim")
+    return local.given_settings(kept)
+
+
+def render_audit(report: Any) -> None:
+    from deploy.audit import render
+
+    render(report, console)
+
+
+def run(main: Coroutine[Any, Any, T]) -> T:
+    """Run to the end; SIGTERM and SIGHUP interrupt it as Ctrl-C does, so that everything started is stopped."""
+
+    async def interruptible() -> T:
+        task = asyncio.current_task()
+        if task is not None:
+            for number in (signal.SIGTERM, signal.SIGHUP):
+                asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+        return await main
+
+    try:
+        return uvloop.run(interruptible())
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None
+
+
+def write_json(path: Path | None, result: Any) -> None:
+    """Write a result where `--json` says."""
+    if path is not None:
+        path.write_bytes(orjson.dumps(msgspec.to_builtins(result, str_keys=True), option=orjson.OPT_INDENT_2))

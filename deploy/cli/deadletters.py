@@ -1,0 +1,83 @@
+"""Commands about what could not be decided."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from contracts.errors import Invalid
+from contracts.settings import Settings
+from deploy.cli.console import console, current_settings, run
+
+commands = typer.Typer(
+    help="What could not be decided and was set aside: list it, show it, put it through again.",
+    no_args_is_help=True,
+)
+Place = Annotated[
+    str, typer.Argument(metavar="PARTITION:OFFSET", help="Where it lay in the checkouts topic.")
+]
+
+
+@commands.command(name="list")
+def list_dead_letters() -> None:
+    """List what was set aside, where it lay and why."""
+    from deploy.deadletters import letters
+
+    found = run(letters(current_settings()))
+    table = Table("place", "why it was set aside", "bytes", "today")
+    for letter in found:
+        today = escape(letter.still) if letter.still else "[green]can be replayed[/]"
+        table.add_row(letter.where, escape(letter.reason), f"{len(letter.value):,}", today)
+    console.print(table if found else "no dead letters")
+
+
+@commands.command()
+def show(place: Place) -> None:
+    """Show one: its key and value as they were."""
+    letter = _dead_letter(current_settings(), place)
+    console.print(f"{letter.where} {letter.reason}", markup=False, highlight=False)
+    if letter.truncated_to is not None:
+        console.print(f"cut to {letter.truncated_to} bytes", highlight=False)
+    console.print(f"key   {letter.key!r}", markup=False, highlight=False)
+    sys.stdout.buffer.write(letter.value + b"\n")
+
+
+@commands.command()
+def replay(
+    place: Annotated[str | None, typer.Argument(metavar="PARTITION:OFFSET", help="Which one.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="All that can be decided today.")] = False,
+    value: Annotated[
+        Path | None, typer.Option(exists=True, dir_okay=False, help="Its content, mended.")
+    ] = None,
+) -> None:
+    """Put dead letters into the checkouts topic again. Replaying twice decides once."""
+    from deploy.deadletters import letters
+    from deploy.deadletters import replay as send_again
+
+    if (place is None) != everything or (everything and value is not None):
+        raise typer.BadParameter("name one place, with --value if need be, or say --all")
+    settings = current_settings()
+    if place is None:
+        chosen = [letter for letter in run(letters(settings)) if not letter.still and not letter.truncated_to]
+    else:
+        chosen = [_dead_letter(settings, place)]
+    places = run(send_again(settings, chosen, value.read_bytes() if value is not None else None))
+    for letter, (partition, offset) in zip(chosen, places, strict=True):
+        console.print(
+            f"{letter.where} is again in the log, at {partition}:{offset}",
+            highlight=False,
+        )
+    if not chosen:
+        console.print("none can be decided today; mend one and replay it with --value")
+
+
+def _dead_letter(settings: Settings, place: str) -> Any:
+    from deploy.deadletters import letters
+
+    for letter in run(letters(settings)):
+        if letter.where == place:
+            return letter
+    raise Invalid(f"no dead letter is of {place}; `sluiceway deadletters list` shows which there are")

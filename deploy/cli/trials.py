@@ -1,0 +1,93 @@
+"""Commands that measure, and that try what is guaranteed."""
+
+from typing import Annotated
+
+import typer
+
+from deploy.cli.console import JsonFile, Workers, console, errors, render_audit, run, write_json
+
+commands = typer.Typer()
+
+
+@commands.command()
+def bench(
+    quick: Annotated[bool, typer.Option("--quick", help="Smaller and fewer rounds.")] = False,
+    json: JsonFile = None,
+) -> None:
+    """Measure accepting and draining beside the alternatives, in one run on local servers."""
+    from deploy import local
+    from deploy.bench.measure import measure
+
+    data_dir = local.new_run_dir("bench", console.print)
+    with local.telling_where(data_dir, errors.print), local.new_stack(data_dir, console.print) as stack:
+        settings = local.local_settings(stack, local.given_settings())
+        result = run(measure(stack, settings, data_dir / "logs", console, quick=quick))
+    write_json(json, result)
+
+
+@commands.command()
+def overload(
+    seconds: Annotated[float, typer.Option(min=5, help="How long the burst lasts.")] = 60.0,
+    factor: Annotated[float, typer.Option(min=1.1, help="Times what can be sustained.")] = 3.0,
+    workers: Workers = 2,
+    json: JsonFile = None,
+) -> None:
+    """Offer more than can be sustained, restart under load, and prove that every 202 is kept. Exit code 1 if not."""
+    from deploy import local
+    from deploy.overload import report
+    from deploy.overload.run import Options, prove
+
+    data_dir = local.new_run_dir("overload", console.print)
+    options = Options(seconds=seconds, factor=factor, workers=workers)
+    with local.telling_where(data_dir, errors.print), local.new_stack(data_dir, console.print) as stack:
+        settings = local.local_settings(stack, local.given_settings())
+        result, audited = run(prove(stack, settings, options, data_dir / "logs", console))
+    render_audit(audited)
+    report.render(console, result)
+    write_json(json, result)
+    raise typer.Exit(0 if result.ok else 1)
+
+
+@commands.command(name="simulate")
+def simulate_seeds(
+    seeds: Annotated[int, typer.Option(min=1, help="How many runs.")] = 1000,
+    start: Annotated[int, typer.Option("--from", min=0, help="The first seed.")] = 0,
+    seed: Annotated[int | None, typer.Option(min=0, help="Run this one alone.")] = None,
+    trace: Annotated[bool, typer.Option("--trace", help="With --seed: tell what happens.")] = False,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Processes; one per core if not given.")] = None,
+) -> None:
+    """Run the whole pipeline on fakes, with faults, under a seeded scheduler. Exit code 1 if a seed violates anything."""
+    from deploy.simulation import report
+
+    if seed is None and trace:
+        raise typer.BadParameter("--trace tells one run: name it with --seed")
+    ok = report.many(start, seeds, jobs, console) if seed is None else report.one(seed, console, trace=trace)
+    raise typer.Exit(0 if ok else 1)
+
+
+@commands.command()
+def chaos(
+    duration: Annotated[float, typer.Option(min=5, help="Seconds of each sale.")] = 45.0,
+    faults: Annotated[str, typer.Option(help="Kinds, separated by commas; or all.")] = "all",
+    seed: Annotated[int, typer.Option(min=0, help="Decides the sale and its faults.")] = 1,
+    runs: Annotated[int, typer.Option(min=1, help="This many, with consecutive seeds.")] = 1,
+    brokers: Annotated[int, typer.Option(min=1, max=9, help="Nodes of Kafka.")] = 1,
+    workers: Workers = 3,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep data and logs also of runs that hold.")] = False,
+    json: JsonFile = None,
+) -> None:
+    """Run sales on local servers with real faults in the middle, and hold all that buyers were told against the truth.
+
+    Exit code 1 if anything was lost, duplicated, contradicted, out of order or never answered, or if the audit fails.
+    """
+    from deploy.chaos import faults as kinds
+    from deploy.chaos import report
+    from deploy.chaos.run import Options
+
+    results = []
+    for number in range(seed, seed + runs):
+        options = Options(duration, kinds.kinds_of(faults), number, brokers, workers)
+        results.append(report.one(options, run, console, keep=keep))
+        write_json(json, results)
+    typer.echo(report.table(results))
+    raise typer.Exit(0 if all(result.ok for result in results) else 1)
