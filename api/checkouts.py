@@ -25,7 +25,7 @@ from contracts.receipts import Receipt
 from contracts.requests import CheckoutStatus
 from contracts.settings import Settings
 from stock_ledger.reads import Position
-from stock_ledger.view import Progress
+from stock_ledger.view import CheckoutView, Progress
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ class Shown(Protocol):
 
     async def progress(self, partitions: Sequence[int]) -> dict[int, Progress]: ...
 
-    async def results(self, checkout_id: str) -> dict[str, bytes]: ...
+    async def checkout(self, checkout_id: str, partitions: Sequence[int]) -> CheckoutView: ...
 
 
 class Decisions(Protocol):
@@ -123,22 +123,17 @@ class Checkouts:
     async def _shown(
         self, checkout_id: str, buyer_id: str, partitions: Sequence[int]
     ) -> tuple[list[Answer], dict[int, Progress]]:
-        """What the view holds, in one round trip's time; nothing if the cache is away."""
+        """What the view holds; nothing if the cache is away."""
         if self._monotonic() < self._away_until:
             return [], {}
         try:
-            if not partitions:
-                return answers_of_view(await self._view.results(checkout_id), buyer_id), {}
-            # Read at about the same time is enough: a position that was passed meanwhile is looked up in Postgres.
-            results, progress = await asyncio.gather(
-                self._view.results(checkout_id), self._view.progress(partitions)
-            )
+            view = await self._view.checkout(checkout_id, partitions)
         except Unavailable as error:
             self._away_until = self._monotonic() + self._cache_retry_s
             self._marks.doubt()
             logger.warning("answering from Postgres: %s", error, extra={"action": "cache_away"})
             return [], {}
-        return answers_of_view(results, buyer_id), progress
+        return answers_of_view(view.results, buyer_id), view.progress
 
     async def _advance(self, partitions: set[int], progress: dict[int, Progress]) -> None:
         """Hold the marks of `partitions` against Postgres. Raises Unavailable where nobody can tell."""

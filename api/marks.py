@@ -107,4 +107,7 @@ class Marks:
         ]
 
     def _mark(self, partition: int) -> _Mark:
-        return self._marks.setdefault(partition, _Mark())
+        mark = self._marks.get(partition)
+        if mark is None:
+            mark = self._marks[partition] = _Mark()
+        return mark

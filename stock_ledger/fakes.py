@@ -15,7 +15,7 @@ from contracts.outcomes import Kind
 from stock_ledger.decide import Decided, Loaded, Product, Stock
 from stock_ledger.ledger import Advance, Claim, Entry, Need
 from stock_ledger.redis_view import encode_product, read_entry, read_progress
-from stock_ledger.view import Gate, PartitionView, Progress, Shown
+from stock_ledger.view import CheckoutView, Gate, PartitionView, Progress, Shown
 
 _FIRST = (Kind.CREATED, Kind.REFUSED)
 _VERSION = re.compile(rb"(\d+):(\d+)")
@@ -84,7 +84,7 @@ class MemoryLedger:
         if self.fail_before_commit:
             self.fail_before_commit -= 1
             raise Unavailable("the connection broke before the commit")
-        self._check(advances, decided, loaded)
+        self.check(advances, decided, loaded)
         for a in advances:
             self.claims[a.partition] = Claim(a.claim.epoch, a.next_offset)
         for d in decided.decisions:
@@ -113,7 +113,7 @@ class MemoryLedger:
         self._answer()
         return sorted(self._first.get(checkout_id, {}).values(), key=lambda d: (d.line, d.product_id))
 
-    def _check(self, advances: Sequence[Advance], decided: Decided, loaded: Loaded) -> None:
+    def check(self, advances: Sequence[Advance], decided: Decided, loaded: Loaded) -> None:
         """All that can refuse a batch, before anything is written."""
         if any(self.claims.get(a.partition) != a.claim for a in advances):
             raise FenceLost(f"of partitions {[a.partition for a in advances]} not all are still ours")
@@ -215,12 +215,11 @@ class MemoryView:
 
     async def progress(self, partitions: Sequence[int]) -> dict[int, Progress]:
         self._answer()
-        found = {p: self._progress(p) for p in partitions}
-        return {p: progress for p, progress in found.items() if progress is not None}
+        return {p: progress for p in partitions if (progress := self._progress(p)) is not None}
 
-    async def results(self, checkout_id: str) -> dict[str, bytes]:
-        self._answer()
-        return dict(self.data.results.get(checkout_id, {}))
+    async def checkout(self, checkout_id: str, partitions: Sequence[int]) -> CheckoutView:
+        results = dict(self.data.results.get(checkout_id, {}))
+        return CheckoutView(results, await self.progress(partitions))
 
     async def gates(self, partitions: Sequence[int]) -> dict[int, Gate]:
         self._answer()

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from decimal import Decimal
+from functools import lru_cache
 from itertools import islice
 from typing import Any
 
@@ -18,7 +19,7 @@ from contracts.keys import Keys
 from contracts.settings import Settings
 from stock_ledger.decide import Product, Stock
 from stock_ledger.ledger import Entry
-from stock_ledger.view import Gate, PartitionView, Progress, Shown
+from stock_ledger.view import CheckoutView, Gate, PartitionView, Progress, Shown
 
 # KEYS: progress, sold-out set, then stock and product key of each entry.
 # ARGV: epoch, next_offset, mode, progress text that must be there ("" for any), progress text to set ("" keeps it),
@@ -182,13 +183,16 @@ class RedisView:
             return {}
         async with translated():
             values = await self._redis.mget([self._keys.progress(p) for p in partitions])
-        found = {p: read_progress(value) for p, value in zip(partitions, values, strict=True)}
-        return {p: progress for p, progress in found.items() if progress is not None}
+        return _progress_by(partitions, values)
 
-    async def results(self, checkout_id: str) -> dict[str, bytes]:
-        async with translated():
-            fields: dict[Any, Any] = await self._redis.hgetall(self._keys.result(checkout_id))
-        return {field.decode(): document for field, document in fields.items()}
+    async def checkout(self, checkout_id: str, partitions: Sequence[int]) -> CheckoutView:
+        async with translated(), self._redis.pipeline(transaction=False) as pipe:
+            pipe.hgetall(self._keys.result(checkout_id))
+            if partitions:
+                pipe.mget([self._keys.progress(p) for p in partitions])
+            fields, *values = await pipe.execute()
+        results = {field.decode(): document for field, document in fields.items()}
+        return CheckoutView(results, _progress_by(partitions, values[0] if values else []))
 
     async def gates(self, partitions: Sequence[int]) -> dict[int, Gate]:
         keys = [key for p in partitions for key in (self._keys.progress(p), self._keys.sold_out(p))]
@@ -232,6 +236,12 @@ def batched(items: Iterable[tuple[str, Stock]], size: int) -> Iterator[list[tupl
         yield more
 
 
+def _progress_by(partitions: Sequence[int], values: Iterable[Any]) -> dict[int, Progress]:
+    found = {p: read_progress(value) for p, value in zip(partitions, values, strict=True)}
+    return {p: progress for p, progress in found.items() if progress is not None}
+
+
+@lru_cache(maxsize=4096)  # many polls read the same
 def read_progress(value: Any) -> Progress | None:
     """What is not readable counts as not there: the writer then rebuilds it."""
     try:

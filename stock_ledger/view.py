@@ -48,6 +48,13 @@ class PartitionView(msgspec.Struct, frozen=True):
     entries: dict[str, Entry]
 
 
+class CheckoutView(msgspec.Struct, frozen=True):
+    """What the view holds of a checkout: its documents by field, and the progress of partitions that have one."""
+
+    results: dict[str, bytes]
+    progress: dict[int, Progress]
+
+
 class Gate(msgspec.Struct, frozen=True):
     """What the edge needs of a partition: its progress and the products shown as sold out."""
 
@@ -77,8 +84,8 @@ class View(Protocol):
         """Progress of those partitions that have one."""
         ...
 
-    async def results(self, checkout_id: str) -> dict[str, bytes]:
-        """Documents by field: product id, or `conflict_field` of a position."""
+    async def checkout(self, checkout_id: str, partitions: Sequence[int]) -> CheckoutView:
+        """Documents by field (product id, or `conflict_field` of a position), and progress, in one round trip."""
         ...
 
     async def gates(self, partitions: Sequence[int]) -> dict[int, Gate]:

@@ -87,6 +87,11 @@ def encoded(line: CheckoutLine) -> bytes:
     return msgspec.json.encode(line)
 
 
+async def results_of(view: View, checkout_id: str) -> dict[str, bytes]:
+    """What the view holds of a checkout's decisions."""
+    return (await view.checkout(checkout_id, [])).results
+
+
 def product_in(partition: int, partitions: int, number: int = 0) -> str:
     """The id of a product that lives in this partition; another one for every number."""
     names = (f"sku-{i}" for i in range(10_000))

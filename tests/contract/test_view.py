@@ -15,8 +15,8 @@ from stock_ledger import redis_view
 from stock_ledger.decide import Product, Stock
 from stock_ledger.fakes import MemoryView
 from stock_ledger.redis_view import RedisView, connect_redis
-from stock_ledger.view import Gate, PartitionView, Progress, Shown, View
-from tests.harness import product_of, uuid_of
+from stock_ledger.view import CheckoutView, Gate, PartitionView, Progress, Shown, View
+from tests.harness import product_of, results_of, uuid_of
 
 
 class World(Protocol):
@@ -102,7 +102,8 @@ async def test_empty(world: World) -> None:
     assert await view.progress([]) == {}
     assert await view.gates([0]) == {0: Gate(None, frozenset())}
     assert await view.gates([]) == {}
-    assert await view.results(uuid_of(1)) == {}
+    assert await view.checkout(uuid_of(1), []) == CheckoutView({}, {})
+    assert await view.checkout(uuid_of(1), [0, 1]) == CheckoutView({}, {})
     assert await view.remember_payloads([]) == {}
     await view.show([], [])
 
@@ -226,15 +227,16 @@ async def test_results_are_kept_by_field(world: World) -> None:
     one, two = uuid_of(1), uuid_of(2)
     await world.view.show([], [(one, "a", b"1a"), (two, "a", b"2a"), (one, "#0:7", b"conflict")])
     await world.view.show([shown(1, 1)], [(one, "a", b"1a again")])
-    assert await world.view.results(one) == {"a": b"1a again", "#0:7": b"conflict"}
-    assert await world.view.results(two) == {"a": b"2a"}
+    assert await results_of(world.view, one) == {"a": b"1a again", "#0:7": b"conflict"}
+    assert await results_of(world.view, two) == {"a": b"2a"}
 
 
 async def test_results_are_written_even_if_the_part_is_not(world: World) -> None:
     await world.view.show([shown(2, 1)], [])
     await world.view.show([shown(1, 1)], [(uuid_of(1), "a", b"late but true")])
-    assert await world.view.results(uuid_of(1)) == {"a": b"late but true"}
-    assert await world.view.progress([0]) == {0: Progress(2, 1, 7, 1)}
+    assert await world.view.checkout(uuid_of(1), [1, 0]) == CheckoutView(
+        {"a": b"late but true"}, {0: Progress(2, 1, 7, 1)}
+    )
 
 
 async def test_the_first_payload_is_remembered(world: World) -> None:
@@ -251,7 +253,7 @@ async def test_drop_leaves_nothing_to_trust(world: World) -> None:
     await world.view.drop()
     assert await loaded(world, "a") == PartitionView(None, {})
     assert await world.view.progress(range(4)) == {}
-    assert await world.view.results(uuid_of(1)) == {"a": b"stays"}
+    assert await results_of(world.view, uuid_of(1)) == {"a": b"stays"}
     await world.view.show([shown(1, 2, {"a": Stock(0, 1)}, after=before[0])], [])
     assert await loaded(world, "a") == PartitionView(None, {})
     await world.view.drop()
@@ -315,7 +317,7 @@ async def assert_unavailable(view: View) -> None:
     with pytest.raises(Unavailable):
         await view.progress([0])
     with pytest.raises(Unavailable):
-        await view.results(uuid_of(1))
+        await results_of(view, uuid_of(1))
     with pytest.raises(Unavailable):
         await view.gates([0])
     with pytest.raises(Unavailable):

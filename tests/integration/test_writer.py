@@ -23,6 +23,7 @@ from tests.harness import (
     line_of,
     product_of,
     real_writer,
+    results_of,
     running,
     uuid_of,
 )
@@ -312,7 +313,7 @@ async def test_a_second_writer_makes_up_for_what_was_not_published(sale: Sale) -
     async with real_writer(settings, "two") as writer, running(writer):
         await sale.all_done()
     assert len(await sale.records(sale.topics.events)) == 2 * before
-    result = await RedisView(redis, settings).results(uuid_of(3))
+    result = await results_of(RedisView(redis, settings), uuid_of(3))
     assert result
     await redis.aclose()
     await sale.check()

@@ -31,7 +31,7 @@ Plant = Callable[[], AbstractContextManager[Any]]
 
 def no_fence() -> AbstractContextManager[Any]:
     """Postgres takes a batch from a writer that no longer owns its partition."""
-    original = MemoryLedger._check
+    original = MemoryLedger.check
 
     def check(self: MemoryLedger, advances: Sequence[Advance], decided: Decided, loaded: Loaded) -> None:
         try:
@@ -39,7 +39,7 @@ def no_fence() -> AbstractContextManager[Any]:
         except FenceLost:
             return
 
-    return patch.object(MemoryLedger, "_check", check)
+    return patch.object(MemoryLedger, "check", check)
 
 
 def claim_without_a_new_epoch() -> AbstractContextManager[Any]:

@@ -17,7 +17,7 @@ from contracts.outcomes import Kind, Reason
 from contracts.receipts import Receipt
 from contracts.times import to_ms
 from stock_ledger.reads import Position, StoredItem, StoredOrder, StoredPayment
-from stock_ledger.view import Progress
+from stock_ledger.view import CheckoutView, Progress
 
 SECRET = "0123456789abcdef0123456789abcdef"
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
@@ -89,9 +89,10 @@ class FakeView:
         self._called("progress")
         return {p: self.shown[p] for p in partitions if p in self.shown}
 
-    async def results(self, checkout_id: str) -> dict[str, bytes]:
-        self._called("results")
-        return self.documents.get(checkout_id, {})
+    async def checkout(self, checkout_id: str, partitions: Sequence[int]) -> CheckoutView:
+        self._called("checkout")
+        shown = {p: self.shown[p] for p in partitions if p in self.shown}
+        return CheckoutView(self.documents.get(checkout_id, {}), shown)
 
     def show(self, decision: Decision) -> None:
         conflict = decision.kind is Kind.CONFLICT

@@ -13,6 +13,7 @@ from tests.harness import (
     eventually,
     line_of,
     product_of,
+    results_of,
     running,
     uuid_of,
 )
@@ -33,8 +34,8 @@ async def test_a_batch_goes_all_the_way(world: World) -> None:
     assert world.ledger.stock == {A: Stock(0, 3), B: Stock(9, 2)}
     assert world.event_ids() == [b"0-0", b"0-1", b"0-3"]
     assert world.event_ids(1) == [b"1-0"]
-    assert (await world.view.results(uuid_of(1))).keys() == {A, B}
-    assert (await world.view.results(uuid_of(2)))[A] == world.ledger.decided[0, 1].document()
+    assert (await results_of(world.view, uuid_of(1))).keys() == {A, B}
+    assert (await results_of(world.view, uuid_of(2)))[A] == world.ledger.decided[0, 1].document()
     gates = await world.view.gates([0, 1])
     assert [gates[p].sold_out for p in (0, 1)] == [frozenset({A}), frozenset()]
     assert await world.shown() == (1, 4)
@@ -84,7 +85,7 @@ async def test_events_are_the_decisions(world: World) -> None:
         await world.all_done()
     documents = [world.ledger.decided[0, offset].document() for offset in range(3)]
     assert [value for _, value, _ in world.broker.events[0]] == documents
-    assert (await world.view.results(uuid_of(1)))["#0:1"] == documents[1]
+    assert (await results_of(world.view, uuid_of(1)))["#0:1"] == documents[1]
 
 
 async def test_redelivery_of_decided_offsets_has_no_effect(world: World) -> None:

@@ -13,6 +13,7 @@ from tests.harness import (
     eventually,
     failing,
     line_of,
+    results_of,
     running,
     uuid_of,
 )
@@ -56,8 +57,8 @@ async def test_a_crash_is_made_up_for_by_the_next_writer(
     assert world.ledger.claims[0] == Claim(2, 4)
     assert distinct(world.broker.events[0]) == world.broker.events[0][-4:]
     assert sorted(set(world.event_ids())) == [b"0-0", b"0-1", b"0-2", b"0-3"]
-    assert (await world.view.results(uuid_of(1))).keys() == {A, "#0:2"}
-    assert (await world.view.results(uuid_of(2))).keys() == {A}
+    assert (await results_of(world.view, uuid_of(1))).keys() == {A, "#0:2"}
+    assert (await results_of(world.view, uuid_of(2))).keys() == {A}
     assert await world.shown() == (2, 4)
 
 
@@ -81,7 +82,7 @@ async def test_a_long_gap_is_published_again_in_pieces(world: World, monkeypatch
     assert world.event_ids() == ids[:3] + ids
     assert world.broker.committed[0] == 8
     for n in range(8):
-        assert (await world.view.results(uuid_of(n))).keys() == {A}
+        assert (await results_of(world.view, uuid_of(n))).keys() == {A}
 
 
 @pytest.mark.parametrize("fault", ["fail_before_commit", "fail_after_commit"])
