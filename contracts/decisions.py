@@ -101,7 +101,11 @@ def order_id_of(decided_at_ms: int, partition: int, offset: int) -> str:
 
 def order_number(decided_at: datetime, partition: int, offset: int) -> str:
     """What people call an order: UTC second, partition, offset. Unique and, as text, sortable by time."""
-    return f"{decided_at:%Y%m%d-%H%M%S}-{partition:04d}-{offset:012d}"
+    t = decided_at
+    # A third of what the same takes as an f-string, and most of an answer's assembly.
+    return "%04d%02d%02d-%02d%02d%02d-%04d-%012d" % (  # noqa: UP031
+        t.year, t.month, t.day, t.hour, t.minute, t.second, partition, offset
+    )  # fmt: skip
 
 
 def number_of(order_id: str) -> str:

@@ -1,5 +1,8 @@
 """Events on the events topic: CloudEvents 1.0, Kafka protocol binding, binary mode."""
 
+from datetime import datetime
+from functools import lru_cache
+
 from contracts.decisions import Decision
 from contracts.outcomes import Kind
 
@@ -15,6 +18,11 @@ _CREATED: Headers = [*_COMMON, ("ce_type", ORDER_CREATED.encode()), ("ce_sequenc
 _REFUSED: Headers = [*_COMMON, ("ce_type", CHECKOUT_REFUSED.encode())]
 
 
+@lru_cache(maxsize=64)  # a batch is decided at one time
+def _time_of(decided_at: datetime) -> bytes:
+    return decided_at.isoformat(timespec="milliseconds").replace("+00:00", "Z").encode()
+
+
 def event_of(decision: Decision, document: bytes) -> Event | None:
     """The event of a decision, or None where it has none (repeated lines, dead letters).
 
@@ -28,9 +36,13 @@ def event_of(decision: Decision, document: bytes) -> Event | None:
     headers = _REFUSED if order is None else _CREATED
     key = decision.checkout_id if order is None else order.order_id
     identity = b"%d-%d" % (decision.partition, decision.offset)
-    time = decision.decided_at.isoformat(timespec="milliseconds").replace("+00:00", "Z").encode()
     return (
         key.encode(),
         document,
-        [*headers, ("ce_id", identity), ("ce_time", time), ("ce_subject", key.encode())],
+        [
+            *headers,
+            ("ce_id", identity),
+            ("ce_time", _time_of(decision.decided_at)),
+            ("ce_subject", key.encode()),
+        ],
     )

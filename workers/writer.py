@@ -247,7 +247,7 @@ class Writer:
 
     async def _linger(self, batch: Batch) -> None:
         """Let messages gather after a small batch: what a batch costs is mostly the same for one as for hundreds."""
-        if sum(map(len, batch.values())) < self._settings.batch_rows_max // 8:
+        if batch and sum(map(len, batch.values())) < self._settings.batch_rows_max // 8:
             await self._pause(self._settings.batch_linger_ms / 1000)
 
     async def _pause(self, seconds: float) -> None:
