@@ -46,7 +46,11 @@ async def connect_pool(settings: Settings, *, timeout_s: float | None = None) ->
             command_timeout=limit_s,
             timeout=limit_s,
             target_session_attrs=SessionAttribute.read_write,
-            server_settings={"application_name": "sluiceway"},
+            server_settings={
+                "application_name": "sluiceway",
+                # A writer that is silent for so long has lost its partitions: its locks must not outlast it.
+                "idle_in_transaction_session_timeout": str(settings.session_timeout_ms),
+            },
         )
     except TRANSIENT as error:
         raise Unavailable(f"Postgres: {error!r}") from error

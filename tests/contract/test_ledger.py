@@ -360,6 +360,20 @@ async def test_postgres_is_unavailable_when_nothing_listens(offline_settings: Se
         await assert_unavailable(world.ledger)
 
 
+async def test_a_transaction_that_is_left_alone_does_not_keep_a_partition_for_ever(
+    database_settings: Settings,
+) -> None:
+    settings = msgspec.structs.replace(database_settings, session_timeout_ms=200, postgres_timeout_s=5.0)
+    async with postgres_world(settings) as world, postgres_world(settings) as zombie:
+        await world.ledger.claim([0], "a", NOON)
+        async with zombie.pool.acquire() as connection:
+            await connection.execute("BEGIN")
+            await connection.execute("UPDATE partition_state SET next_offset = 7")
+            assert await world.ledger.claim([0], "b", NOON) == {0: Claim(2, 0)}
+            with pytest.raises(asyncpg.InterfaceError):
+                await connection.execute("COMMIT")
+
+
 async def test_a_server_that_only_reads_is_unavailable(database_settings: Settings) -> None:
     pool = await asyncpg.create_pool(
         database_settings.postgres_url,
