@@ -19,14 +19,15 @@ class MemoryHeaders:
 
     def __init__(self, given: dict[str, HeaderValue]) -> None:
         self._given = {name: value for name, value in given.items() if value is not None}
-
-    def items(self) -> list[tuple[str, str]]:
-        return [
+        self._items = [
             (name, one)
             for name, value in self._given.items()
             if not isinstance(value, bytes)
             for one in (value if isinstance(value, list) else [value])
         ]
+
+    def items(self) -> list[tuple[str, str]]:
+        return self._items
 
     def __contains__(self, name: str) -> bool:
         return name in self._given

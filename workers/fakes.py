@@ -109,6 +109,10 @@ class MemoryLog:
 
     async def read(self, rows_max: int, wait_ms: int) -> Batch:
         await asyncio.sleep(0)
+        return self.take_messages(rows_max)
+
+    def take_messages(self, rows_max: int) -> Batch:
+        """What there is to read, without waiting."""
         batch: Batch = {}
         for p in sorted(self._held):
             first = self.broker.first[p]

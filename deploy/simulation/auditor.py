@@ -10,10 +10,8 @@ from typing import Any
 
 import msgspec
 
-from contracts.errors import UndecodableMessage
-from contracts.events import event_of
+from contracts.events import CHECKOUT_REFUSED, ORDER_CREATED
 from contracts.kafka import Record
-from contracts.messages import CheckoutLine, decode_checkout_line
 from contracts.outcomes import Kind, Reason
 from stock_ledger.fakes import MemoryLedger, MemoryView
 from stock_ledger.ledger import Advance
@@ -34,16 +32,31 @@ class Goods(msgspec.Struct, frozen=True):
     on_shelf: bool = True
 
 
+_SILENT = (Kind.REPEATED, Kind.DEAD)  # have no event
+
 Expected = tuple[Kind, Reason | None, int | None]  # kind, reason, first offset
+
+
+class Line(msgspec.Struct):
+    """Of a message what the model goes by."""
+
+    checkout_id: str
+    product_id: str
+    buyer_id: str
+    quantity: int
+    payload_hash: str
+
+
+_decoder = msgspec.json.Decoder(Line)
 
 
 class Model:
     """What the messages of a log come to, decided one by one in their order."""
 
-    def __init__(self, goods: Iterable[Goods], partitions: int) -> None:
+    def __init__(self, goods: Iterable[Goods]) -> None:
         self.goods = {g.product_id: g for g in goods}
         self.available = {g.product_id: [0, g.units] for g in self.goods.values()}  # by seq
-        self._partitions = partitions
+        self.poison: set[tuple[int, int]] = set()  # the places of what nobody can decode
         self._hashes: dict[tuple[str, int], str] = {}  # (checkout, partition)
         self._elsewhere: dict[str, set[str]] = defaultdict(set)  # checkout -> hashes, whichever the partition
         self._first: dict[tuple[str, str], int] = {}
@@ -55,10 +68,9 @@ class Model:
         Where another payload under the same key went to another partition, either of the two may have been first:
         the refusal as a conflict is right then, and so is none.
         """
-        try:
-            line = decode_checkout_line(message.value, message.key, partition, self._partitions)
-        except UndecodableMessage:
+        if (partition, message.offset) in self.poison:
             return Kind.DEAD, None, None
+        line = _decoder.decode(message.value or b"")
         known = self._hashes.get((line.checkout_id, partition))
         others = self._elsewhere[line.checkout_id] - {line.payload_hash}
         if known is None and actual is Kind.CONFLICT and others:
@@ -79,7 +91,7 @@ class Model:
         self._bought[line.product_id, line.buyer_id] += line.quantity
         return Kind.CREATED, None, None
 
-    def _refusal(self, line: CheckoutLine) -> Reason | None:
+    def _refusal(self, line: Line) -> Reason | None:
         goods = self.goods.get(line.product_id)
         if goods is None:
             return Reason.UNKNOWN_PRODUCT
@@ -103,16 +115,15 @@ class Auditor:
         self._broker = broker
         self._ledger = ledger
         self._view = view
-        self.model = Model(goods, broker.partitions)
+        self.model = Model(goods)
         self._decided_to = dict.fromkeys(range(broker.partitions), 0)
         self._epochs = dict.fromkeys(range(broker.partitions), 0)
         self._shown: dict[str, tuple[int, int]] = {}  # versions by key of the view
         self._committed = dict.fromkeys(range(broker.partitions), 0)
-        self._published: dict[int, dict[int, Record]] = defaultdict(dict)
+        self._published: dict[int, set[int]] = defaultdict(set)  # offsets whose event is out
         self._set_aside: set[tuple[int, int]] = set()
-        self._told: dict[
-            tuple[int, int], tuple[bytes, Record | None]
-        ] = {}  # document and event of a decision
+        self._documents: dict[tuple[int, int], bytes] = {}  # of decisions
+        self._of_line: dict[tuple[str, str], bytes] = {}  # of the first decision of each checkout and product
         self.checked = 0
 
     # After each effect.
@@ -143,25 +154,24 @@ class Auditor:
     def _claimed(self, partitions: Sequence[int]) -> None:
         for p in partitions:
             epoch = self._ledger.claims[p].epoch
-            expect(epoch > self._epochs[p], f"partition {p} was claimed again with epoch {epoch}")
+            if epoch <= self._epochs[p]:
+                raise Violation(f"partition {p} was claimed again with epoch {epoch}")
             self._epochs[p] = epoch
 
     def _persisted(self, advances: Sequence[Advance]) -> None:
         for advance in advances:
             p = advance.partition
-            expect(
-                self._ledger.claims[p].next_offset == advance.next_offset >= self._decided_to[p],
-                f"partition {p} went from {self._decided_to[p]} to {advance.next_offset}",
-            )
+            if not self._ledger.claims[p].next_offset == advance.next_offset >= self._decided_to[p]:
+                raise Violation(f"partition {p} went from {self._decided_to[p]} to {advance.next_offset}")
             for offset in range(self._decided_to[p], advance.next_offset):
                 self._was_decided(p, offset)
             self._decided_to[p] = advance.next_offset
         for product_id, stock in self._ledger.stock.items():
             by_seq = self.model.available[product_id]
-            expect(
-                stock.seq == len(by_seq) - 1 and stock.available == by_seq[-1] >= 0,
-                f"{product_id}: {stock}, but {by_seq[-1]} must be left after {len(by_seq) - 1} entries",
-            )
+            if not (stock.seq == len(by_seq) - 1 and stock.available == by_seq[-1] >= 0):
+                raise Violation(
+                    f"{product_id}: {stock}, but {by_seq[-1]} must be left after {len(by_seq) - 1} entries"
+                )
 
     def _was_decided(self, partition: int, offset: int) -> None:
         self.checked += 1
@@ -171,36 +181,48 @@ class Auditor:
         message = self._message(partition, offset)
         expected = self.model.decide(partition, message, decision.kind)
         actual = (decision.kind, decision.reason, decision.first_offset)
-        expect(actual == expected, f"{partition}:{offset} was decided {actual}, but is {expected}")
-        document = decision.document()
-        self._told[partition, offset] = document, event_of(decision, document)
+        if actual != expected:
+            raise Violation(f"{partition}:{offset} was decided {actual}, but is {expected}")
+        document = self._documents[partition, offset] = decision.document()
+        if decision.kind in (Kind.CREATED, Kind.REFUSED):
+            self._of_line[decision.checkout_id or "", decision.product_id] = document
 
     def _was_published(self, partition: int, record: Record) -> None:
         self.checked += 1
-        identity = dict(record[2])["ce_id"].decode()
+        key, value, headers = record
+        told = dict(headers)
+        identity = told["ce_id"].decode()
         of_partition, _, offset = identity.partition("-")
         place = (int(of_partition), int(offset))
-        expect(place in self._told, f"event {identity} was published, but nothing is decided there")
-        expect(
-            place[0] == partition and record == self._told[place][1],
-            f"event {identity} does not tell what was decided",
-        )
-        self._published[partition][place[1]] = record
+        decision = self._ledger.decided.get(place)
+        if decision is None:
+            raise Violation(f"event {identity} was published, but nothing is decided there")
+        if decision.order is None:
+            subject, kind = decision.checkout_id or "", CHECKOUT_REFUSED
+        else:
+            subject, kind = decision.order.order_id, ORDER_CREATED
+        if (
+            place[0] != partition
+            or decision.kind in _SILENT
+            or value != self._documents[place]
+            or not key == told["ce_subject"] == subject.encode()
+            or told["ce_type"] != kind.encode()
+        ):
+            raise Violation(f"event {identity} does not tell what was decided")
+        self._published[partition].add(place[1])
 
     def _was_set_aside(self, partition: int, record: Record) -> None:
         headers = dict(record[2])
         offset = int(headers["offset"])
-        expect(int(headers["partition"]) == partition, "a dead letter from another partition")
         message = self._message(partition, offset)
-        expect(record[:2] == (message.key, message.value), f"the dead letter of {partition}:{offset} differs")
+        if int(headers["partition"]) != partition or record[:2] != (message.key, message.value):
+            raise Violation(f"the dead letter of {partition}:{offset} differs")
         self._set_aside.add((partition, offset))
 
     def _was_committed(self, offsets: Mapping[int, int]) -> None:
         for p, offset in offsets.items():
-            expect(
-                offset <= self._decided_to[p],
-                f"partition {p}: offset {offset} committed, decided to {self._decided_to[p]}",
-            )
+            if offset > self._decided_to[p]:
+                raise Violation(f"partition {p}: offset {offset} committed, decided to {self._decided_to[p]}")
             for passed in range(self._committed[p], offset):
                 self._is_told(p, passed)
             self._committed[p] = max(self._committed[p], offset)
@@ -208,20 +230,16 @@ class Auditor:
     def _is_told(self, partition: int, offset: int) -> None:
         decision = self._ledger.decided[partition, offset]
         if decision.kind is Kind.DEAD:
-            expect((partition, offset) in self._set_aside, f"{partition}:{offset} is dead, but not set aside")
-        elif decision.kind is not Kind.REPEATED:
-            expect(
-                offset in self._published[partition],
-                f"{partition}:{offset} is committed, but its event is not published",
-            )
+            if (partition, offset) not in self._set_aside:
+                raise Violation(f"{partition}:{offset} is dead, but not set aside")
+        elif decision.kind is not Kind.REPEATED and offset not in self._published[partition]:
+            raise Violation(f"{partition}:{offset} is committed, but its event is not published")
 
     def _was_shown(self, shown: Sequence[Shown], results: Sequence[tuple[str, str, bytes]]) -> None:
         for checkout_id, field, document in results:
             self.checked += 1
-            expect(
-                document == self._document(checkout_id, field),
-                f"the result of {checkout_id} {field} is not so",
-            )
+            if document != self._document(checkout_id, field):
+                raise Violation(f"the result of {checkout_id} {field} is not so")
         for part in shown:
             self._is_not_ahead(part.partition, part.stock)
 
@@ -232,24 +250,25 @@ class Auditor:
         if progress is not None:
             epoch, next_offset = progress
             self._is_not_older(keys.progress(partition), progress)
-            expect(
-                epoch <= claim.epoch and next_offset <= claim.next_offset,
-                f"the view of partition {partition} is at {epoch}:{next_offset}, the truth at {claim}",
-            )
+            if epoch > claim.epoch or next_offset > claim.next_offset:
+                raise Violation(
+                    f"the view of partition {partition} is at {epoch}:{next_offset}, the truth at {claim}"
+                )
         for product_id in product_ids:
             value = values.get(keys.stock(partition, product_id))
             if value is not None:
                 epoch, seq, available = map(int, value.split(b":"))
                 self._is_not_older(keys.stock(partition, product_id), (epoch, seq))
                 by_seq = self.model.available[product_id]
-                expect(
-                    seq < len(by_seq) and by_seq[seq] == available,
-                    f"the view has {available} of {product_id} at seq {seq}, which never was so",
-                )
+                if seq >= len(by_seq) or by_seq[seq] != available:
+                    raise Violation(
+                        f"the view has {available} of {product_id} at seq {seq}, which never was so"
+                    )
 
     def _is_not_older(self, key: str, version: tuple[int, int]) -> None:
         before = self._shown.get(key, version)
-        expect(version >= before, f"{key} went back from {before} to {version}")
+        if version < before:
+            raise Violation(f"{key} went back from {before} to {version}")
         self._shown[key] = version
 
     def view_set_back(self) -> None:
@@ -260,21 +279,21 @@ class Auditor:
 
     def accepted(self, checkout_id: str, lines: Sequence[Mapping[str, Any]]) -> None:
         """A 202: each line lies where it says."""
+        own = f'"checkout_id":"{checkout_id}"'.encode()
         for line in lines:
             p, offset = line["partition"], line["offset"]
-            expect(offset < self._broker.end(p), f"202 for {checkout_id}, but {p}:{offset} is not in the log")
-            value = self._message(p, offset).value or b""
-            own = f'"checkout_id":"{checkout_id}"', f'"product_id":"{line["product_id"]}"'
-            expect(
-                all(text.encode() in value for text in own),
-                f"202 for {checkout_id}, but {p}:{offset} is another's",
-            )
+            if offset >= self._broker.end(p):
+                raise Violation(f"202 for {checkout_id}, but {p}:{offset} is not in the log")
+            message = self._message(p, offset)
+            if own not in (message.value or b"") or message.key != line["product_id"].encode():
+                raise Violation(f"202 for {checkout_id}, but {p}:{offset} is another's")
 
     def refused_at_the_edge(self, product_ids: Iterable[str]) -> None:
         """A 409: nothing is left of any of it."""
         for product_id in product_ids:
             left = self.model.available.get(product_id, [1])[-1]
-            expect(left <= 0, f"refused as sold out, but {left} of {product_id} are left")
+            if left > 0:
+                raise Violation(f"refused as sold out, but {left} of {product_id} are left")
 
     def answered(
         self, partition: int, offset: int, status: str, reason: str | None, order_id: str | None
@@ -287,9 +306,8 @@ class Auditor:
             None if decision.reason is None else decision.reason.value,
             None if decision.order is None else decision.order.order_id,
         )
-        expect(
-            (reason, order_id) == own, f"{partition}:{offset} is answered {status}, but is {decision.kind}"
-        )
+        if (reason, order_id) != own:
+            raise Violation(f"{partition}:{offset} is answered {status}, but is {decision.kind}")
 
     # At the end, when everything works again and has had its time.
 
@@ -306,26 +324,14 @@ class Auditor:
         for p in range(self._broker.partitions):
             for offset in range(self._broker.end(p)):
                 self._is_told(p, offset)
-        places = {
-            p: {int(dict(h)["ce_id"].split(b"-")[1]) for _, _, h in self._broker.events[p]}
-            for p in self._decided_to
-        }
-        for (p, offset), decision in self._ledger.decided.items():
-            has_event = decision.kind not in (Kind.DEAD, Kind.REPEATED)
-            expect(
-                (offset in places[p]) == has_event, f"{p}:{offset} is {decision.kind}, events: {has_event}"
-            )
         for product_id, p in self._ledger.partitions.items():
             left = self.model.available[product_id][-1]
             value = self._view.data.values.get(self._view.keys.stock(p, product_id))
             sold_out = product_id in self._view.data.sold_out.get(self._view.keys.sold_out(p), ())
-            if value is not None:
-                expect(
-                    int(value.split(b":")[2]) == left, f"the view has {value!r} of {product_id}, not {left}"
-                )
-            expect(
-                sold_out == (left <= 0), f"{product_id} is shown as sold out: {sold_out}, but {left} are left"
-            )
+            if value is not None and int(value.split(b":")[2]) != left:
+                raise Violation(f"the view has {value!r} of {product_id}, not {left}")
+            if sold_out != (left <= 0):
+                raise Violation(f"{product_id} is shown as sold out: {sold_out}, but {left} are left")
 
     def undrained(self) -> str:
         """What is not as it must be at the end."""
@@ -351,13 +357,5 @@ class Auditor:
         """What the view must hold there: a line's decision by its product, a conflict by its place."""
         if field.startswith("#"):
             partition, _, offset = field[1:].partition(":")
-            return self._told.get((int(partition), int(offset)), (None, None))[0]
-        for decision in self._ledger.decisions_of_checkout(checkout_id):
-            if decision.product_id == field:
-                return self._told[decision.partition, decision.offset][0]
-        return None
-
-
-def expect(holds: bool, what: str) -> None:
-    if not holds:
-        raise Violation(what)
+            return self._documents.get((int(partition), int(offset)))
+        return self._of_line.get((checkout_id, field))

@@ -3,12 +3,13 @@
 import asyncio
 from collections.abc import Mapping, Sequence
 from random import Random
+from typing import Any
 
 from aiokafka.errors import KafkaConnectionError
 
 from contracts.errors import NotAcknowledged, Unavailable
 from contracts.kafka import Record
-from deploy.simulation.loop import Loop, Node, current_node
+from deploy.simulation.loop import Loop, Node, current_node, wake
 from deploy.simulation.network import After, Remote, Server, alive
 from ingest.fakes import MemoryBatch, MemoryProducer, Metadata
 from workers.fakes import MemoryBroker, MemoryLog
@@ -19,30 +20,24 @@ _RETRY_S = 0.1  # a producer tries again this often while the broker is away
 
 
 class Arrivals:
-    """Wakes readers when something is appended."""
+    """Wakes the readers of partitions to which something is appended, or that get them with what they hold."""
 
     def __init__(self, loop: Loop) -> None:
         self._loop = loop
-        self._waiting: list[asyncio.Future[None]] = []
+        self._waiting: dict[asyncio.Future[None], MemoryLog] = {}
 
-    def tell(self) -> None:
-        waiting, self._waiting = self._waiting, []
-        for future in waiting:
-            _wake(future)
+    def tell(self, partition: int) -> None:
+        for future, log in self._waiting.items():
+            if partition in log.assigned()[1]:
+                wake(future)
 
-    async def wait(self, seconds: float) -> None:
-        future = self._loop.create_future()
-        self._waiting.append(future)
-        timer = self._loop.call_later(seconds, _wake, future)
+    async def wait(self, log: MemoryLog, seconds: float) -> None:
+        future = self._loop.after(seconds)
+        self._waiting[future] = log
         try:
             await future
         finally:
-            timer.cancel()
-
-
-def _wake(future: "asyncio.Future[None]") -> None:
-    if not future.done():
-        future.set_result(None)
+            del self._waiting[future]
 
 
 class WriterLog:
@@ -56,7 +51,7 @@ class WriterLog:
         self._server = server
         self._arrivals = arrivals
         self.inner = MemoryLog(group.broker)
-        self._remote = Remote(server, self.inner, after)
+        self._remote: Any = Remote(server, self.inner, after)
 
     async def start(self, revoked: Revoked) -> None:
         await self._remote.start(revoked)
@@ -73,13 +68,18 @@ class WriterLog:
         return self.inner.assigned()
 
     async def read(self, rows_max: int, wait_ms: int) -> Batch:
+        """At least once, others get their turn before this goes on."""
         alive()
         await self._server.delay()
-        batch = await self.inner.read(rows_max, wait_ms) if self._server.up else {}
-        if not batch:
-            await self._arrivals.wait(wait_ms / 1000)
-            batch = await self.inner.read(rows_max, wait_ms) if self._server.up else {}
-        return batch
+        batch = self._take(rows_max)
+        if batch:
+            await asyncio.sleep(0)
+            return batch
+        await self._arrivals.wait(self.inner, wait_ms / 1000)
+        return self._take(rows_max)
+
+    def _take(self, rows_max: int) -> Batch:
+        return self.inner.take_messages(rows_max) if self._server.up else {}
 
     def seek(self, partition: int, offset: int) -> None:
         self.inner.seek(partition, offset)
@@ -108,7 +108,7 @@ class WriterLog:
     async def _send(self, name: str, records: Mapping[int, Sequence[Record]], timestamp_ms: int) -> None:
         """Each partition's records for themselves, so that some may get through."""
         for partition, of_partition in records.items():
-            await self._remote.send(name, {partition: of_partition}, timestamp_ms, error=NotAcknowledged)
+            await self._remote.call(name, {partition: of_partition}, timestamp_ms, error=NotAcknowledged)
 
 
 class Group:
@@ -117,11 +117,14 @@ class Group:
     Run `coordinate` in the world.
     """
 
-    def __init__(self, loop: Loop, broker: MemoryBroker, server: Server, session_s: float) -> None:
+    def __init__(
+        self, loop: Loop, broker: MemoryBroker, server: Server, arrivals: Arrivals, session_s: float
+    ) -> None:
         self.broker = broker
         self.rebalance_wanted = False
         self._loop = loop
         self._server = server
+        self._arrivals = arrivals
         self._session_s = session_s
         self._members: list[WriterLog] = []
         self._outside: list[WriterLog] = []  # put out, though they may still live
@@ -133,7 +136,7 @@ class Group:
 
     async def coordinate(self) -> None:
         while True:
-            await asyncio.sleep(_HEARTBEAT_S)
+            await self._loop.after(_HEARTBEAT_S)
             if not self._server.up:
                 for member in self._members:
                     member.seen_at = self._loop.time()
@@ -182,6 +185,8 @@ class Group:
                 shares[there[p % len(there)]].add(p)
         for log, share in shares.items():
             log.inner.take(self.broker.generation, frozenset(share))
+            for p in share:
+                self._arrivals.tell(p)
         self.rebalance_wanted = len(there) != len(self._members)
 
 
@@ -201,7 +206,7 @@ class Producer(MemoryProducer):
         self, batch: MemoryBatch, topic: str, *, partition: int
     ) -> "asyncio.Future[Metadata]":
         alive()
-        ack: asyncio.Future[Metadata] = asyncio.get_running_loop().create_future()
+        ack: asyncio.Future[Metadata] = self._node.loop.create_future()
         self._node.start(self._deliver(batch, partition, ack))
         return ack
 
@@ -212,7 +217,7 @@ class Producer(MemoryProducer):
             if self.stopped:
                 return
         base: int | None = self.write(batch, partition)
-        self._arrivals.tell()
+        self._arrivals.tell(partition)
         try:
             self._server.maybe_lose(Unavailable)
         except Unavailable:

@@ -13,12 +13,11 @@ from api.marks import AWAY_FOR_S, CONFIRMED_FOR_S
 from contracts.errors import Unavailable
 from contracts.receipts import Receipt
 from contracts.requests import CheckoutStatus, CreatedLine, DeadLetteredLine, QueuedLine, RefusedLine
-from deploy.simulation.auditor import Violation, expect
+from deploy.simulation.auditor import Violation
 from deploy.simulation.loop import ConnectionCut
 from deploy.simulation.world import SETTINGS, ApiProcess, World
 from ingest.fakes import Answered, HeaderValue, MemoryExchange, MemoryHeaders, MemoryScope
 
-PATIENCE_S = 1.0  # a buyer waits so long for an answer
 AGAIN_S = 0.1
 POLL_S = 0.3  # longer than a place in the queue may be old
 
@@ -40,18 +39,23 @@ class Purchase(msgspec.Struct, frozen=True):
 
 async def purchase(world: World, plan: Purchase) -> None:
     """Until everything is answered for good. Raises Violation if a client would be told what is not so."""
-    await asyncio.sleep(plan.at_s)
+    await world.loop.after(plan.at_s)
     known: set[str] = set()  # checkout ids told
-    await asyncio.gather(*(_buy(world, plan, plan.items, known) for _ in range(plan.copies)))
+    if plan.copies == 1:
+        await _buy(world, plan, plan.items, known)
+    else:
+        await asyncio.gather(*(_buy(world, plan, plan.items, known) for _ in range(plan.copies)))
     if plan.other:
         await _buy(world, plan, plan.other, known)
-    expect(len(known) <= 1, f"one key of {plan.buyer_id}, but the checkouts {sorted(known)}")
+    if len(known) > 1:
+        raise Violation(f"one key of {plan.buyer_id}, but the checkouts {sorted(known)}")
 
 
 async def _buy(world: World, plan: Purchase, items: Sequence[tuple[str, int]], known: set[str]) -> None:
     answer = await _submit(world, plan, items)
     if answer.status == 422:  # another payload came before under the key
-        expect(bool(plan.other), f"a conflict where there is none: {answer.body!r}")
+        if not plan.other:
+            raise Violation(f"a conflict where there is none: {answer.body!r}")
         return
     document = answer.json()
     known.add(document["checkout_id"])
@@ -76,15 +80,16 @@ async def _submit(world: World, plan: Purchase, items: Sequence[tuple[str, int]]
         ingest = world.random.choice(world.ingests)
         exchange = MemoryExchange(body)
         try:
-            await ingest.node.call(partial(ingest.app.__rsgi__, scope, exchange), PATIENCE_S)
+            await ingest.node.call(partial(ingest.app.__rsgi__, scope, exchange))
         except ConnectionCut:
-            await asyncio.sleep(AGAIN_S)
+            await world.loop.after(AGAIN_S)
             continue
         answer = exchange.answered()
         if answer.status in (202, 409, 422):
             return answer
-        expect(answer.status == 503, f"answered {answer.status}: {answer.body!r}")
-        await asyncio.sleep(AGAIN_S)
+        if answer.status != 503:
+            raise Violation(f"answered {answer.status}: {answer.body!r}")
+        await world.loop.after(AGAIN_S)
 
 
 async def _watch(world: World, checkout_id: str, plan: Purchase, text: str) -> None:
@@ -94,26 +99,26 @@ async def _watch(world: World, checkout_id: str, plan: Purchase, text: str) -> N
     ahead: dict[str, int] = {}  # by who told it
     pause_s = POLL_S
     while True:
-        await asyncio.sleep(pause_s)
+        await world.loop.after(pause_s)
         pause_s *= 1.5
         api = world.random.choice(world.apis)
         status = await _poll(api, checkout_id, plan.buyer_id, receipt)
         if status is None:
             continue
         if status.status != "queued":
-            expect(final in (None, status), f"{checkout_id} was answered {final}, and then {status}")
             if final is None:
                 _check(world, status, receipt)
+            elif status != final:
+                raise Violation(f"{checkout_id} was answered {final}, and then {status}")
             if final is not None or not plan.asks_again:
                 return
             final = status
             continue
         before = ahead.get(api.node.name) if _may_differ(world) else min(ahead.values(), default=None)
-        expect(
-            before is None or (status.ahead is not None and status.ahead <= before),
-            f"{checkout_id}: {status.ahead} ahead, before it was {before}",
-        )
-        expect(final is None or _may_differ(world), f"{checkout_id} was answered {final}, and then waits")
+        if before is not None and (status.ahead is None or status.ahead > before):
+            raise Violation(f"{checkout_id}: {status.ahead} ahead, before it was {before}")
+        if final is not None and not _may_differ(world):
+            raise Violation(f"{checkout_id} was answered {final}, and then waits")
         ahead[api.node.name] = min(status.ahead or 0, ahead.get(api.node.name, status.ahead or 0))
 
 
@@ -126,7 +131,7 @@ async def _poll(api: ApiProcess, checkout_id: str, buyer_id: str, receipt: Recei
     """None if it is not known now."""
     try:
         status: CheckoutStatus = await api.node.call(
-            partial(api.checkouts.of_receipt, checkout_id, buyer_id, receipt), PATIENCE_S
+            partial(api.checkouts.of_receipt, checkout_id, buyer_id, receipt)
         )
     except (Unavailable, ConnectionCut):
         return None
@@ -135,7 +140,8 @@ async def _poll(api: ApiProcess, checkout_id: str, buyer_id: str, receipt: Recei
 
 def _check(world: World, status: CheckoutStatus, receipt: Receipt) -> None:
     """A final answer tells what was decided, of every line."""
-    expect(len(status.lines) == len(receipt.positions), f"{status.checkout_id}: not every line is answered")
+    if len(status.lines) != len(receipt.positions):
+        raise Violation(f"{status.checkout_id}: not every line is answered")
     for line in status.lines:
         match line:
             case CreatedLine():

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from copy import deepcopy
 from typing import TypeVar
 
 from contracts.topics import partition_of
@@ -124,8 +123,7 @@ async def poison(world: World) -> None:
     for _ in range(world.random.randint(1, 4)):
         good = world.random.choice(world.goods)
         partition = partition_of(good.product_id, world.settings.partitions)
-        world.broker.append(partition, good.product_id.encode(), world.random.choice(_POISON))
-        world.arrivals.tell()
+        _write(world, partition, good.product_id.encode(), world.random.choice(_POISON), is_poison=True)
         await asyncio.sleep(world.random.uniform(0.0, 0.2))
 
 
@@ -134,9 +132,17 @@ async def deliver_again(world: World) -> None:
     partition = world.random.randrange(world.broker.partitions)
     messages = world.broker.messages[partition]
     if messages:
-        message = deepcopy(world.random.choice(messages))
-        world.broker.append(partition, message.key, message.value)
-        world.arrivals.tell()
+        message = world.random.choice(messages)
+        is_poison = (partition, message.offset) in world.auditor.model.poison
+        _write(world, partition, message.key, message.value, is_poison=is_poison)
+
+
+def _write(world: World, partition: int, key: bytes | None, value: bytes | None, *, is_poison: bool) -> None:
+    """Past ingest."""
+    offset = world.broker.append(partition, key, value)
+    if is_poison:
+        world.auditor.model.poison.add((partition, offset))
+    world.arrivals.tell(partition)
 
 
 async def _replace_one(

@@ -14,6 +14,9 @@ from contextlib import contextmanager
 from random import Random
 from typing import Any, TypeVarTuple, Unpack
 
+import msgspec
+
+PATIENCE_S = 1.0  # who calls a node waits so long for its answer
 _TASKS_KEPT = 256  # of a node before those that are done are forgotten
 
 _Ts = TypeVarTuple("_Ts")
@@ -32,23 +35,20 @@ class ConnectionCut(Exception):
     """The node that was called was killed; what it did of the call is unknown."""
 
 
-class Handle(asyncio.TimerHandle):
-    """A callback to come, without what a loop of the real world needs of one."""
+class Handle(msgspec.Struct):
+    """A callback to come: as much of `asyncio.TimerHandle` as is used."""
 
-    __slots__ = ("arguments", "callback", "context", "dropped")
-
-    def __init__(self, callback: Any, arguments: Any, context: contextvars.Context) -> None:
-        self.callback = callback
-        self.arguments = arguments
-        self.context = context
-        self.dropped = False
+    callback: Any
+    arguments: Any
+    context: contextvars.Context
 
     def cancel(self) -> None:
-        self.dropped = True
         self.callback = self.arguments = None
 
     def cancelled(self) -> bool:
-        return self.dropped
+        return self.callback is None
+
+    done = cancelled  # as a future that nobody waits for any more
 
 
 class Node:
@@ -57,102 +57,94 @@ class Node:
     def __init__(self, loop: "Loop", name: str) -> None:
         self.name = name
         self.alive = True
-        self.paused = False
+        self.runs = True  # it is alive, and not paused
         self.ready: deque[Handle] = deque()
         self.connections: dict[str, int] = {}  # server -> generation, see `network.Server`
         self.context = contextvars.Context()
         self.context.run(_NODE.set, self)
-        self._loop = loop
-        self._tasks: list[tuple[asyncio.Task[Any], Coroutine[Any, Any, Any], contextvars.Context]] = []
-        self._calls: dict[asyncio.Future[Any], None] = {}
-
-    @property
-    def runs(self) -> bool:
-        return self.alive and not self.paused
+        self.loop = loop
+        self._tasks: list[tuple[asyncio.Task[Any], Coroutine[Any, Any, Any]]] = []
+        self._tasks_kept = _TASKS_KEPT
+        self._calls: dict[asyncio.Future[Any], float] = {}  # until when they wait; the earliest first
+        self._patience: Handle | None = None
 
     def start(self, work: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":
         """Run `work` as a task of this node."""
-        return self._loop.create_task(work, context=self.context.copy())
+        return self.loop.create_task(work, context=self.context.copy())
 
-    def own(
-        self, task: "asyncio.Task[Any]", work: Coroutine[Any, Any, Any], context: contextvars.Context
-    ) -> None:
-        if len(self._tasks) > _TASKS_KEPT:
+    def own(self, task: "asyncio.Task[Any]", work: Coroutine[Any, Any, Any]) -> None:
+        if len(self._tasks) >= self._tasks_kept:
             self._tasks = [kept for kept in self._tasks if not kept[0].done()]
-        self._tasks.append((task, work, context))
+            self._tasks_kept = max(_TASKS_KEPT, 2 * len(self._tasks))
+        self._tasks.append((task, work))
 
-    async def call(self, work: Callable[[], Coroutine[Any, Any, Any]], within_s: float) -> Any:
+    async def call(self, work: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
         """Run `work` in this node, from another one.
 
-        Raises ConnectionCut if the node is killed before it answers, or does not answer within the time.
+        Raises ConnectionCut if the node is killed before it answers, or does not answer within PATIENCE_S.
         """
         if not self.alive:
             raise ConnectionCut(f"{self.name} is not there")
-        answer: asyncio.Future[Any] = self._loop.create_future()
-        self._calls[answer] = None
-
-        def answered(task: "asyncio.Task[Any]") -> None:
-            error = task.exception()
-            self._calls.pop(answer, None)
-            if answer.done():
-                return  # nobody waits any more
-            if error is None:
-                answer.set_result(task.result())
-            else:
-                answer.set_exception(error)
-
-        self.start(work()).add_done_callback(answered, context=self.context)
-        patience = self._loop.call_later(within_s, self._cut_off, answer, f"{self.name} is silent")
+        call = self.loop.create_future()
+        self._calls[call] = self.loop.time() + PATIENCE_S
+        if self._patience is None:
+            self._lose_patience()
+        self.start(_answer(call, work))
         try:
-            return await answer
+            return await call
         finally:
-            patience.cancel()
+            del self._calls[call]
+
+    def _lose_patience(self) -> None:
+        """Cut off the calls that have waited for too long, and look again when the next one will have."""
+        self._patience = None
+        for call, until in self._calls.items():
+            if until > self.loop.time():
+                context = self.loop.world.context
+                self._patience = self.loop.call_at(until, self._lose_patience, context=context)
+                return
+            _cut_off(call, f"{self.name} is silent")
 
     def pause(self) -> None:
-        self.paused = True
-        self._loop.withdraw(self)
+        self.runs = False
+        self.loop.withdraw(self)
 
     def resume(self) -> None:
-        self.paused = False
-        self._loop.offer(self)
+        self.runs = self.alive
+        self.loop.offer(self)
 
     def kill(self) -> None:
         """End the node at once: nothing of it runs again, and whoever waits for its answer is cut off."""
-        self.alive = False
-        self._loop.withdraw(self)
+        self.alive = self.runs = False
+        self.loop.withdraw(self)
         self.ready.clear()
         tasks, self._tasks = self._tasks, []
-        for task, work, context in tasks:
-            _close(task, work, context)
-        calls, self._calls = self._calls, {}
-        for call in calls:
-            self._cut_off(call, f"{self.name} was killed")
-
-    def _cut_off(self, call: "asyncio.Future[Any]", why: str) -> None:
-        self._calls.pop(call, None)
-        if not call.done():
-            call.set_exception(ConnectionCut(why))
+        for task, work in tasks:
+            _close(task, work, self.context)
+        for call in self._calls:
+            _cut_off(call, f"{self.name} was killed")
 
 
 class Loop(asyncio.AbstractEventLoop):
-    """The event loop of a run. `time` is virtual seconds; it passes only when nothing is ready."""
+    """The event loop of a run. `time` is virtual seconds; it passes only when nothing is ready.
+
+    Tasks and futures of the standard library find in it what they need of a loop.
+    """
 
     def __init__(self, random: Random) -> None:
         self._random = random
         self._now = 0.0
-        self._timers: list[tuple[float, int, Handle, Node]] = []
+        self._timers: list[tuple[float, int, Handle | asyncio.Future[None], Node]] = []
         self._sequence = 0
         self._offered: list[Node] = []  # nodes with something ready
         self.errors: list[BaseException] = []
         self.steps = 0
         self.world = Node(self, "world")  # what happens to the others: faults, servers, the auditor
 
-    # What tasks and futures need of a loop.
-
     def time(self) -> float:
         return self._now
 
-    def call_soon(
+    def call_soon(  # type: ignore[override]
         self,
         callback: Callable[[Unpack[_Ts]], object],
         *args: *_Ts,
@@ -161,10 +153,14 @@ class Loop(asyncio.AbstractEventLoop):
         if context is None:
             context = contextvars.copy_context()
         handle = Handle(callback, args, context)
-        self._make_ready(context.get(_NODE, self.world), handle)
+        node = context.get(_NODE, self.world)
+        if node.alive:
+            node.ready.append(handle)
+            if len(node.ready) == 1 and node.runs:
+                self._offered.append(node)
         return handle
 
-    def call_later(
+    def call_later(  # type: ignore[override]
         self,
         delay: float,
         callback: Callable[[Unpack[_Ts]], object],
@@ -173,7 +169,7 @@ class Loop(asyncio.AbstractEventLoop):
     ) -> Handle:
         return self.call_at(self._now + delay, callback, *args, context=context)
 
-    def call_at(
+    def call_at(  # type: ignore[override]
         self,
         when: float,
         callback: Callable[[Unpack[_Ts]], object],
@@ -200,11 +196,17 @@ class Loop(asyncio.AbstractEventLoop):
             coro.close()
             raise Dead
         task: asyncio.Task[Any] = asyncio.Task(coro, loop=self, name=name, context=context)
-        node.own(task, coro, context)
+        node.own(task, coro)
         return task
 
-    def get_debug(self) -> bool:
-        return False
+    def after(self, seconds: float) -> "asyncio.Future[None]":
+        """Done when so much time has passed: `asyncio.sleep`, at half the price."""
+        future: asyncio.Future[None] = asyncio.Future(loop=self)
+        self._sequence += 1
+        heapq.heappush(self._timers, (self._now + seconds, self._sequence, future, _NODE.get()))
+        return future
+
+    get_debug = staticmethod(bool)  # False, and asked for by every future
 
     def is_running(self) -> bool:
         return True
@@ -221,10 +223,15 @@ class Loop(asyncio.AbstractEventLoop):
         """Run until `work`, a task of the world, is done. Raises the first of `errors`, and Stuck if it never ends."""
         with self.running():
             task = self.world.start(work)
-            while not task.done():
-                self._step()
-                if self.errors:
-                    raise self.errors[0]
+            offered, draw = self._offered, self._random.random
+            while not (task.done() or self.errors):
+                if offered:
+                    drawn = draw()
+                    self._let_run(offered[int(drawn * len(offered))], 1 + int(drawn * 1024) % 8)
+                else:
+                    self._pass_time()
+            if self.errors:
+                raise self.errors[0]
             return task.result()
 
     @contextmanager
@@ -245,49 +252,61 @@ class Loop(asyncio.AbstractEventLoop):
         if node in self._offered:
             self._offered.remove(node)
 
-    def _make_ready(self, node: Node, handle: Handle) -> None:
-        if not node.alive:
-            return
-        node.ready.append(handle)
-        if len(node.ready) == 1 and not node.paused:
-            self._offered.append(node)
-
-    def _step(self) -> None:
-        """Let a node that has something ready run a few callbacks; when none has, let time pass."""
-        offered = self._offered
-        if not offered:
-            self._pass_time()
-            return
-        draw = self._random.random()
-        node = offered[int(draw * len(offered))]
+    def _let_run(self, node: Node, callbacks_max: int) -> None:
         ready = node.ready
-        for _ in range(1 + int(draw * 1024) % 8):
+        for _ in range(callbacks_max):
             handle = ready.popleft()
             if not ready:
-                offered.remove(node)
+                self._offered.remove(node)
             self.steps += 1
-            if not handle.dropped:
+            callback = handle.callback
+            if callback is not None:
                 try:
-                    handle.context.run(handle.callback, *handle.arguments)
+                    handle.context.run(callback, *handle.arguments)
                 except Exception as error:  # noqa: BLE001 - whatever a callback raises ends the run
                     self.errors.append(error)
             if not ready or not node.runs:
                 return
 
     def _pass_time(self) -> None:
+        """To the next timers; with a node that is gone go its timers."""
         timers = self._timers
-        while timers:
-            when, _, handle, node = heapq.heappop(timers)
-            if handle.dropped or not node.alive:
+        is_due = False
+        while timers and not (is_due and timers[0][0] > self._now):
+            when, _, due, node = heapq.heappop(timers)
+            if not node.alive or due.done():
                 continue
-            self._now = max(self._now, when)
-            self._make_ready(node, handle)
-            while timers and timers[0][0] <= self._now:
-                _, _, handle, node = heapq.heappop(timers)
-                if not handle.dropped:
-                    self._make_ready(node, handle)
-            return
-        raise Stuck("nothing is ready and no timer is set")
+            if not is_due:
+                is_due, self._now = True, max(self._now, when)
+            if isinstance(due, Handle):
+                node.ready.append(due)
+                self.offer(node)
+            else:
+                due.set_result(None)
+        if not is_due:
+            raise Stuck("nothing is ready and no timer is set")
+
+
+async def _answer(call: "asyncio.Future[Any]", work: Callable[[], Coroutine[Any, Any, Any]]) -> None:
+    try:
+        answer = await work()
+    except Exception as error:  # noqa: BLE001 - it is the caller's
+        if not call.done():
+            call.set_exception(error)
+    else:
+        if not call.done():
+            call.set_result(answer)
+
+
+def _cut_off(call: "asyncio.Future[Any]", why: str) -> None:
+    if not call.done():
+        call.set_exception(ConnectionCut(why))
+
+
+def wake(future: "asyncio.Future[None]") -> None:
+    """Have whoever waits for it go on, unless nobody does any more."""
+    if not future.done():
+        future.set_result(None)
 
 
 def _close(task: "asyncio.Task[Any]", work: Coroutine[Any, Any, Any], context: contextvars.Context) -> None:

@@ -44,11 +44,15 @@ def simulate_many(start: int, count: int, jobs: int | None = None) -> Iterator[O
 
 
 def _simulate(seeds: range) -> list[Outcome]:
-    """With the garbage collected in between: a run makes cycles, but not enough of them to look for all the time."""
+    """With the garbage collected between the seeds: a run makes cycles, but not enough of them to look for all the time."""
     gc.collect()
     gc.freeze()
     gc.disable()
+    outcomes = []
     try:
-        return [simulate(seed) for seed in seeds]
+        for seed in seeds:
+            outcomes.append(simulate(seed))
+            gc.collect()
     finally:
         gc.enable()
+    return outcomes

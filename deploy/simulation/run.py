@@ -138,17 +138,22 @@ async def _run(world: World, sale: Sale) -> None:
     await asyncio.gather(*going_wrong)
     world.heal()
     world.trace("healed")
-    await asyncio.wait(buying, timeout=_HEALED_WITHIN_S, return_when=asyncio.FIRST_EXCEPTION)
+    await _until(world, lambda: all(task.done() for task in buying), _HEALED_WITHIN_S)
     for task in buying:
         if task.done():
             task.result()
     waiting = [plan.key for plan, task in zip(sale.purchases, buying, strict=True) if not task.done()]
-    healed_at = world.loop.time()
-    while not world.auditor.is_drained() and world.loop.time() < healed_at + _DRAINED_WITHIN_S:  # noqa: ASYNC110
-        await asyncio.sleep(_LOOK_S)
+    await _until(world, world.auditor.is_drained, _DRAINED_WITHIN_S)
     if waiting or not world.auditor.is_drained():
         raise Violation(f"{len(waiting)} buyers wait for ever {waiting[:5]}; {world.auditor.undrained()}")
     world.auditor.finish()
+
+
+async def _until(world: World, holds: Callable[[], bool], within_s: float) -> None:
+    """Return when it holds, or the time is over."""
+    end_s = world.loop.time() + within_s
+    while not holds() and world.loop.time() < end_s:
+        await world.loop.after(_LOOK_S)
 
 
 async def _fault(world: World, at_s: float, fault: Fault) -> None:

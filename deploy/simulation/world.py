@@ -1,7 +1,7 @@
 """A world of its own: the servers, and the processes of the pipeline as nodes. The real code, composed on fakes."""
 
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from decimal import Decimal
 from random import Random
 from typing import Any
@@ -11,10 +11,11 @@ from contracts.auth import BearerVerifier
 from contracts.errors import SluicewayError
 from contracts.receipts import ReceiptSigner
 from contracts.settings import Settings
-from contracts.times import to_ms
+from contracts.times import from_ms, to_ms
 from contracts.topics import partition_of
 from deploy.simulation.auditor import Auditor, Goods, Violation
 from deploy.simulation.broker import Arrivals, Group, WriterLog, start_producer
+from deploy.simulation.database import LedgerClient
 from deploy.simulation.loop import Loop, Node, current_node
 from deploy.simulation.network import Remote, Server
 from ingest.app import Ingest
@@ -28,7 +29,7 @@ from workers.health import Health
 from workers.shelf import Shelf
 from workers.writer import Writer
 
-START = datetime(2026, 11, 11, 12, tzinfo=UTC)
+START_MS = to_ms(datetime(2026, 11, 11, 12, tzinfo=UTC))
 PRICE = Decimal("129.00")
 
 # Everything happens fast, so that a second of a run is full of events. What counts is how the times compare.
@@ -39,14 +40,15 @@ SETTINGS = Settings(
     partitions=3,
     jwt_hs256_secret="of a sale that never was, " + "0" * 16,
     receipt_secret="of a receipt that never was, " + "0" * 16,
-    produce_linger_ms=1.0,
+    produce_linger_ms=10.0,
     produce_ack_deadline_s=0.4,
     gate_refresh_ms=200,
     gate_stale_s=0.6,
     batch_rows_max=16,
-    batch_linger_ms=5.0,
+    batch_linger_ms=10.0,
     idle_beat_s=0.2,
     session_timeout_ms=600,
+    postgres_timeout_s=1.5,
     cache_retry_s=0.1,
 )
 VERIFIER = BearerVerifier(SETTINGS)  # keeps nothing but tokens it has seen
@@ -98,13 +100,15 @@ class World:
         self.settings = settings
         self.goods = goods
         self.loop = Loop(random)  # type: ignore[abstract]  # it has what is used of a loop
-        self.kafka = Server("kafka", random)
-        self.postgres = Server("postgres", random)
-        self.cache = Server("cache", random)
+        self.kafka = Server("kafka", self.loop, random)
+        self.postgres = Server("postgres", self.loop, random)
+        self.cache = Server("cache", self.loop, random)
         self.servers = (self.kafka, self.postgres, self.cache)
         self.broker = MemoryBroker(settings.partitions)
         self.arrivals = Arrivals(self.loop)
-        self.group = Group(self.loop, self.broker, self.kafka, settings.session_timeout_ms / 1000)
+        self.group = Group(
+            self.loop, self.broker, self.kafka, self.arrivals, settings.session_timeout_ms / 1000
+        )
         self.truth = MemoryLedger()
         self.cached = MemoryView()
         for good in goods:
@@ -112,7 +116,9 @@ class World:
                 product(good), Stock(good.units, 1), partition_of(good.product_id, settings.partitions)
             )
         self.auditor = Auditor(self.broker, self.truth, self.cached, goods)
-        self.ledger: Any = Remote(self.postgres, self.truth, self.audited(self.auditor.ledger_called))
+        self.ledger: Any = LedgerClient(
+            self.postgres, self.truth, self.audited(self.auditor.ledger_called), settings
+        )
         self.reads: Any = Remote(self.postgres, MemoryReads(self.truth), untold)
         self.view: Any = Remote(self.cache, self.cached, self.audited(self.auditor.view_called))
         self.signer = ReceiptSigner(settings.receipt_secret)
@@ -199,10 +205,10 @@ class World:
 
     def now(self) -> datetime:
         """UTC, in whole milliseconds."""
-        return START + timedelta(milliseconds=round(self.loop.time() * 1000))
+        return from_ms(self.now_ms())
 
     def now_ms(self) -> int:
-        return to_ms(self.now())
+        return START_MS + round(self.loop.time() * 1000)
 
 
 def product(good: Goods) -> Product:

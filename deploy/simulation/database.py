@@ -1,0 +1,95 @@
+"""Postgres in the simulation: a writer's transactions, over `MemoryLedger`, with the locks they hold meanwhile."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+import msgspec
+
+from contracts.errors import Unavailable
+from contracts.settings import Settings
+from deploy.simulation.loop import Node
+from deploy.simulation.network import After, Remote, Server
+from stock_ledger.decide import Decided, Loaded
+from stock_ledger.fakes import MemoryLedger
+from stock_ledger.ledger import Advance, Claim, Entry, Need
+
+_LOOK_S = 0.005  # who waits for a lock looks again
+
+
+class Transaction(msgspec.Struct):
+    """What holds the rows of partitions until it ends, or the server loses patience or its connections."""
+
+    generation: int  # of the server's connections
+    until: float
+
+
+class LedgerClient(Remote):
+    """See `stock_ledger.ledger.Ledger`. As in Postgres (read committed):
+
+    Persisting takes its partitions' rows first and commits a round trip later. Till then nobody sees any of it, and
+    whoever claims a partition of it waits. When its node dies, the server restarts, or nothing is heard of it for too
+    long, it is rolled back. What is loaded is read by several statements, between which others may commit.
+    """
+
+    def __init__(self, server: Server, ledger: MemoryLedger, after: After, settings: Settings) -> None:
+        super().__init__(server, ledger, after)
+        self._ledger = ledger
+        self._idle_s = settings.session_timeout_ms / 1000
+        self._patience_s = settings.postgres_timeout_s
+        self._holders: dict[int, Transaction] = {}  # of partitions' rows
+
+    async def persist(self, advances: Sequence[Advance], decided: Decided, loaded: Loaded) -> None:
+        node = await self.reach(Unavailable)
+        partitions = [a.partition for a in advances]
+        if self.are_held(partitions):
+            await self._wait(node, partitions)
+        transaction = Transaction(self.server.generation, node.loop.time() + self._idle_s)
+        self._holders.update(dict.fromkeys(partitions, transaction))
+        try:
+            self._ledger.check(advances, decided, loaded)
+            await self.server.delay()
+            await self.server.delay()
+            self.server.answer(node, Unavailable)
+            if any(self._holders[p] is not transaction for p in partitions) or not self.are_held(partitions):
+                raise Unavailable("the server had ended the transaction")
+            await self._ledger.persist(advances, decided, loaded)
+        finally:
+            transaction.until = 0.0
+        await self.done("persist", (advances, decided, loaded), Unavailable)
+
+    async def claim(self, partitions: Sequence[int], owner: str, now: datetime) -> dict[int, Claim]:
+        node = await self.reach(Unavailable)
+        if self.are_held(partitions):
+            await self._wait(node, partitions)
+        claims = await self._ledger.claim(partitions, owner, now)
+        await self.done("claim", (partitions, owner, now), Unavailable)
+        return claims
+
+    async def load(self, need: Need, entries: dict[str, Entry]) -> Loaded:
+        node = await self.reach(Unavailable)
+        decided = await self._ledger.load(Need(need.checkouts, [], []), entries)
+        await self.server.delay()
+        self.server.answer(node, Unavailable)
+        others = await self._ledger.load(Need([], need.limited, need.addresses), {})
+        await self.server.delay()
+        return msgspec.structs.replace(decided, bought=others.bought, addresses=others.addresses)
+
+    def are_held(self, partitions: Sequence[int]) -> bool:
+        for p in partitions:
+            holder = self._holders.get(p)
+            if (
+                holder is not None
+                and holder.generation == self.server.generation
+                and holder.until > self.server.now()
+            ):
+                return True
+        return False
+
+    async def _wait(self, node: Node, partitions: Sequence[int]) -> None:
+        """Until their rows are free. Raises Unavailable when that takes too long, or the server goes away."""
+        until = node.loop.time() + self._patience_s
+        while self.are_held(partitions):
+            await node.loop.after(_LOOK_S)
+            self.server.answer(node, Unavailable)
+            if node.loop.time() > until:
+                raise Unavailable("the rows of a partition stay locked")
