@@ -331,7 +331,7 @@ async def test_more_commands_than_connections_wait_for_one(server_settings: Sett
     client = connect_redis(settings)
     try:
         view = RedisView(client, settings)
-        found = await asyncio.gather(*(view.results(uuid_of(n)) for n in range(300)))
+        found = await asyncio.gather(*(results_of(view, uuid_of(n)) for n in range(300)))
     finally:
         await client.aclose()
     assert found == [{}] * 300
