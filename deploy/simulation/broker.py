@@ -9,8 +9,9 @@ from aiokafka.errors import KafkaConnectionError
 
 from contracts.errors import NotAcknowledged, Unavailable
 from contracts.kafka import Record
-from deploy.simulation.loop import Loop, Node, current_node, wake
+from deploy.simulation.loop import Loop, wake
 from deploy.simulation.network import After, Remote, Server, alive
+from deploy.simulation.node import Node, current_node
 from ingest.fakes import MemoryBatch, MemoryProducer, Metadata
 from workers.fakes import MemoryBroker, MemoryLog
 from workers.log import Batch, Revoked

@@ -13,8 +13,8 @@ from api.marks import AWAY_FOR_S, CONFIRMED_FOR_S
 from contracts.errors import Unavailable
 from contracts.receipts import Receipt
 from contracts.requests import CheckoutStatus, CreatedLine, DeadLetteredLine, QueuedLine, RefusedLine
-from deploy.simulation.auditor import Violation
-from deploy.simulation.loop import ConnectionCut
+from deploy.simulation.model import Violation
+from deploy.simulation.node import ConnectionCut
 from deploy.simulation.world import SETTINGS, ApiProcess, World
 from ingest.fakes import Answered, HeaderValue, MemoryExchange, MemoryHeaders, MemoryScope
 

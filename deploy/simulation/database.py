@@ -7,8 +7,8 @@ import msgspec
 
 from contracts.errors import Unavailable
 from contracts.settings import Settings
-from deploy.simulation.loop import Node
 from deploy.simulation.network import After, Remote, Server
+from deploy.simulation.node import Node
 from stock_ledger.decide import Decided, Loaded
 from stock_ledger.fakes import MemoryLedger
 from stock_ledger.ledger import Advance, Claim, Entry, Need

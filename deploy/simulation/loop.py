@@ -1,4 +1,4 @@
-"""A deterministic event loop: virtual time, and nodes that a seeded scheduler lets run, pauses and kills.
+"""A deterministic event loop: virtual time, and a seeded scheduler that lets nodes run (see `node`).
 
 Within a node, callbacks run in the order in which they were made ready, as in a real process; between nodes, any order
 may come. The code that runs on it is ordinary asyncio code: it sees an event loop.
@@ -8,121 +8,18 @@ import asyncio
 import contextvars
 import heapq
 from asyncio import events
-from collections import deque
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from random import Random
 from typing import Any, TypeVarTuple, Unpack
 
-import msgspec
-
-PATIENCE_S = 1.0  # who calls a node waits so long for its answer
-_TASKS_KEPT = 256  # of a node before those that are done are forgotten
+from deploy.simulation.node import NODE, Dead, Handle, Node
 
 _Ts = TypeVarTuple("_Ts")
-_NODE: "contextvars.ContextVar[Node]" = contextvars.ContextVar("node")
 
 
 class Stuck(Exception):
     """Nothing is ready and no timer is set: whoever waits, waits for ever."""
-
-
-class Dead(BaseException):
-    """Raised in what a killed node had under way, as its coroutines are closed: nothing in it may have an effect."""
-
-
-class ConnectionCut(Exception):
-    """The node that was called was killed; what it did of the call is unknown."""
-
-
-class Handle(msgspec.Struct):
-    """A callback to come: as much of `asyncio.TimerHandle` as is used."""
-
-    callback: Any
-    arguments: Any
-    context: contextvars.Context
-
-    def cancel(self) -> None:
-        self.callback = self.arguments = None
-
-    def cancelled(self) -> bool:
-        return self.callback is None
-
-    done = cancelled  # as a future that nobody waits for any more
-
-
-class Node:
-    """What would be a process: its callbacks, its tasks, and the calls from other nodes that wait for its answer."""
-
-    def __init__(self, loop: "Loop", name: str) -> None:
-        self.name = name
-        self.alive = True
-        self.runs = True  # it is alive, and not paused
-        self.ready: deque[Handle] = deque()
-        self.connections: dict[str, int] = {}  # server -> generation, see `network.Server`
-        self.context = contextvars.Context()
-        self.context.run(_NODE.set, self)
-        self.loop = loop
-        self._tasks: list[tuple[asyncio.Task[Any], Coroutine[Any, Any, Any]]] = []
-        self._tasks_kept = _TASKS_KEPT
-        self._calls: dict[asyncio.Future[Any], float] = {}  # until when they wait; the earliest first
-        self._patience: Handle | None = None
-
-    def start(self, work: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":
-        """Run `work` as a task of this node."""
-        return self.loop.create_task(work, context=self.context.copy())
-
-    def own(self, task: "asyncio.Task[Any]", work: Coroutine[Any, Any, Any]) -> None:
-        if len(self._tasks) >= self._tasks_kept:
-            self._tasks = [kept for kept in self._tasks if not kept[0].done()]
-            self._tasks_kept = max(_TASKS_KEPT, 2 * len(self._tasks))
-        self._tasks.append((task, work))
-
-    async def call(self, work: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
-        """Run `work` in this node, from another one.
-
-        Raises ConnectionCut if the node is killed before it answers, or does not answer within PATIENCE_S.
-        """
-        if not self.alive:
-            raise ConnectionCut(f"{self.name} is not there")
-        call = self.loop.create_future()
-        self._calls[call] = self.loop.time() + PATIENCE_S
-        if self._patience is None:
-            self._lose_patience()
-        self.start(_answer(call, work))
-        try:
-            return await call
-        finally:
-            del self._calls[call]
-
-    def _lose_patience(self) -> None:
-        """Cut off the calls that have waited for too long, and look again when the next one will have."""
-        self._patience = None
-        for call, until in self._calls.items():
-            if until > self.loop.time():
-                context = self.loop.world.context
-                self._patience = self.loop.call_at(until, self._lose_patience, context=context)
-                return
-            _cut_off(call, f"{self.name} is silent")
-
-    def pause(self) -> None:
-        self.runs = False
-        self.loop.withdraw(self)
-
-    def resume(self) -> None:
-        self.runs = self.alive
-        self.loop.offer(self)
-
-    def kill(self) -> None:
-        """End the node at once: nothing of it runs again, and whoever waits for its answer is cut off."""
-        self.alive = self.runs = False
-        self.loop.withdraw(self)
-        self.ready.clear()
-        tasks, self._tasks = self._tasks, []
-        for task, work in tasks:
-            _close(task, work, self.context)
-        for call in self._calls:
-            _cut_off(call, f"{self.name} was killed")
 
 
 class Loop(asyncio.AbstractEventLoop):
@@ -153,7 +50,7 @@ class Loop(asyncio.AbstractEventLoop):
         if context is None:
             context = contextvars.copy_context()
         handle = Handle(callback, args, context)
-        node = context.get(_NODE, self.world)
+        node = context.get(NODE, self.world)
         if node.alive:
             node.ready.append(handle)
             if len(node.ready) == 1 and node.runs:
@@ -180,7 +77,7 @@ class Loop(asyncio.AbstractEventLoop):
             context = contextvars.copy_context()
         handle = Handle(callback, args, context)
         self._sequence += 1
-        heapq.heappush(self._timers, (when, self._sequence, handle, context.get(_NODE, self.world)))
+        heapq.heappush(self._timers, (when, self._sequence, handle, context.get(NODE, self.world)))
         return handle
 
     def create_future(self) -> "asyncio.Future[Any]":
@@ -191,7 +88,7 @@ class Loop(asyncio.AbstractEventLoop):
     ) -> "asyncio.Task[Any]":
         if context is None:
             context = contextvars.copy_context()
-        node = context.get(_NODE, self.world)
+        node = context.get(NODE, self.world)
         if not node.alive:  # it tries to go on in a `finally`, as it is closed
             coro.close()
             raise Dead
@@ -203,7 +100,7 @@ class Loop(asyncio.AbstractEventLoop):
         """Done when so much time has passed: `asyncio.sleep`, at half the price."""
         future: asyncio.Future[None] = asyncio.Future(loop=self)
         self._sequence += 1
-        heapq.heappush(self._timers, (self._now + seconds, self._sequence, future, _NODE.get()))
+        heapq.heappush(self._timers, (self._now + seconds, self._sequence, future, NODE.get()))
         return future
 
     get_debug = staticmethod(bool)  # False, and asked for by every future
@@ -287,36 +184,7 @@ class Loop(asyncio.AbstractEventLoop):
             raise Stuck("nothing is ready and no timer is set")
 
 
-async def _answer(call: "asyncio.Future[Any]", work: Callable[[], Coroutine[Any, Any, Any]]) -> None:
-    try:
-        answer = await work()
-    except Exception as error:  # noqa: BLE001 - it is the caller's
-        if not call.done():
-            call.set_exception(error)
-    else:
-        if not call.done():
-            call.set_result(answer)
-
-
-def _cut_off(call: "asyncio.Future[Any]", why: str) -> None:
-    if not call.done():
-        call.set_exception(ConnectionCut(why))
-
-
 def wake(future: "asyncio.Future[None]") -> None:
     """Have whoever waits for it go on, unless nobody does any more."""
     if not future.done():
         future.set_result(None)
-
-
-def _close(task: "asyncio.Task[Any]", work: Coroutine[Any, Any, Any], context: contextvars.Context) -> None:
-    task._log_destroy_pending = False  # type: ignore[attr-defined]  # noqa: SLF001
-    try:
-        context.run(work.close)
-    except (Dead, RuntimeError, asyncio.CancelledError):
-        return  # it tried to go on in a `finally`
-
-
-def current_node() -> Node:
-    """The node that runs now."""
-    return _NODE.get()

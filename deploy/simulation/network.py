@@ -8,7 +8,8 @@ from random import Random
 from typing import Any, NoReturn
 
 from contracts.errors import SluicewayError, Unavailable
-from deploy.simulation.loop import Dead, Loop, Node, current_node
+from deploy.simulation.loop import Loop
+from deploy.simulation.node import Dead, Node, current_node
 
 After = Callable[[str, tuple[Any, ...]], None]  # what was called, with what: told after its effect
 

@@ -9,10 +9,10 @@ from random import Random
 import msgspec
 
 from contracts.topics import partition_of
-from deploy.simulation.auditor import Goods, Violation
 from deploy.simulation.clients import Purchase, purchase
 from deploy.simulation.faults import FAULTS, Fault
 from deploy.simulation.loop import Stuck
+from deploy.simulation.model import Goods, Violation
 from deploy.simulation.world import SETTINGS, World
 
 CHECKOUTS = 200

@@ -13,11 +13,13 @@ from contracts.receipts import ReceiptSigner
 from contracts.settings import Settings
 from contracts.times import from_ms, to_ms
 from contracts.topics import partition_of
-from deploy.simulation.auditor import Auditor, Goods, Violation
+from deploy.simulation.auditor import Auditor
 from deploy.simulation.broker import Arrivals, Group, WriterLog, start_producer
 from deploy.simulation.database import LedgerClient
-from deploy.simulation.loop import Loop, Node, current_node
+from deploy.simulation.loop import Loop
+from deploy.simulation.model import Goods, Violation
 from deploy.simulation.network import Remote, Server
+from deploy.simulation.node import Node, current_node
 from ingest.app import Ingest
 from ingest.backpressure import Backpressure
 from ingest.gate import PayloadMemory, SoldOutGate

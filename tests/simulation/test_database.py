@@ -8,8 +8,9 @@ import pytest
 
 from contracts.errors import FenceLost, Unavailable
 from deploy.simulation.database import LedgerClient
-from deploy.simulation.loop import Loop, Node
+from deploy.simulation.loop import Loop
 from deploy.simulation.network import Server
+from deploy.simulation.node import Node
 from deploy.simulation.world import SETTINGS, untold
 from stock_ledger.decide import Received, Stock, decide
 from stock_ledger.fakes import MemoryLedger
