@@ -20,6 +20,7 @@ from stock_ledger.fakes import MemoryLedger, MemoryReads
 from stock_ledger.ledger import Advance, Claim, Ledger, Need, need_of
 from stock_ledger.postgres import PostgresLedger, connect_pool
 from stock_ledger.reads import PostgresReads
+from tests.contract.adapters import memory_or
 from tests.harness import HOME, NOON, insert_product, line_of, product_of, uuid_of
 
 ALL = list(range(4))
@@ -89,13 +90,7 @@ async def postgres_world(settings: Settings) -> AsyncIterator[PostgresWorld]:
         await pool.close()
 
 
-@pytest.fixture(params=["memory", "postgres"])
-def world_settings(request: pytest.FixtureRequest) -> Settings | None:
-    """None for the ledger in memory. Not async, so that it may ask for an async fixture."""
-    if request.param == "memory":
-        return None
-    settings: Settings = request.getfixturevalue("database_settings")
-    return settings
+world_settings = memory_or("postgres", "database_settings")
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from contracts.kafka import Record, producer_options
 from contracts.settings import Settings
 from contracts.topics import Topics
 from deploy.stack import LocalStack
+from tests.contract.adapters import memory_or
 from tests.harness import eventually, records_of
 from workers.fakes import MemoryBroker, MemoryLog
 from workers.kafka_log import KafkaLog
@@ -103,13 +104,7 @@ class KafkaWorld:
         return [(r.key, r.value, list(r.headers)) for r in records]
 
 
-@pytest.fixture(params=["memory", "kafka"])
-def world_settings(request: pytest.FixtureRequest) -> Settings | None:
-    """None for the log in memory."""
-    if request.param == "memory":
-        return None
-    settings: Settings = request.getfixturevalue("topic_settings")
-    return settings
+world_settings = memory_or("kafka", "topic_settings")
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from contracts.settings import Settings
 from contracts.topics import Topics
 from ingest.fakes import MemoryProducer
 from ingest.publisher import start_producer
+from tests.contract.adapters import memory_or
 from tests.harness import records_of
 from workers.fakes import MemoryBroker
 
@@ -47,13 +48,7 @@ class KafkaWorld:
 World = MemoryWorld | KafkaWorld
 
 
-@pytest.fixture(params=["memory", "kafka"])
-def world_settings(request: pytest.FixtureRequest) -> Settings | None:
-    """None for the producer in memory."""
-    if request.param == "memory":
-        return None
-    settings: Settings = request.getfixturevalue("topic_settings")
-    return settings
+world_settings = memory_or("kafka", "topic_settings")
 
 
 @pytest.fixture

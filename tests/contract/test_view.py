@@ -16,6 +16,7 @@ from stock_ledger.decide import Product, Stock
 from stock_ledger.fakes import MemoryView
 from stock_ledger.redis_view import RedisView, connect_redis
 from stock_ledger.view import CheckoutView, Gate, PartitionView, Progress, Shown, View
+from tests.contract.adapters import memory_or
 from tests.harness import product_of, results_of, uuid_of
 
 
@@ -49,13 +50,7 @@ class RedisWorld:
         await self.redis.set(key, value)
 
 
-@pytest.fixture(params=["memory", "redis"])
-def world_settings(request: pytest.FixtureRequest) -> Settings | None:
-    """None for the view in memory."""
-    if request.param == "memory":
-        return None
-    settings: Settings = request.getfixturevalue("server_settings")
-    return settings
+world_settings = memory_or("redis", "server_settings")
 
 
 @pytest.fixture
