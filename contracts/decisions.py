@@ -25,6 +25,21 @@ class Order(msgspec.Struct, frozen=True):
     expires_at: datetime
     shipping: Shipping
     note: str
+    counted: bool = False  # against the buyer's limit
+
+
+class Hold(msgspec.Struct, frozen=True):
+    """Units kept for one line of an all-or-nothing checkout, with the item as it was when it was held."""
+
+    name: str
+    cover: str
+    price: Decimal
+    currency: str
+    payment_ttl_s: int
+    payment_method: str
+    shipping: Shipping
+    note: str
+    counted: bool = False
 
 
 class Decision(msgspec.Struct, frozen=True):
@@ -50,6 +65,8 @@ class Decision(msgspec.Struct, frozen=True):
     order: Order | None = None
     first_offset: int | None = None
     detail: str = ""
+    hold: Hold | None = None
+    whole: bool = False  # of an all-or-nothing checkout
 
     def document(self) -> bytes:
         """The decision as JSON: the data of its event, the entry of the view and the answer to a poll."""
@@ -60,7 +77,7 @@ class Decision(msgspec.Struct, frozen=True):
             "lines": self.lines,
             "product_id": self.product_id,
             "quantity": self.quantity,
-            "status": "created" if self.order is not None else "refused",
+            "status": "created" if self.order is not None else "refused" if self.hold is None else "held",
             "partition": self.partition,
             "offset": self.offset,
             "accepted_at": self.accepted_at,
@@ -88,10 +105,14 @@ class Decision(msgspec.Struct, frozen=True):
         return orjson.dumps(answer, option=orjson.OPT_UTC_Z)
 
 
+BY_COMMAND = 1 << 61  # of an order id's 62 bits of offset: the offset is one of the commands topic
+
+
 def order_id_of(decided_at_ms: int, partition: int, offset: int) -> str:
     """UUID version 8 (RFC 9562 §5.8) of 48 bits of Unix milliseconds, 12 of partition, 62 of offset.
 
-    Unique because (partition, offset) is; sorts by time; `number_of` reads it back.
+    Unique because (partition, offset) is, with BY_COMMAND for offsets of commands; sorts by time; `number_of` reads
+    it back.
     """
     low = 0x8000_0000_0000_0000 | offset
     high = (decided_at_ms << 16) | 0x8000 | partition
@@ -109,7 +130,22 @@ def order_number(decided_at: datetime, partition: int, offset: int) -> str:
 
 
 def number_of(order_id: str) -> str:
-    """The order number, from the order id alone."""
-    bits = int(order_id.replace("-", ""), 16)
-    decided_at = from_ms(bits >> 80)
-    return order_number(decided_at, (bits >> 64) & 0xFFF, bits & 0x3FFF_FFFF_FFFF_FFFF)
+    """The order number, from the order id alone. Ends with a C if a command made the order."""
+    bits = _bits(order_id)
+    offset = bits & 0x3FFF_FFFF_FFFF_FFFF
+    number = order_number(from_ms(bits >> 80), (bits >> 64) & 0xFFF, offset & ~BY_COMMAND)
+    return f"{number}C" if offset & BY_COMMAND else number
+
+
+def order_partition(order_id: str) -> int:
+    """The partition whose writer made the order, and decides what becomes of it."""
+    return (_bits(order_id) >> 64) & 0xFFF
+
+
+def made_by_command(order_id: str) -> bool:
+    """Whether the order came from holds in several partitions, not from a line of its own partition."""
+    return bool(_bits(order_id) & BY_COMMAND)
+
+
+def _bits(order_id: str) -> int:
+    return int(order_id.replace("-", ""), 16)

@@ -10,7 +10,7 @@ class Keys:
     | stock | string | "epoch:seq:available" of the product |
     | product | string | catalogue entry as JSON |
     | sold_out | set | ids of the partition's products without stock |
-    | result | hash | product id → line decision as JSON; "#partition:offset" → an idempotency conflict |
+    | result | hash | product id → line decision as JSON; "#partition:offset" → an idempotency conflict; "=" → all lines |
     | payload | string | hash of the payload last seen under this checkout id |
     """
 
@@ -39,3 +39,6 @@ class Keys:
 def conflict_field(partition: int, offset: int) -> str:
     """Field of a result hash that holds the refusal of one conflicting message."""
     return f"#{partition}:{offset}"
+
+
+WHOLE = "="  # field of a result hash that holds the one answer to an all-or-nothing checkout

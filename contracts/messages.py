@@ -68,7 +68,7 @@ class CheckoutLine(msgspec.Struct, frozen=True, omit_defaults=True):
     accepted_at_ms: Annotated[int, msgspec.Meta(ge=0, le=4_102_444_800_000)]
     line: Annotated[int, msgspec.Meta(ge=0, le=999)] = 0
     lines: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 1
-    policy: Literal["independent"] = "independent"
+    policy: Literal["independent", "all_or_nothing"] = "independent"
     payment_method: PaymentMethod = "wechat"
     note: Note = ""
     address_id: Id | None = None

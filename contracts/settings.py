@@ -76,6 +76,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     # Api
     read_timeout_s: Seconds = 3.0
 
+    # Life of an order
+    hold_ttl_s: Seconds = 30.0
+    timer_interval_s: Seconds = 1.0
+    timer_rows_max: Positive = 5000
+
     # Workers
     batch_rows_max: Positive = 4000
     batch_bytes_max: Positive = 8 * 1024 * 1024

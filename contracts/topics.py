@@ -1,5 +1,6 @@
 """All topics, and which partition a product lives in."""
 
+from enum import StrEnum
 from functools import lru_cache
 
 from aiokafka.partitioner import murmur2
@@ -7,16 +8,30 @@ from aiokafka.partitioner import murmur2
 from contracts.settings import Settings
 
 
+class Stream(StrEnum):
+    """What writers read: two topics with the same number of partitions, whose equal numbers have one writer."""
+
+    COMMANDS = "commands"  # first, so that paying or stopping a sale never waits behind the flood
+    CHECKOUTS = "checkouts"
+
+
 class Topics:
     """Topic names under the configured prefix. All have the same number of partitions."""
 
     def __init__(self, settings: Settings) -> None:
-        self.checkouts = f"{settings.topic_prefix}.checkouts"
+        self.checkouts = f"{settings.topic_prefix}.{Stream.CHECKOUTS}"
+        self.commands = f"{settings.topic_prefix}.{Stream.COMMANDS}"
         self.events = f"{settings.topic_prefix}.events"
         self.dead_letters = f"{settings.topic_prefix}.dead-letters"
 
     def all(self) -> list[str]:
-        return [self.checkouts, self.events, self.dead_letters]
+        return [self.checkouts, self.commands, self.events, self.dead_letters]
+
+    def of(self, stream: Stream) -> str:
+        return self.commands if stream is Stream.COMMANDS else self.checkouts
+
+    def stream_of(self, topic: str) -> Stream:
+        return Stream.COMMANDS if topic == self.commands else Stream.CHECKOUTS
 
 
 def partition_of(product_id: str, partitions: int) -> int:

@@ -31,6 +31,8 @@ from ingest.app import Ingest
 from ingest.backpressure import Backpressure
 from ingest.gate import PayloadMemory, SoldOutGate
 from ingest.publisher import Publisher, start_producer
+from stock_ledger.commands.due import DueStore
+from stock_ledger.commands.postgres import PostgresCommandLedger
 from stock_ledger.figures import FigureStore
 from stock_ledger.postgres import PostgresLedger, connect_pool
 from stock_ledger.reads import PostgresReads
@@ -151,7 +153,8 @@ async def worker(settings: Settings, stop: asyncio.Event) -> None:
     ledger = PostgresLedger(pool)
     shelf = Shelf(RedisView(redis, settings), ledger, settings, time.monotonic)
     health = Health(settings, time.monotonic)
-    writer = Writer(KafkaLog(settings, owner), ledger, shelf, health, settings, owner, now)
+    commands = PostgresCommandLedger(pool, settings.partitions)
+    writer = Writer(KafkaLog(settings, owner), ledger, commands, shelf, health, settings, owner, now)
     try:
         await _attended(writer.run(), writer.stop, health, settings.worker_port, settings, stop)
     finally:
@@ -162,7 +165,7 @@ async def worker(settings: Settings, stop: asyncio.Event) -> None:
 async def streams(settings: Settings, stop: asyncio.Event) -> None:
     pool = await connect_pool(settings)
     health = Health(settings, time.monotonic)
-    app = build_streams(settings, FigureStore(pool), health)
+    app = build_streams(settings, FigureStore(pool), DueStore(pool), health, now)
     ending = asyncio.Event()
 
     async def run_app() -> None:

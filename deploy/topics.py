@@ -12,7 +12,8 @@ from contracts.settings import Settings
 from contracts.topics import Topics
 
 # The log is the only copy of a checkout until it is decided, and the audit's witness after it.
-RETENTION_MS = {"checkouts": 7 * 24 * 3600 * 1000, "events": 7 * 24 * 3600 * 1000, "dead-letters": -1}
+_WEEK_MS = 7 * 24 * 3600 * 1000
+RETENTION_MS = {"checkouts": _WEEK_MS, "commands": _WEEK_MS, "events": _WEEK_MS, "dead-letters": -1}
 
 
 async def ensure_topics(settings: Settings) -> list[str]:

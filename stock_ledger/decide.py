@@ -6,7 +6,7 @@ from decimal import Decimal
 
 import msgspec
 
-from contracts.decisions import Decision, Order, order_id_of
+from contracts.decisions import Decision, Hold, Order, order_id_of
 from contracts.messages import CheckoutLine, Shipping
 from contracts.outcomes import Kind, Reason
 from contracts.times import from_ms, to_ms
@@ -22,7 +22,11 @@ class Received(msgspec.Struct, frozen=True):
 
 
 class Product(msgspec.Struct, frozen=True):
-    """A catalogue entry. `buyer_limit` is units per buyer over all orders; None is no limit."""
+    """A catalogue entry. `buyer_limit` is units per buyer over all orders; None is no limit.
+
+    `sale_price`, where there is one, is what it sells for. It sells from `sale_from` on and before `sale_to`, where
+    they are given.
+    """
 
     product_id: str
     name: str
@@ -33,6 +37,17 @@ class Product(msgspec.Struct, frozen=True):
     buyer_limit: int | None
     payment_ttl_s: int
     version: int
+    sale_price: Decimal | None = None
+    sale_from: datetime | None = None
+    sale_to: datetime | None = None
+
+    def sells_for(self) -> Decimal:
+        return self.price if self.sale_price is None else self.sale_price
+
+    def sells_at(self, now: datetime) -> bool:
+        return (self.sale_from is None or self.sale_from <= now) and (
+            self.sale_to is None or now < self.sale_to
+        )
 
 
 class Stock(msgspec.Struct, frozen=True):
@@ -63,6 +78,7 @@ class Decided(msgspec.Struct, frozen=True):
     decisions: list[Decision]
     stock: dict[str, Stock]
     bought: dict[tuple[str, str], int]  # units this batch adds
+    held: dict[str, int]  # units of each product that this batch holds; the rest of what it takes is ordered
 
 
 def decide(batch: Iterable[Received], loaded: Loaded, now: datetime) -> Decided:
@@ -75,6 +91,7 @@ def decide(batch: Iterable[Received], loaded: Loaded, now: datetime) -> Decided:
     decided = dict(loaded.decided)
     hashes = dict(loaded.hashes)
     added: dict[tuple[str, str], int] = {}
+    held: dict[str, int] = {}
     decisions: list[Decision] = []
 
     for message in batch:
@@ -85,7 +102,7 @@ def decide(batch: Iterable[Received], loaded: Loaded, now: datetime) -> Decided:
             )
             continue
 
-        kind, reason, order, first = Kind.CREATED, None, None, None
+        kind, reason, order, hold, first = Kind.CREATED, None, None, None, None
         identity = (line.checkout_id, line.product_id)
         if hashes.setdefault(line.checkout_id, line.payload_hash) != line.payload_hash:
             kind, reason = Kind.CONFLICT, Reason.IDEMPOTENCY_CONFLICT
@@ -93,7 +110,7 @@ def decide(batch: Iterable[Received], loaded: Loaded, now: datetime) -> Decided:
             kind, first = Kind.REPEATED, decided[identity]
         else:
             decided[identity] = message.offset
-            reason = refusal(line, loaded, stock, added)
+            reason = refusal(line, loaded, stock, added, now)
             if reason is not None:
                 kind = Kind.REFUSED
             else:
@@ -103,18 +120,12 @@ def decide(batch: Iterable[Received], loaded: Loaded, now: datetime) -> Decided:
                 if product.buyer_limit is not None:
                     buyer = (line.product_id, line.buyer_id)
                     added[buyer] = added.get(buyer, 0) + line.quantity
-                order = Order(
-                    order_id=order_id_of(now_ms, message.partition, message.offset),
-                    name=product.name,
-                    cover=product.cover,
-                    price=product.price,
-                    currency=product.currency,
-                    total=product.price * line.quantity,
-                    payment_method=line.payment_method,
-                    expires_at=now + timedelta(seconds=product.payment_ttl_s),
-                    shipping=line.shipping or loaded.addresses[line.buyer_id, line.address_id or ""],
-                    note=line.note,
-                )
+                shipping = line.shipping or loaded.addresses[line.buyer_id, line.address_id or ""]
+                if line.policy == "independent":
+                    order = order_of(line, product, shipping, message, now, now_ms)
+                else:
+                    kind, hold = Kind.HELD, hold_of(line, product, shipping)
+                    held[line.product_id] = held.get(line.product_id, 0) + line.quantity
         decisions.append(
             Decision(
                 partition=message.partition,
@@ -132,17 +143,56 @@ def decide(batch: Iterable[Received], loaded: Loaded, now: datetime) -> Decided:
                 reason=reason,
                 order=order,
                 first_offset=first,
+                hold=hold,
+                whole=line.policy != "independent",
             )
         )
 
     changed = {
         product_id: after for product_id, after in stock.items() if after is not loaded.stock[product_id]
     }
-    return Decided(decisions, changed, added)
+    return Decided(decisions, changed, added, held)
 
 
-def refusal(  # noqa: PLR0911 - one return per guard, in order of precedence
-    line: CheckoutLine, loaded: Loaded, stock: Mapping[str, Stock], added: Mapping[tuple[str, str], int]
+def order_of(
+    line: CheckoutLine, product: Product, shipping: Shipping, message: Received, now: datetime, now_ms: int
+) -> Order:
+    price = product.sells_for()
+    return Order(
+        order_id=order_id_of(now_ms, message.partition, message.offset),
+        name=product.name,
+        cover=product.cover,
+        price=price,
+        currency=product.currency,
+        total=price * line.quantity,
+        payment_method=line.payment_method,
+        expires_at=now + timedelta(seconds=product.payment_ttl_s),
+        shipping=shipping,
+        note=line.note,
+        counted=product.buyer_limit is not None,
+    )
+
+
+def hold_of(line: CheckoutLine, product: Product, shipping: Shipping) -> Hold:
+    return Hold(
+        name=product.name,
+        cover=product.cover,
+        price=product.sells_for(),
+        currency=product.currency,
+        payment_ttl_s=product.payment_ttl_s,
+        payment_method=line.payment_method,
+        shipping=shipping,
+        note=line.note,
+        counted=product.buyer_limit is not None,
+    )
+
+
+def refusal(  # noqa: C901, PLR0911 - one return per guard, in order of precedence
+    line: CheckoutLine,
+    loaded: Loaded,
+    stock: Mapping[str, Stock],
+    added: Mapping[tuple[str, str], int],
+    now: datetime,
 ) -> Reason | None:
     """The first reason, in the order of `Reason`, not to create an order for this line; None if there is none."""
     product = loaded.products.get(line.product_id)
@@ -150,11 +200,13 @@ def refusal(  # noqa: PLR0911 - one return per guard, in order of precedence
         return Reason.UNKNOWN_PRODUCT
     if not product.on_shelf:
         return Reason.OFF_SHELF
+    if not product.sells_at(now):
+        return Reason.NOT_ON_SALE
     if line.shipping is None and (line.buyer_id, line.address_id or "") not in loaded.addresses:
         return Reason.ADDRESS_UNKNOWN
     if line.expected_total is not None and not _total_is_as_expected(line, product, loaded):
         return Reason.PRICE_CHANGED
-    if product.price * line.quantity <= 0:
+    if product.sells_for() <= 0:
         return Reason.TOTAL_NOT_POSITIVE
     if product.buyer_limit is not None:
         buyer = (line.product_id, line.buyer_id)
@@ -174,11 +226,14 @@ def _total_is_as_expected(line: CheckoutLine, product: Product, loaded: Loaded) 
     if expected is None:
         return True
     if line.basket is None:
-        return product.currency == expected.currency and product.price * line.quantity == expected.decimal()
+        return (
+            product.currency == expected.currency
+            and product.sells_for() * line.quantity == expected.decimal()
+        )
     total = Decimal(0)
     for product_id, quantity in line.basket:
         other = loaded.products.get(product_id)
         if other is None or other.currency != expected.currency:
             return False
-        total += other.price * quantity
+        total += other.sells_for() * quantity
     return total == expected.decimal()

@@ -7,17 +7,19 @@ from datetime import datetime
 
 import msgspec
 
-from contracts.decisions import Decision
+from contracts.decisions import Decision, Order
 from contracts.errors import FenceLost, StaleView, Unavailable
 from contracts.keys import Keys
 from contracts.messages import Shipping
-from contracts.outcomes import Kind
+from contracts.outcomes import Kind, OrderStatus, PaymentStatus
+from contracts.topics import Stream
+from stock_ledger.commands.book import Counts, HoldState, Item, OrderState
 from stock_ledger.decide import Decided, Loaded, Product, Stock
 from stock_ledger.ledger import Advance, Claim, Entry, Need
 from stock_ledger.redis_view import encode_product, read_entry, read_progress
 from stock_ledger.view import CheckoutView, Gate, PartitionView, Progress, Shown
 
-_FIRST = (Kind.CREATED, Kind.REFUSED)
+_FIRST = (Kind.CREATED, Kind.HELD, Kind.REFUSED)
 _VERSION = re.compile(rb"(\d+):(\d+)")
 
 
@@ -37,6 +39,9 @@ class MemoryLedger:
         self.owners: dict[int, str] = {}
         self.decided: dict[tuple[int, int], Decision] = {}  # (partition, offset)
         self.purchases: dict[tuple[str, str], int] = {}
+        self.orders: dict[str, OrderState] = {}
+        self.holds: dict[tuple[str, str], HoldState] = {}  # (checkout_id, product_id)
+        self.counts: dict[str, Counts] = {}  # of products
         self.available = True
         self.fail_before_commit = 0
         self.fail_after_commit = 0
@@ -52,7 +57,7 @@ class MemoryLedger:
         self._answer()
         for p in partitions:
             before = self.claims.get(p, Claim(0, 0))
-            self.claims[p] = Claim(before.epoch + 1, before.next_offset)
+            self.claims[p] = Claim(before.epoch + 1, before.next_offset, before.next_command)
             self.owners[p] = owner
         return {p: self.claims[p] for p in partitions}
 
@@ -86,9 +91,10 @@ class MemoryLedger:
             raise Unavailable("the connection broke before the commit")
         self.check(advances, decided, loaded)
         for a in advances:
-            self.claims[a.partition] = Claim(a.claim.epoch, a.next_offset)
+            self.claims[a.partition] = a.claim.advanced(Stream.CHECKOUTS, a.next_offset)
         for d in decided.decisions:
             self.decided[d.partition, d.offset] = d
+            self._take(d)
             if d.checkout_id is not None and d.kind in _FIRST:
                 self._first.setdefault(d.checkout_id, {})[d.product_id] = d
         self.stock |= decided.stock
@@ -97,6 +103,18 @@ class MemoryLedger:
         if self.fail_after_commit:
             self.fail_after_commit -= 1
             raise Unavailable("the connection broke after the commit")
+
+    def _take(self, d: Decision) -> None:
+        """Keep the order or the hold of a decision, with the units that it takes."""
+        counts = self.counts.get(d.product_id, Counts())
+        if d.order is not None:
+            self.orders[d.order.order_id] = order_state(d, d.order)
+            self.counts[d.product_id] = Counts(counts.held, counts.pending + d.quantity, counts.paid)
+        elif d.hold is not None and d.checkout_id is not None:
+            self.holds[d.checkout_id, d.product_id] = HoldState(
+                d.checkout_id, d.product_id, d.buyer_id, d.quantity, "held", d.hold.counted
+            )
+            self.counts[d.product_id] = Counts(counts.held + d.quantity, counts.pending, counts.paid)
 
     async def decisions(self, partition: int, start: int, end: int) -> list[Decision]:
         self._answer()
@@ -138,6 +156,23 @@ class MemoryLedger:
     def _answer(self) -> None:
         if not self.available:
             raise Unavailable("the ledger in memory is switched off")
+
+
+def order_state(d: Decision, order: Order) -> OrderState:
+    """The order of a decision, as it is when it was just made."""
+    return OrderState(
+        order_id=order.order_id,
+        checkout_id=d.checkout_id or "",
+        buyer_id=d.buyer_id,
+        status=OrderStatus.PENDING_PAYMENT,
+        sequence=1,
+        total=order.total,
+        currency=order.currency,
+        items=(Item(d.line, d.product_id, order.name, order.cover, order.price, d.quantity, order.counted),),
+        method=order.payment_method,
+        payment=PaymentStatus.PENDING,
+        expires_at=order.expires_at,
+    )
 
 
 class MemoryReads:

@@ -7,20 +7,31 @@ from typing import Protocol
 import msgspec
 
 from contracts.decisions import Decision
+from contracts.topics import Stream
 from stock_ledger.decide import Decided, Loaded, Product, Received, Stock
 
 Entry = tuple[Product, Stock]
 
 
 class Claim(msgspec.Struct, frozen=True):
-    """Ownership of a partition: the epoch that fences, and the next offset to decide."""
+    """Ownership of a partition: the epoch that fences, and the next offsets to decide, of checkouts and of commands."""
 
     epoch: int
     next_offset: int
+    next_command: int = 0
+
+    def next_of(self, stream: Stream) -> int:
+        return self.next_command if stream is Stream.COMMANDS else self.next_offset
+
+    def advanced(self, stream: Stream, to: int) -> "Claim":
+        """The claim after deciding up to `to`."""
+        if stream is Stream.COMMANDS:
+            return Claim(self.epoch, self.next_offset, to)
+        return Claim(self.epoch, to, self.next_command)
 
 
 class Advance(msgspec.Struct, frozen=True):
-    """A step of one partition: from the claim's next offset to `next_offset`, under its epoch."""
+    """A step of one partition in one stream: from the claim's next offset to `next_offset`, under its epoch."""
 
     partition: int
     claim: Claim

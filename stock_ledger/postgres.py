@@ -4,16 +4,17 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import asyncpg
 from asyncpg.connect_utils import SessionAttribute
 
-from contracts.decisions import Decision, Order
+from contracts.decisions import Decision, Hold, Order
 from contracts.errors import FenceLost, SettingsError, StaleView, Unavailable
 from contracts.messages import Shipping
 from contracts.outcomes import Kind, Reason
 from contracts.settings import Settings
+from contracts.topics import Stream
 from stock_ledger import sql
 from stock_ledger.decide import Decided, Loaded, Product, Stock
 from stock_ledger.ledger import Advance, Claim, Entry, Need
@@ -110,16 +111,22 @@ class PostgresLedger:
         async with acquired(self._pool) as connection:
             try:
                 async with connection.transaction():
-                    await _pass_fence(connection, advances)
-                    await _copy(
+                    await pass_fence(connection, Stream.CHECKOUTS, advances)
+                    await copy(
                         connection, "decisions", sql.DECISION_COLUMNS, _decision_rows(decided.decisions)
                     )
                     created = [(d, d.order) for d in decided.decisions if d.order is not None]
                     if created:
-                        await _copy(connection, "orders", sql.ORDER_COLUMNS, _order_rows(created))
-                        await _copy(connection, "order_items", sql.ITEM_COLUMNS, _item_rows(created))
-                        await _copy(connection, "payments", sql.PAYMENT_COLUMNS, _payment_rows(created))
-                        await _copy(connection, "ledger", sql.LEDGER_COLUMNS, _ledger_rows(created, loaded))
+                        await copy(connection, "orders", sql.ORDER_COLUMNS, _order_rows(created))
+                        await copy(connection, "order_items", sql.ITEM_COLUMNS, _item_rows(created))
+                        await copy(connection, "payments", sql.PAYMENT_COLUMNS, _payment_rows(created))
+                    held = [(d, d.hold) for d in decided.decisions if d.hold is not None]
+                    if held:
+                        await copy(connection, "holds", sql.HOLD_COLUMNS, _hold_rows(held))
+                    if created or held:
+                        await copy(
+                            connection, "ledger", sql.LEDGER_COLUMNS, _ledger_rows(decided.decisions, loaded)
+                        )
                         await _advance_stock(connection, decided, loaded)
                         await _add_purchases(connection, decided)
             except asyncpg.IntegrityConstraintViolationError as error:
@@ -140,33 +147,56 @@ class PostgresLedger:
         return await self._fetch(query, first, second)
 
 
-async def _pass_fence(connection: Any, advances: Sequence[Advance]) -> None:
+async def pass_fence(connection: Any, stream: Stream, advances: Sequence[Advance]) -> None:
+    """Advance the stream's partitions. Raises FenceLost unless all are still ours and where we think."""
     status = await connection.execute(
-        sql.FENCE,
+        sql.FENCE[stream],
         [a.partition for a in advances],
         [a.claim.epoch for a in advances],
-        [a.claim.next_offset for a in advances],
+        [a.claim.next_of(stream) for a in advances],
         [a.next_offset for a in advances],
     )
-    if _rows(status) != len(advances):
-        raise FenceLost(f"of partitions {[a.partition for a in advances]} {_rows(status)} are still ours")
+    if rows_of(status) != len(advances):
+        raise FenceLost(f"of partitions {[a.partition for a in advances]} {rows_of(status)} are still ours")
 
 
 async def _advance_stock(connection: Any, decided: Decided, loaded: Loaded) -> None:
-    ids = list(decided.stock)
-    before = [loaded.stock[i] for i in ids]
-    after = [decided.stock[i] for i in ids]
+    moves = []
+    for i, after in decided.stock.items():
+        before, held = loaded.stock[i], decided.held.get(i, 0)
+        ordered = before.available - after.available - held
+        moves.append(StockMove(i, loaded.products[i].version, before, after, held, ordered, 0))
+    await advance_stock(connection, moves)
+
+
+class StockMove(NamedTuple):
+    """A product's stock before and after, with its version, and how many units more are held, pending, paid."""
+
+    product_id: str
+    version: int
+    before: Stock
+    after: Stock
+    held: int
+    pending: int
+    paid: int
+
+
+async def advance_stock(connection: Any, moves: Sequence[StockMove]) -> None:
+    """Write new totals. Raises StaleView unless stock and version of every product are as loaded."""
     status = await connection.execute(
         sql.ADVANCE_STOCK,
-        ids,
-        [s.seq for s in before],
-        [s.available for s in before],
-        [s.seq for s in after],
-        [s.available for s in after],
-        [loaded.products[i].version for i in ids],
+        [m.product_id for m in moves],
+        [m.before.seq for m in moves],
+        [m.before.available for m in moves],
+        [m.after.seq for m in moves],
+        [m.after.available for m in moves],
+        [m.version for m in moves],
+        [m.held for m in moves],
+        [m.pending for m in moves],
+        [m.paid for m in moves],
     )
-    if _rows(status) != len(ids):
-        raise StaleView(f"stock or catalogue of {len(ids) - _rows(status)} products is not as loaded")
+    if rows_of(status) != len(moves):
+        raise StaleView(f"stock or catalogue of {len(moves) - rows_of(status)} products is not as loaded")
 
 
 async def _add_purchases(connection: Any, decided: Decided) -> None:
@@ -175,11 +205,11 @@ async def _add_purchases(connection: Any, decided: Decided) -> None:
         await connection.execute(sql.ADD_PURCHASES, products, buyers, list(decided.bought.values()))
 
 
-async def _copy(connection: Any, table: str, columns: tuple[str, ...], rows: list[tuple[Any, ...]]) -> None:
+async def copy(connection: Any, table: str, columns: tuple[str, ...], rows: list[tuple[Any, ...]]) -> None:
     await connection.copy_records_to_table(table, records=rows, columns=columns)
 
 
-def _rows(status: str) -> int:
+def rows_of(status: str) -> int:
     """The row count of a command tag such as "UPDATE 3"."""
     return int(status.rsplit(" ", 1)[1])
 
@@ -190,6 +220,7 @@ def _decision_rows(decisions: list[Decision]) -> list[tuple[Any, ...]]:
             d.partition, d.offset, d.kind.value, d.checkout_id, d.buyer_id, d.product_id, d.quantity, d.payload_hash,
             d.line, d.lines, None if d.reason is None else d.reason.value, d.detail,
             None if d.order is None else d.order.order_id, d.first_offset, d.accepted_at, d.decided_at,
+            d.whole,
         )
         for d in decisions
     ]  # fmt: skip
@@ -209,7 +240,10 @@ def _order_rows(created: Created) -> list[tuple[Any, ...]]:
 
 
 def _item_rows(created: Created) -> list[tuple[Any, ...]]:
-    return [(o.order_id, d.line, d.product_id, o.name, o.cover, o.price, d.quantity) for d, o in created]
+    return [
+        (o.order_id, d.line, d.product_id, o.name, o.cover, o.price, d.quantity, o.counted)
+        for d, o in created
+    ]
 
 
 def _payment_rows(created: Created) -> list[tuple[Any, ...]]:
@@ -219,20 +253,34 @@ def _payment_rows(created: Created) -> list[tuple[Any, ...]]:
     ]
 
 
-def _ledger_rows(created: Created, loaded: Loaded) -> list[tuple[Any, ...]]:
+def _hold_rows(held: list[tuple[Decision, Hold]]) -> list[tuple[Any, ...]]:
+    return [
+        (
+            d.checkout_id, d.product_id, d.buyer_id, d.quantity, "held", h.counted, h.name, h.cover, h.price, h.currency,
+            h.payment_ttl_s, h.payment_method, h.shipping.contact_name, h.shipping.phone, h.shipping.address, h.note,
+        )
+        for d, h in held
+    ]  # fmt: skip
+
+
+def _ledger_rows(decisions: list[Decision], loaded: Loaded) -> list[tuple[Any, ...]]:
     stock = dict(loaded.stock)
     rows = []
-    for d, o in created:
+    for d in decisions:
+        order = d.order
+        if order is None and d.hold is None:
+            continue
         before = stock[d.product_id]
         after = stock[d.product_id] = Stock(before.available - d.quantity, before.seq + 1)
+        kind, order_id = ("hold", None) if order is None else ("order", order.order_id)
         rows.append(
-            (d.product_id, after.seq, -d.quantity, after.available, "order", d.partition, d.offset, o.order_id, d.decided_at)
+            (d.product_id, after.seq, -d.quantity, after.available, kind, d.partition, d.offset, order_id, d.decided_at)
         )  # fmt: skip
     return rows
 
 
 def _claims(rows: list[Any]) -> dict[int, Claim]:
-    return {r["partition"]: Claim(r["epoch"], r["next_offset"]) for r in rows}
+    return {r["partition"]: Claim(r["epoch"], r["next_offset"], r["next_command"]) for r in rows}
 
 
 def _entries(rows: list[Any]) -> dict[str, Entry]:
@@ -246,8 +294,20 @@ def product_of(row: Any) -> Product:
 
 def decision_of(row: Any) -> Decision:
     """A decision as it was persisted, from a row of `sql.DECISIONS`."""
-    order = None
-    if row["order_id"] is not None:
+    order = hold = None
+    if row["kind"] == Kind.HELD:
+        hold = Hold(
+            name=row["name"],
+            cover=row["cover"],
+            price=row["price"],
+            currency=row["currency"],
+            payment_ttl_s=row["payment_ttl_s"],
+            payment_method=row["method"],
+            shipping=Shipping(row["contact_name"], row["phone"], row["address"]),
+            note=row["note"],
+            counted=row["counted"],
+        )
+    elif row["order_id"] is not None:
         order = Order(
             order_id=str(row["order_id"]),
             name=row["name"],
@@ -259,6 +319,7 @@ def decision_of(row: Any) -> Decision:
             expires_at=row["expires_at"],
             shipping=Shipping(row["contact_name"], row["phone"], row["address"]),
             note=row["note"],
+            counted=row["counted"],
         )
     return Decision(
         partition=row["partition"],
@@ -277,4 +338,6 @@ def decision_of(row: Any) -> Decision:
         order=order,
         first_offset=row["first_offset"],
         detail=row["detail"],
+        hold=hold,
+        whole=row["whole"],
     )

@@ -1,28 +1,39 @@
 """Every query of the hot path, named. Arrays go in, one round trip each."""
 
+from contracts.topics import Stream
+
 # Take over a partition: a new epoch fences off whoever had it. $1 partitions, $2 owner, $3 now
 CLAIM = """
 INSERT INTO partition_state AS s (partition, epoch, next_offset, owner, claimed_at)
 SELECT p, 1, 0, $2, $3 FROM unnest($1::int[]) AS p ORDER BY p
 ON CONFLICT (partition) DO UPDATE SET epoch = s.epoch + 1, owner = excluded.owner, claimed_at = excluded.claimed_at
-RETURNING partition, epoch, next_offset
+RETURNING partition, epoch, next_offset, next_command
 """
 
-STATE = "SELECT partition, epoch, next_offset FROM partition_state WHERE partition = ANY($1::int[])"
+STATE = (
+    "SELECT partition, epoch, next_offset, next_command FROM partition_state WHERE partition = ANY($1::int[])"
+)
 
 # The fence: advance only what is still ours and still where we think. $1 partitions, $2 epochs, $3 from, $4 to
-FENCE = """
-UPDATE partition_state AS s SET next_offset = u.new_offset
+_FENCE = """
+UPDATE partition_state AS s SET {column} = u.new_offset
 FROM unnest($1::int[], $2::bigint[], $3::bigint[], $4::bigint[]) AS u (partition, epoch, expected, new_offset)
-WHERE s.partition = u.partition AND s.epoch = u.epoch AND s.next_offset = u.expected
+WHERE s.partition = u.partition AND s.epoch = u.epoch AND s.{column} = u.expected
 """
+FENCE = {
+    Stream.CHECKOUTS: _FENCE.format(column="next_offset"),
+    Stream.COMMANDS: _FENCE.format(column="next_command"),
+}
 
 # New totals, only if what they were computed from is still true, price included.
-# $1 products, $2 seq before, $3 available before, $4 seq, $5 available, $6 product versions
+# $1 products, $2 seq before, $3 available before, $4 seq, $5 available, $6 product versions,
+# $7 $8 $9 units more that are held, pending, paid
 ADVANCE_STOCK = """
-UPDATE stock AS s SET available = u.available, seq = u.seq
-FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[])
-    AS u (product_id, seq_before, available_before, seq, available, version)
+UPDATE stock AS s SET available = u.available, seq = u.seq,
+    held = s.held + u.held, pending = s.pending + u.pending, paid = s.paid + u.paid
+FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[],
+        $7::bigint[], $8::bigint[], $9::bigint[])
+    AS u (product_id, seq_before, available_before, seq, available, version, held, pending, paid)
 JOIN products AS p ON p.product_id = u.product_id AND p.version = u.version
 WHERE s.product_id = u.product_id AND s.seq = u.seq_before AND s.available = u.available_before
 """
@@ -37,7 +48,7 @@ ON CONFLICT (product_id, buyer_id) DO UPDATE SET quantity = p.quantity + exclude
 # What is decided already of these checkouts, whichever the product.
 DECIDED = """
 SELECT checkout_id, product_id, "offset", payload_hash FROM decisions
-WHERE checkout_id = ANY($1::uuid[]) AND kind IN ('created', 'refused')
+WHERE checkout_id = ANY($1::uuid[]) AND kind IN ('created', 'held', 'refused')
 """
 
 BOUGHT = """
@@ -52,7 +63,7 @@ JOIN unnest($1::text[], $2::text[]) AS u (buyer_id, address_id) USING (buyer_id,
 
 _PRODUCT = """
 SELECT p.product_id, p.name, p.cover, p.price, p.currency, p.on_shelf, p.buyer_limit, p.payment_ttl_s, p.version,
-       s.available, s.seq
+       p.sale_price, p.sale_from, p.sale_to, s.available, s.seq, s.held, s.pending, s.paid
 FROM products AS p JOIN stock AS s USING (product_id)
 """
 PRODUCTS = _PRODUCT + "WHERE p.product_id = ANY($1::text[])"
@@ -60,12 +71,16 @@ PARTITION_PRODUCTS = _PRODUCT + "WHERE s.partition = $1"
 
 # Decisions to show and publish again. $1 partition, $2 from offset, $3 to offset (exclusive)
 DECISIONS = """
-SELECT d.*, i.name, i.cover, i.price, o.total, o.currency, o.contact_name, o.phone, o.address, o.note,
-       pay.method, pay.expires_at
+SELECT d.*, coalesce(i.name, h.name) AS name, coalesce(i.cover, h.cover) AS cover, coalesce(i.price, h.price) AS price,
+       o.total, coalesce(o.currency, h.currency) AS currency, coalesce(o.contact_name, h.contact_name) AS contact_name,
+       coalesce(o.phone, h.phone) AS phone, coalesce(o.address, h.address) AS address, coalesce(o.note, h.note) AS note,
+       coalesce(pay.method, h.method) AS method, pay.expires_at, h.payment_ttl_s,
+       coalesce(i.counted, h.counted) AS counted
 FROM decisions AS d
 LEFT JOIN orders AS o USING (order_id)
 LEFT JOIN order_items AS i USING (order_id)
 LEFT JOIN payments AS pay USING (order_id)
+LEFT JOIN holds AS h ON d.kind = 'held' AND h.checkout_id = d.checkout_id AND h.product_id = d.product_id
 """
 DECISIONS_BETWEEN = (
     DECISIONS
@@ -74,7 +89,7 @@ WHERE d.partition = $1 AND d."offset" >= $2 AND d."offset" < $3 ORDER BY d."offs
 """
 )
 DECISIONS_OF_CHECKOUT = (
-    DECISIONS + "WHERE d.checkout_id = $1 AND d.kind IN ('created', 'refused') ORDER BY d.line"
+    DECISIONS + "WHERE d.checkout_id = $1 AND d.kind IN ('created', 'held', 'refused') ORDER BY d.line"
 )
 # $1 partitions, $2 offsets
 DECISIONS_AT = (
@@ -88,14 +103,18 @@ JOIN unnest($1::int[], $2::bigint[]) AS u (partition, "offset")
 # Columns of the COPY streams.
 DECISION_COLUMNS = (
     "partition", "offset", "kind", "checkout_id", "buyer_id", "product_id", "quantity", "payload_hash",
-    "line", "lines", "reason", "detail", "order_id", "first_offset", "accepted_at", "decided_at",
+    "line", "lines", "reason", "detail", "order_id", "first_offset", "accepted_at", "decided_at", "whole",
 )  # fmt: skip
 ORDER_COLUMNS = (
     "order_id", "checkout_id", "buyer_id", "status", "total", "currency",
     "contact_name", "phone", "address", "note", "created_at",
 )  # fmt: skip
-ITEM_COLUMNS = ("order_id", "line", "product_id", "name", "cover", "price", "quantity")
+ITEM_COLUMNS = ("order_id", "line", "product_id", "name", "cover", "price", "quantity", "counted")
 PAYMENT_COLUMNS = ("order_id", "amount", "currency", "method", "status", "expires_at", "created_at")
+HOLD_COLUMNS = (
+    "checkout_id", "product_id", "buyer_id", "quantity", "state", "counted", "name", "cover", "price", "currency",
+    "payment_ttl_s", "method", "contact_name", "phone", "address", "note",
+)  # fmt: skip
 LEDGER_COLUMNS = ("product_id", "seq", "delta", "available", "kind", "partition", "offset", "order_id", "at")
 
 # Orders with their payment and items, one row per item.

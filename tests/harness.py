@@ -16,6 +16,8 @@ from contracts.messages import CheckoutLine, Shipping
 from contracts.settings import Settings
 from contracts.topics import partition_of
 from deploy.records import reading
+from stock_ledger.commands.ledger import CommandLedger
+from stock_ledger.commands.postgres import PostgresCommandLedger
 from stock_ledger.decide import Product
 from stock_ledger.ledger import Ledger
 from stock_ledger.postgres import PostgresLedger, connect_pool
@@ -151,10 +153,17 @@ async def insert_product(
 
 
 def make_writer(
-    log: Log, ledger: Ledger, view: View, settings: Settings, clock: Clock, owner: str = "writer"
+    log: Log,
+    ledger: Ledger,
+    commands: CommandLedger,
+    view: View,
+    settings: Settings,
+    clock: Clock,
+    owner: str = "writer",
 ) -> Writer:
     shelf = Shelf(view, ledger, settings, clock.monotonic)
-    return Writer(log, ledger, shelf, Health(settings, clock.monotonic), settings, owner, clock.now)
+    health = Health(settings, clock.monotonic)
+    return Writer(log, ledger, commands, shelf, health, settings, owner, clock.now)
 
 
 @asynccontextmanager
@@ -191,9 +200,9 @@ async def real_writer(settings: Settings, owner: str) -> AsyncIterator[Writer]:
         ledger = PostgresLedger(pool)
         shelf = Shelf(RedisView(redis, settings), ledger, settings, loop.time)
         health = Health(settings, loop.time)
-        yield Writer(
-            KafkaLog(settings, owner), ledger, shelf, health, settings, owner, lambda: datetime.now(UTC)
-        )
+        commands = PostgresCommandLedger(pool, settings.partitions)
+        log = KafkaLog(settings, owner)
+        yield Writer(log, ledger, commands, shelf, health, settings, owner, lambda: datetime.now(UTC))
     finally:
         await redis.aclose()
         await pool.close()

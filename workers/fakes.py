@@ -8,6 +8,7 @@ import msgspec
 
 from contracts.errors import FenceLost, NotAcknowledged, Unavailable
 from contracts.kafka import Record
+from contracts.topics import Stream
 from workers.log import Batch, Revoked
 
 
@@ -19,21 +20,13 @@ class MemoryMessage(msgspec.Struct, frozen=True):
     value: bytes | None
 
 
-class MemoryBroker:
-    """Topics, committed offsets and the group's assignment, shared by the logs of a test.
-
-    `events` and `dead_letters` record what was published, by partition.
-    """
+class MemoryTopic:
+    """Messages by partition, and the group's committed offsets."""
 
     def __init__(self, partitions: int) -> None:
-        self.partitions = partitions
         self.messages: dict[int, list[MemoryMessage]] = {p: [] for p in range(partitions)}
         self.first: dict[int, int] = dict.fromkeys(range(partitions), 0)
         self.committed: dict[int, int] = {}
-        self.events: dict[int, list[Record]] = defaultdict(list)
-        self.dead_letters: dict[int, list[Record]] = defaultdict(list)
-        self.generation = 0
-        self.members: list[MemoryLog] = []
 
     def append(self, partition: int, key: bytes | None, value: bytes | None) -> int:
         """Add a message; returns its offset."""
@@ -53,6 +46,25 @@ class MemoryBroker:
     def delete_from(self, partition: int, offset: int) -> None:
         """Lose the newest messages, as a broker set back to older data does."""
         del self.messages[partition][offset - self.first[partition] :]
+
+
+class MemoryBroker(MemoryTopic):
+    """Topics and the group's assignment, shared by the logs of a test. It is the checkouts topic itself.
+
+    `events` and `dead_letters` record what was published, by partition.
+    """
+
+    def __init__(self, partitions: int) -> None:
+        super().__init__(partitions)
+        self.partitions = partitions
+        self.commands = MemoryTopic(partitions)
+        self.events: dict[int, list[Record]] = defaultdict(list)
+        self.dead_letters: dict[int, list[Record]] = defaultdict(list)
+        self.generation = 0
+        self.members: list[MemoryLog] = []
+
+    def of(self, stream: Stream) -> MemoryTopic:
+        return self.commands if stream is Stream.COMMANDS else self
 
     async def assign(
         self, assignment: "Mapping[MemoryLog, Collection[int]]", *, silent: "Collection[MemoryLog]" = ()
@@ -77,7 +89,7 @@ class MemoryLog:
         self.broker = broker
         self.available = True
         self.lose_acks = 0
-        self.positions: dict[int, int] = {}
+        self.positions: dict[tuple[Stream, int], int] = {}
         self._generation = 0
         self._assigned: frozenset[int] = frozenset()
         self._held: frozenset[int] = frozenset()  # as the broker sees it: until the next assignment
@@ -102,55 +114,71 @@ class MemoryLog:
     def take(self, generation: int, partitions: frozenset[int]) -> None:
         """Get partitions; reading begins at the committed offsets."""
         self._generation, self._assigned, self._held = generation, partitions, partitions
-        self.positions = {p: self.broker.committed.get(p, 0) for p in partitions}
+        self.positions = {
+            (stream, p): self.broker.of(stream).committed.get(p, 0) for stream in Stream for p in partitions
+        }
 
     def assigned(self) -> tuple[int, frozenset[int]]:
         return self._generation, self._assigned
 
-    async def read(self, rows_max: int, wait_ms: int) -> Batch:
+    async def read(self, rows_max: int, wait_ms: int) -> dict[Stream, Batch]:
         await asyncio.sleep(0)
         return self.take_messages(rows_max)
 
-    def take_messages(self, rows_max: int) -> Batch:
+    def take_messages(self, rows_max: int) -> dict[Stream, Batch]:
         """What there is to read, without waiting."""
+        found = {stream: self._take_of(stream, rows_max) for stream in Stream}
+        return {stream: batch for stream, batch in found.items() if batch}
+
+    def _take_of(self, stream: Stream, rows_max: int) -> Batch:
         batch: Batch = {}
+        topic = self.broker.of(stream)
         for p in sorted(self._held):
-            first = self.broker.first[p]
-            if not first <= self.positions[p] <= self.broker.end(p):
-                self.positions[p] = first  # out of range: from the earliest, as the consumer is configured
-            begin = self.positions[p] - first
-            messages = self.broker.messages[p][begin : begin + rows_max]
+            first = topic.first[p]
+            if not first <= self.positions[stream, p] <= topic.end(p):
+                self.positions[stream, p] = (
+                    first  # out of range: from the earliest, as the consumer is configured
+                )
+            begin = self.positions[stream, p] - first
+            messages = topic.messages[p][begin : begin + rows_max]
             if messages:
                 batch[p] = messages
-                self.positions[p] += len(messages)
+                self.positions[stream, p] += len(messages)
                 rows_max -= len(messages)
         return batch
 
-    def seek(self, partition: int, offset: int) -> None:
+    def seek(self, stream: Stream, partition: int, offset: int) -> None:
         if partition not in self._held:
             raise FenceLost(f"partition {partition} is not assigned")
-        self.positions[partition] = offset
+        self.positions[stream, partition] = offset
 
-    async def first_offsets(self, partitions: Sequence[int]) -> dict[int, int]:
+    async def first_offsets(self, stream: Stream, partitions: Sequence[int]) -> dict[int, int]:
         self._answer()
-        return {p: self.broker.first[p] for p in partitions}
+        return {p: self.broker.of(stream).first[p] for p in partitions}
 
-    async def end_offsets(self, partitions: Sequence[int]) -> dict[int, int]:
+    async def end_offsets(self, stream: Stream, partitions: Sequence[int]) -> dict[int, int]:
         self._answer()
-        return {p: self.broker.end(p) for p in partitions}
+        return {p: self.broker.of(stream).end(p) for p in partitions}
 
-    async def committed(self, partitions: Sequence[int]) -> dict[int, int]:
+    async def committed(self, stream: Stream, partitions: Sequence[int]) -> dict[int, int]:
         self._answer()
-        return {p: self.broker.committed.get(p, 0) for p in partitions}
+        return {p: self.broker.of(stream).committed.get(p, 0) for p in partitions}
 
-    async def commit(self, offsets: Mapping[int, int]) -> None:
+    async def commit(self, stream: Stream, offsets: Mapping[int, int]) -> None:
         self._answer()
         if self._generation != self.broker.generation or not self._held.issuperset(offsets):
             raise FenceLost("the group has gone on without us")
-        self.broker.committed.update(offsets)
+        self.broker.of(stream).committed.update(offsets)
 
     async def publish(self, events: Mapping[int, Sequence[Record]], timestamp_ms: int) -> None:
         self._send(self.broker.events, events)
+
+    async def ask(self, commands: Mapping[int, Sequence[Record]], timestamp_ms: int) -> None:
+        if self.available:
+            for p, of_p in commands.items():
+                for key, value, _ in of_p:
+                    self.broker.commands.append(p, key, value)
+        self._send(defaultdict(list), commands)
 
     async def set_aside(self, letters: Mapping[int, Sequence[Record]], timestamp_ms: int) -> None:
         self._send(self.broker.dead_letters, letters)

@@ -9,11 +9,12 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRebalanceListener
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
+from aiokafka.structs import TopicPartition
 
 from contracts.errors import FenceLost, NotAcknowledged, Unavailable
 from contracts.kafka import Record, consumer_options, producer_options, send, tp
 from contracts.settings import Settings
-from contracts.topics import Topics
+from contracts.topics import Stream, Topics
 from workers.log import Batch, Revoked
 
 logger = logging.getLogger(__name__)
@@ -35,6 +36,7 @@ class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]
 
     async def on_partitions_assigned(self, assigned: Any) -> None:
         self.generation += 1
+        # Of both streams the same: range assignment of topics with equal partition counts.
         self.partitions = frozenset(p.partition for p in assigned)
         logger.info(
             "partitions assigned", extra={"action": "assigned", "partitions": sorted(self.partitions)}
@@ -60,7 +62,7 @@ class KafkaLog:
             partition_assignment_strategy=(RangePartitionAssignor,),
             **consumer_options(self._settings),
         )
-        self._consumer.subscribe([self._topics.checkouts], listener=self._listener)
+        self._consumer.subscribe([self._topics.of(stream) for stream in Stream], listener=self._listener)
         try:
             await self._consumer.start()
         except KafkaError as error:
@@ -82,36 +84,52 @@ class KafkaLog:
             return 0, frozenset()
         return self._listener.generation, self._listener.partitions
 
-    async def read(self, rows_max: int, wait_ms: int) -> Batch:
-        # Never cancelled and never under a timeout: that would disable the eviction of a stuck member.
-        records = await self._reader.getmany(timeout_ms=wait_ms, max_records=rows_max)
-        return {where.partition: messages for where, messages in records.items() if messages}
+    async def read(self, rows_max: int, wait_ms: int) -> dict[Stream, Batch]:
+        found = await self._fetch(rows_max, 0, Stream.COMMANDS)
+        found |= await self._fetch(rows_max, 0, Stream.CHECKOUTS)
+        return found or await self._fetch(rows_max, wait_ms, *Stream)
 
-    def seek(self, partition: int, offset: int) -> None:
+    async def _fetch(self, rows_max: int, wait_ms: int, *streams: Stream) -> dict[Stream, Batch]:
+        reader, found = self._reader, dict[Stream, Batch]()
+        ours = [tp(self._topics.of(s), p) for s in streams for p in self.assigned()[1]]
+        if not ours and not wait_ms:
+            return found
+        # Never cancelled and never under a timeout: that would disable the eviction of a stuck member.
+        records = await reader.getmany(*ours, timeout_ms=wait_ms, max_records=rows_max)
+        for where, messages in records.items():
+            if messages:
+                stream = self._topics.stream_of(where.topic)
+                found.setdefault(stream, {})[where.partition] = messages
+        return found
+
+    def seek(self, stream: Stream, partition: int, offset: int) -> None:
         try:
-            self._reader.seek(tp(self._topics.checkouts, partition), offset)
+            self._reader.seek(tp(self._topics.of(stream), partition), offset)
         except IllegalStateError as error:  # the partition is not ours any more
             raise FenceLost(str(error)) from error
 
-    async def first_offsets(self, partitions: Sequence[int]) -> dict[int, int]:
+    async def first_offsets(self, stream: Stream, partitions: Sequence[int]) -> dict[int, int]:
         async with self._answering():
-            found = await self._reader.beginning_offsets([tp(self._topics.checkouts, p) for p in partitions])
+            found = await self._reader.beginning_offsets(self._of(stream, partitions))
         return {where.partition: offset for where, offset in found.items()}
 
-    async def end_offsets(self, partitions: Sequence[int]) -> dict[int, int]:
+    async def end_offsets(self, stream: Stream, partitions: Sequence[int]) -> dict[int, int]:
         async with self._answering():
-            found = await self._reader.end_offsets([tp(self._topics.checkouts, p) for p in partitions])
+            found = await self._reader.end_offsets(self._of(stream, partitions))
         return {where.partition: offset for where, offset in found.items()}
 
-    async def committed(self, partitions: Sequence[int]) -> dict[int, int]:
+    async def committed(self, stream: Stream, partitions: Sequence[int]) -> dict[int, int]:
         async with self._answering():
-            return {p: await self._reader.committed(tp(self._topics.checkouts, p)) or 0 for p in partitions}
+            places = self._of(stream, partitions)
+            return {place.partition: await self._reader.committed(place) or 0 for place in places}
 
-    async def commit(self, offsets: Mapping[int, int]) -> None:
+    async def commit(self, stream: Stream, offsets: Mapping[int, int]) -> None:
         async with self._answering():
-            await self._reader.commit(
-                {tp(self._topics.checkouts, p): offset for p, offset in offsets.items()}
-            )
+            topic = self._topics.of(stream)
+            await self._reader.commit({tp(topic, p): offset for p, offset in offsets.items()})
+
+    def _of(self, stream: Stream, partitions: Sequence[int]) -> list[TopicPartition]:
+        return [tp(self._topics.of(stream), p) for p in partitions]
 
     @asynccontextmanager
     async def _answering(self) -> AsyncIterator[None]:
@@ -126,6 +144,9 @@ class KafkaLog:
 
     async def publish(self, events: Mapping[int, Sequence[Record]], timestamp_ms: int) -> None:
         await self._send(self._topics.events, events, timestamp_ms)
+
+    async def ask(self, commands: Mapping[int, Sequence[Record]], timestamp_ms: int) -> None:
+        await self._send(self._topics.commands, commands, timestamp_ms)
 
     async def set_aside(self, letters: Mapping[int, Sequence[Record]], timestamp_ms: int) -> None:
         await self._send(self._topics.dead_letters, letters, timestamp_ms)

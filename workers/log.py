@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 from contracts.kafka import Record
+from contracts.topics import Stream
 
 
 class Message(Protocol):
@@ -17,7 +18,7 @@ class Message(Protocol):
     def value(self) -> bytes | None: ...
 
 
-Batch = dict[int, Sequence[Message]]  # by partition, in the order of offsets
+Batch = dict[int, Sequence[Message]]  # of one stream, by partition, in the order of offsets
 Revoked = Callable[[], Awaitable[None]]
 
 
@@ -38,32 +39,38 @@ class Log(Protocol):
         """Generation of the assignment, and the partitions that are ours in it."""
         ...
 
-    async def read(self, rows_max: int, wait_ms: int) -> Batch:
-        """The next messages of the assigned partitions; empty after `wait_ms` without any."""
+    async def read(self, rows_max: int, wait_ms: int) -> dict[Stream, Batch]:
+        """The next messages of the assigned partitions, at most so many of each stream; empty after `wait_ms` without
+        any.
+        """
         ...
 
-    def seek(self, partition: int, offset: int) -> None:
+    def seek(self, stream: Stream, partition: int, offset: int) -> None:
         """Read the partition from `offset` on."""
         ...
 
-    async def first_offsets(self, partitions: Sequence[int]) -> dict[int, int]:
+    async def first_offsets(self, stream: Stream, partitions: Sequence[int]) -> dict[int, int]:
         """The oldest offset that is still there."""
         ...
 
-    async def end_offsets(self, partitions: Sequence[int]) -> dict[int, int]:
+    async def end_offsets(self, stream: Stream, partitions: Sequence[int]) -> dict[int, int]:
         """The offset after the newest message."""
         ...
 
-    async def committed(self, partitions: Sequence[int]) -> dict[int, int]:
+    async def committed(self, stream: Stream, partitions: Sequence[int]) -> dict[int, int]:
         """The group's committed offsets; 0 where there is none."""
         ...
 
-    async def commit(self, offsets: Mapping[int, int]) -> None:
+    async def commit(self, stream: Stream, offsets: Mapping[int, int]) -> None:
         """Commit next offsets. Raises FenceLost if the group has gone on without us."""
         ...
 
     async def publish(self, events: Mapping[int, Sequence[Record]], timestamp_ms: int) -> None:
         """Publish to the events topic, by partition, and wait for every ack."""
+        ...
+
+    async def ask(self, commands: Mapping[int, Sequence[Record]], timestamp_ms: int) -> None:
+        """Publish to the commands topic, by partition, and wait for every ack."""
         ...
 
     async def set_aside(self, letters: Mapping[int, Sequence[Record]], timestamp_ms: int) -> None:

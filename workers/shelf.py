@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from contracts.errors import Unavailable
 from contracts.settings import Settings
-from stock_ledger.decide import Decided, Loaded
+from stock_ledger.decide import Product, Stock
 from stock_ledger.ledger import Claim, Entry, Ledger
 from stock_ledger.view import PartitionView, Progress, Shown, View
 
@@ -59,29 +59,26 @@ class Shelf:
 
     async def show(
         self,
-        decided: Decided,
-        loaded: Loaded,
-        partitions: Sequence[int],
+        touched: Mapping[int, Iterable[str]],
+        products: Mapping[str, Product],
+        stock: Mapping[str, Stock],
         claims: Mapping[int, Claim],
         results: Results,
     ) -> None:
-        """Show a committed batch: results, absolute stock, progress. A failure leaves the view to be rebuilt.
+        """Show a committed batch: results, absolute stock of the products touched by partition, progress.
 
-        A partition whose view is not trusted is not added to: only a rebuild makes it whole again.
+        A failure leaves the view to be rebuilt. A partition whose view is not trusted is not added to: only a rebuild
+        makes it whole again.
         """
-        touched: dict[int, set[str]] = {p: set() for p in partitions}
-        for decision in decided.decisions:
-            if decision.product_id in loaded.stock:
-                touched[decision.partition].add(decision.product_id)
         shown = [
             Shown(
                 p,
                 self._progress(p, claims[p]),
-                {i: decided.stock.get(i) or loaded.stock[i] for i in touched[p]},
-                {i: loaded.products[i] for i in touched[p]},
+                {i: stock[i] for i in of_partition},
+                {i: products[i] for i in of_partition},
                 after=self._shown[p],
             )
-            for p in partitions
+            for p, of_partition in touched.items()
             if p in self._shown
         ]
         await self._try_show(shown, results)

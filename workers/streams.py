@@ -1,7 +1,9 @@
-"""The Faust application: per-event work beside the hot path. Now: live sale figures from the events topic."""
+"""The Faust application: work beside the hot path. Live sale figures from the events topic, and timers."""
 
 import logging
 from collections import defaultdict
+from collections.abc import Awaitable, Callable
+from datetime import datetime
 from typing import Any
 
 import faust
@@ -9,15 +11,19 @@ import faust
 from contracts.errors import Unavailable
 from contracts.settings import Settings
 from contracts.topics import Topics
+from stock_ledger.commands.due import DueStore
 from stock_ledger.figures import FigureStore
 from workers.health import Health
+from workers.timers import Timers
 
 logger = logging.getLogger(__name__)
 
 _TAKE_WITHIN_S = 0.5
 
 
-def build(settings: Settings, figures: FigureStore, health: Health) -> faust.App:
+def build(
+    settings: Settings, figures: FigureStore, due: DueStore, health: Health, clock: Callable[[], datetime]
+) -> faust.App:
     """The application, not started.
 
     One event at a time per partition and acknowledged only after its effect: `concurrency` 1 and `noack_take`,
@@ -62,6 +68,22 @@ def build(settings: Settings, figures: FigureStore, health: Health) -> faust.App
             for event in taken:
                 await stream.ack(event)
             health.decided(len(taken))
+
+    commands = app.topic(
+        Topics(settings).commands,
+        key_type=bytes,
+        value_type=bytes,
+        key_serializer="raw",
+        value_serializer="raw",
+    )
+    timers = Timers(due, settings, clock)
+
+    @app.timer(interval=settings.timer_interval_s)  # type: ignore[untyped-decorator]
+    async def ask_for_what_is_due() -> None:
+        async def send(key: bytes, value: bytes, partition: int) -> Awaitable[Any]:
+            return await commands.send(key=key, value=value, partition=partition)
+
+        await timers.ask(send)
 
     @app.timer(interval=1.0)  # type: ignore[untyped-decorator]
     async def beat() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 from contracts.events import CHECKOUT_REFUSED, ORDER_CREATED
 from contracts.kafka import Record
 from contracts.outcomes import Kind
+from contracts.topics import Stream
 from deploy.simulation.model import Goods, Model, Violation
 from stock_ledger.fakes import MemoryLedger, MemoryView
 from stock_ledger.ledger import Advance
@@ -58,7 +59,8 @@ class Auditor:
                     for record in records:
                         self._was_set_aside(partition, record)
             case "commit":
-                self._was_committed(arguments[0])
+                if arguments[0] is Stream.CHECKOUTS:
+                    self._was_committed(arguments[1])
 
     def view_called(self, name: str, arguments: tuple[Any, ...]) -> None:
         if name == "show":

@@ -9,6 +9,7 @@ from aiokafka.errors import KafkaConnectionError
 
 from contracts.errors import NotAcknowledged, Unavailable
 from contracts.kafka import Record
+from contracts.topics import Stream
 from deploy.simulation.loop import Loop, wake
 from deploy.simulation.network import After, Remote, Server, alive
 from deploy.simulation.node import Node, current_node
@@ -68,7 +69,7 @@ class WriterLog:
     def assigned(self) -> tuple[int, frozenset[int]]:
         return self.inner.assigned()
 
-    async def read(self, rows_max: int, wait_ms: int) -> Batch:
+    async def read(self, rows_max: int, wait_ms: int) -> dict[Stream, Batch]:
         """At least once, others get their turn before this goes on."""
         alive()
         await self._server.delay()
@@ -79,29 +80,34 @@ class WriterLog:
         await self._arrivals.wait(self.inner, wait_ms / 1000)
         return self._take(rows_max)
 
-    def _take(self, rows_max: int) -> Batch:
+    def _take(self, rows_max: int) -> dict[Stream, Batch]:
         return self.inner.take_messages(rows_max) if self._server.up else {}
 
-    def seek(self, partition: int, offset: int) -> None:
-        self.inner.seek(partition, offset)
+    def seek(self, stream: Stream, partition: int, offset: int) -> None:
+        self.inner.seek(stream, partition, offset)
 
-    async def first_offsets(self, partitions: Sequence[int]) -> dict[int, int]:
-        found: dict[int, int] = await self._remote.first_offsets(partitions)
+    async def first_offsets(self, stream: Stream, partitions: Sequence[int]) -> dict[int, int]:
+        found: dict[int, int] = await self._remote.first_offsets(stream, partitions)
         return found
 
-    async def end_offsets(self, partitions: Sequence[int]) -> dict[int, int]:
-        found: dict[int, int] = await self._remote.end_offsets(partitions)
+    async def end_offsets(self, stream: Stream, partitions: Sequence[int]) -> dict[int, int]:
+        found: dict[int, int] = await self._remote.end_offsets(stream, partitions)
         return found
 
-    async def committed(self, partitions: Sequence[int]) -> dict[int, int]:
-        found: dict[int, int] = await self._remote.committed(partitions)
+    async def committed(self, stream: Stream, partitions: Sequence[int]) -> dict[int, int]:
+        found: dict[int, int] = await self._remote.committed(stream, partitions)
         return found
 
-    async def commit(self, offsets: Mapping[int, int]) -> None:
-        await self._remote.commit(offsets)
+    async def commit(self, stream: Stream, offsets: Mapping[int, int]) -> None:
+        await self._remote.commit(stream, offsets)
 
     async def publish(self, events: Mapping[int, Sequence[Record]], timestamp_ms: int) -> None:
         await self._send("publish", events, timestamp_ms)
+
+    async def ask(self, commands: Mapping[int, Sequence[Record]], timestamp_ms: int) -> None:
+        await self._send("ask", commands, timestamp_ms)
+        for partition in commands:
+            self._arrivals.tell(partition)
 
     async def set_aside(self, letters: Mapping[int, Sequence[Record]], timestamp_ms: int) -> None:
         await self._send("set_aside", letters, timestamp_ms)

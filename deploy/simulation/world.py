@@ -24,6 +24,7 @@ from ingest.app import Ingest
 from ingest.backpressure import Backpressure
 from ingest.gate import PayloadMemory, SoldOutGate
 from ingest.publisher import Publisher
+from stock_ledger.commands.fakes import MemoryCommandLedger
 from stock_ledger.decide import Product, Stock
 from stock_ledger.fakes import MemoryLedger, MemoryReads, MemoryView
 from workers.fakes import MemoryBroker
@@ -64,7 +65,9 @@ class Worker:
         log: WriterLog = self.node.context.run(world.writer_log)
         shelf = Shelf(world.view, world.ledger, world.settings, world.loop.time)
         health = Health(world.settings, world.loop.time)
-        self.writer = Writer(log, world.ledger, shelf, health, world.settings, self.node.name, world.now)
+        self.writer = Writer(
+            log, world.ledger, world.commands, shelf, health, world.settings, self.node.name, world.now
+        )
         self.task = self.node.start(self.writer.run())
 
 
@@ -121,6 +124,7 @@ class World:
         self.ledger: Any = LedgerClient(
             self.postgres, self.truth, self.audited(self.auditor.ledger_called), settings
         )
+        self.commands: Any = Remote(self.postgres, MemoryCommandLedger(self.truth), untold)
         self.reads: Any = Remote(self.postgres, MemoryReads(self.truth), untold)
         self.view: Any = Remote(self.cache, self.cached, self.audited(self.auditor.view_called))
         self.signer = ReceiptSigner(settings.receipt_secret)

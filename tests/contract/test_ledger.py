@@ -396,4 +396,4 @@ async def assert_unavailable(ledger: Ledger) -> None:
     with pytest.raises(Unavailable):
         await ledger.decisions(0, 0, 1)
     with pytest.raises(Unavailable):
-        await ledger.persist([Advance(0, Claim(1, 0), 1)], Decided([], {}, {}), nothing)
+        await ledger.persist([Advance(0, Claim(1, 0), 1)], Decided([], {}, {}, {}), nothing)

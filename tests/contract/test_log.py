@@ -13,7 +13,7 @@ from aiokafka import AIOKafkaProducer
 from contracts.errors import FenceLost, NotAcknowledged, Unavailable
 from contracts.kafka import Record, producer_options
 from contracts.settings import Settings
-from contracts.topics import Topics
+from contracts.topics import Stream, Topics
 from deploy.stack import LocalStack
 from tests.contract.adapters import memory_or
 from tests.harness import eventually, records_of
@@ -142,7 +142,8 @@ async def read_values(log: Log, count: int) -> dict[int, list[tuple[int, bytes |
     found: dict[int, list[tuple[int, bytes | None]]] = {}
 
     async def enough() -> bool:
-        for partition, messages in (await log.read(100, 100)).items():
+        batch = (await log.read(100, 100)).get(Stream.CHECKOUTS, {})
+        for partition, messages in batch.items():
             found.setdefault(partition, []).extend((m.offset, m.value) for m in messages)
         return sum(map(len, found.values())) >= count
 
@@ -167,7 +168,7 @@ async def test_no_more_than_asked_for(world: World) -> None:
     sizes: list[int] = []
 
     async def all_read() -> bool:
-        batch = await log.read(2, 100)
+        batch = (await log.read(2, 100)).get(Stream.CHECKOUTS, {})
         sizes.append(sum(map(len, batch.values())))
         return sum(sizes) == 3
 
@@ -179,28 +180,28 @@ async def test_seek_reads_again(world: World) -> None:
     await world.append(2, b"a", b"b", b"c")
     log = await sole_member(world)
     await read_values(log, 3)
-    log.seek(2, 1)
+    log.seek(Stream.CHECKOUTS, 2, 1)
     assert await read_values(log, 2) == {2: [(1, b"b"), (2, b"c")]}
 
 
 async def test_offsets(world: World) -> None:
     await world.append(2, b"a", b"b", b"c")
     log = await sole_member(world)
-    assert await log.first_offsets([0, 2]) == {0: 0, 2: 0}
-    assert await log.end_offsets([0, 2]) == {0: 0, 2: 3}
-    assert await log.committed([0, 2]) == {0: 0, 2: 0}
-    await log.commit({2: 2})
-    assert await log.committed([0, 2]) == {0: 0, 2: 2}
+    assert await log.first_offsets(Stream.CHECKOUTS, [0, 2]) == {0: 0, 2: 0}
+    assert await log.end_offsets(Stream.CHECKOUTS, [0, 2]) == {0: 0, 2: 3}
+    assert await log.committed(Stream.CHECKOUTS, [0, 2]) == {0: 0, 2: 0}
+    await log.commit(Stream.CHECKOUTS, {2: 2})
+    assert await log.committed(Stream.CHECKOUTS, [0, 2]) == {0: 0, 2: 2}
 
 
 async def test_the_next_member_goes_on_from_the_commit(world: World) -> None:
     await world.append(0, b"a", b"b", b"c")
     first = await sole_member(world)
     await read_values(first, 3)
-    await first.commit({0: 1})
+    await first.commit(Stream.CHECKOUTS, {0: 1})
     await world.leave(first)
     second = await sole_member(world)
-    assert await second.committed([0]) == {0: 1}
+    assert await second.committed(Stream.CHECKOUTS, [0]) == {0: 1}
     assert await read_values(second, 2) == {0: [(1, b"b"), (2, b"c")]}
 
 
@@ -247,7 +248,7 @@ async def test_revoked_is_awaited_before_another_gets_the_partitions(world: Worl
     await eventually(lambda: first_member.revocations == revocations + 1)
     assert first.assigned()[1] == frozenset()
     assert not joining.done()
-    await first.commit({0: 0})  # what is under way may be finished
+    await first.commit(Stream.CHECKOUTS, {0: 0})  # what is under way may be finished
     first_member.gate.set()
     second = await joining
     await eventually(lambda: bool(first.assigned()[1]) and bool(second.assigned()[1]))
@@ -268,9 +269,9 @@ async def test_foreign_partitions_are_fenced(world: World) -> None:
     await eventually(lambda: len(first.assigned()[1]) == PARTITIONS // 2)
     foreign = min(second.assigned()[1])
     with pytest.raises(FenceLost):
-        first.seek(foreign, 0)
+        first.seek(Stream.CHECKOUTS, foreign, 0)
     with pytest.raises(FenceLost):
-        await first.commit({foreign: 0})
+        await first.commit(Stream.CHECKOUTS, {foreign: 0})
 
 
 async def test_memory_is_unavailable_when_switched_off() -> None:
@@ -302,7 +303,7 @@ async def test_kafka_that_does_not_answer_is_unavailable(topic_settings: Setting
         await assert_unavailable(log)
     finally:
         os.kill(stack.kafka.pid, signal.SIGCONT)
-    await eventually(_answers(log.commit, {0: 0}))
+    await eventually(_answers(log.commit, Stream.CHECKOUTS, {0: 0}))
     await eventually(_answers(log.publish, {0: [(b"k", b"v", [])]}, 0))
     await log.stop()
 
@@ -337,13 +338,13 @@ def _answers(
 
 async def assert_unavailable(log: Log) -> None:
     with pytest.raises(Unavailable):
-        await log.first_offsets([0])
+        await log.first_offsets(Stream.CHECKOUTS, [0])
     with pytest.raises(Unavailable):
-        await log.end_offsets([0])
+        await log.end_offsets(Stream.CHECKOUTS, [0])
     with pytest.raises(Unavailable):
-        await log.committed([0])
+        await log.committed(Stream.CHECKOUTS, [0])
     with pytest.raises(Unavailable):
-        await log.commit({0: 0})
+        await log.commit(Stream.CHECKOUTS, {0: 0})
     with pytest.raises(NotAcknowledged):
         await log.publish({0: [(b"k", b"v", [])]}, 0)
     with pytest.raises(NotAcknowledged):

@@ -3,6 +3,7 @@
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from datetime import datetime
 from typing import Any
 from unittest.mock import patch
 
@@ -21,7 +22,9 @@ from stock_ledger.decide import Decided, Loaded, Received, Stock
 from stock_ledger.fakes import MemoryLedger, MemoryView
 from stock_ledger.ledger import Advance, Claim
 from stock_ledger.view import Shown
-from workers import writer as writing
+from workers import lines as deciding_lines
+from workers.lane import Claims, Lane
+from workers.lines import LineLane
 from workers.log import Batch
 from workers.shelf import Shelf
 from workers.writer import Writer
@@ -57,29 +60,34 @@ def claim_without_a_new_epoch() -> AbstractContextManager[Any]:
 def _step_in_order(*order: str) -> AbstractContextManager[Any]:
     """The writer's effects in another order: persist, show, publish, commit."""
 
-    async def step(self: Writer, batch: Batch) -> None:
+    async def step(self: LineLane, batch: Batch, claims: Claims) -> int:
         now = self._clock()
-        received, advances = await self._decode(batch, now)
-        if not received:
-            await self._shelf.beat(self._claims)
-            return
-        loaded = await self._load(received)
+        taken, advances = await self.intake.take(batch, claims, self._decode, now)
+        if not taken:
+            return 0
+        received = [Received(*one) for one in taken]
+        loaded = await self._load(received, claims)
         decided = deciding.decide(received, loaded, now)
-        results, events = writing.show_and_tell(decided.decisions)
-        done = [a.partition for a in advances]
-        after = {a.partition: Claim(a.claim.epoch, a.next_offset) for a in advances}
+        results, events, _ = self._tell(decided.decisions)
+        after = {a.partition: a.claim.advanced(self.stream, a.next_offset) for a in advances}
+        touched = {
+            p: {d.product_id for d in decided.decisions if d.partition == p and d.product_id in loaded.stock}
+            for p in after
+        }
         for name in order:
             if name == "persist":
                 await self._ledger.persist(advances, decided, loaded)
-                self._claims |= after
+                claims.update(after)
             elif name == "show":
-                await self._shelf.show(decided, loaded, done, {**self._claims, **after}, results)
+                stock = loaded.stock | decided.stock
+                await self._shelf.show(touched, loaded.products, stock, {**claims, **after}, results)
             elif name == "publish":
                 await self._log.publish(events, 0)
             elif name == "commit":
-                await self._log.commit({p: claim.next_offset for p, claim in after.items()})
+                await self._log.commit(self.stream, {p: claim.next_offset for p, claim in after.items()})
+        return len(received)
 
-    return patch.object(Writer, "step", step)
+    return patch.object(LineLane, "step", step)
 
 
 def cache_written_before_the_commit() -> AbstractContextManager[Any]:
@@ -99,7 +107,7 @@ def offset_committed_before_the_events() -> AbstractContextManager[Any]:
 
 
 def nothing_published_again_at_a_claim() -> AbstractContextManager[Any]:
-    async def publish_again(self: Writer, partition: int, committed: int, decided_to: int) -> None:
+    async def publish_again(self: Writer, lane: Lane, partition: int, start: int, end: int) -> None:
         return
 
     return patch.object(Writer, "_publish_again", publish_again)
@@ -166,7 +174,7 @@ def stock_checked_before_repeats() -> AbstractContextManager[Any]:
         ]
         return msgspec.structs.replace(found, decisions=decisions)
 
-    return patch.object(writing, "decide", decide)
+    return patch.object(deciding_lines, "decide", decide)
 
 
 def _left(decided: Decided, loaded: Loaded, decision: Decision) -> int:
@@ -189,8 +197,10 @@ def limit_forgets_the_same_batch() -> AbstractContextManager[Any]:
     """What a buyer gets in a batch does not count against the limit in that batch."""
     original = deciding.refusal
 
-    def refusal(line: CheckoutLine, loaded: Loaded, stock: Mapping[str, Stock], _: Any) -> Reason | None:
-        return original(line, loaded, stock, {})
+    def refusal(
+        line: CheckoutLine, loaded: Loaded, stock: Mapping[str, Stock], _: Any, now: datetime
+    ) -> Reason | None:
+        return original(line, loaded, stock, {}, now)
 
     return patch.object(deciding, "refusal", refusal)
 
@@ -218,18 +228,17 @@ def poison_dropped() -> AbstractContextManager[Any]:
 
 def event_ids_made_anew() -> AbstractContextManager[Any]:
     """An event that is published again has another id."""
-    original = Writer._publish_again
+    original, original_tell = LineLane.publish_again, LineLane._tell
 
-    async def publish_again(self: Writer, partition: int, committed: int, decided_to: int) -> None:
-        def anew(decisions: Sequence[Decision]) -> Any:
-            results, events = original_show(decisions)
-            return results, {p: [_renumbered(e) for e in of_p] for p, of_p in events.items()}
+    async def publish_again(self: LineLane, partition: int, start: int, end: int) -> None:
+        def anew(self: LineLane, decisions: Sequence[Decision]) -> Any:
+            results, events, answers = original_tell(self, decisions)
+            return results, {p: [_renumbered(e) for e in of_p] for p, of_p in events.items()}, answers
 
-        original_show = writing.show_and_tell
-        with patch.object(writing, "show_and_tell", anew):
-            await original(self, partition, committed, decided_to)
+        with patch.object(LineLane, "_tell", anew):
+            await original(self, partition, start, end)
 
-    return patch.object(Writer, "_publish_again", publish_again)
+    return patch.object(LineLane, "publish_again", publish_again)
 
 
 def _renumbered(event: Any) -> Any:

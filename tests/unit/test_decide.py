@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from contracts.decisions import order_id_of
 from contracts.messages import CheckoutLine, Money
-from contracts.outcomes import Kind, Reason
+from contracts.outcomes import OF_THE_WHOLE, Kind, Reason
 from contracts.times import from_ms, to_ms
 from stock_ledger.decide import Decided, Loaded, Product, Received, Stock, decide
 from tests.harness import HOME, NOON, line_of, product_of, uuid_of
@@ -77,6 +77,10 @@ def off_shelf(case: Case) -> None:
     case.product["on_shelf"] = False
 
 
+def over(case: Case) -> None:
+    case.product["sale_to"] = NOON
+
+
 def no_address(case: Case) -> None:
     case.line |= {"shipping": None, "address_id": "home"}
 
@@ -106,6 +110,7 @@ WORSE: list[tuple[Reason, Callable[[Case], None]]] = [
     (Reason.IDEMPOTENCY_CONFLICT, conflict),
     (Reason.UNKNOWN_PRODUCT, unknown),
     (Reason.OFF_SHELF, off_shelf),
+    (Reason.NOT_ON_SALE, over),
     (Reason.ADDRESS_UNKNOWN, no_address),
     (Reason.PRICE_CHANGED, other_price),
     (Reason.TOTAL_NOT_POSITIVE, worthless),
@@ -116,7 +121,7 @@ WORSE: list[tuple[Reason, Callable[[Case], None]]] = [
 
 
 def test_the_table_has_every_reason_in_order() -> None:
-    assert [reason for reason, _ in WORSE] == list(Reason)
+    assert [reason for reason, _ in WORSE] == [reason for reason in Reason if reason not in OF_THE_WHOLE]
 
 
 def test_without_a_reason_an_order_is_created() -> None:

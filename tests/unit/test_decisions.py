@@ -8,7 +8,16 @@ import orjson
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contracts.decisions import Decision, Order, number_of, order_id_of, order_number
+from contracts.decisions import (
+    BY_COMMAND,
+    Decision,
+    Order,
+    made_by_command,
+    number_of,
+    order_id_of,
+    order_number,
+    order_partition,
+)
 from contracts.events import CHECKOUT_REFUSED, ORDER_CREATED, event_of
 from contracts.messages import Shipping
 from contracts.outcomes import RETRYABLE, Kind, Reason
@@ -17,7 +26,7 @@ from tests.harness import HOME, NOON, uuid_of
 
 times = st.integers(0, 4_102_444_800_000)
 partitions = st.integers(0, 4095)
-offsets = st.integers(0, 2**62 - 1)
+offsets = st.integers(0, BY_COMMAND - 1)
 
 
 @given(times, partitions, offsets)
@@ -29,7 +38,13 @@ def test_an_order_id_is_a_uuid_of_version_8_that_tells_the_number(
     assert str(uuid) == order_id
     assert uuid.version == 8
     assert uuid.variant == "specified in RFC 4122"
-    assert number_of(order_id) == order_number(from_ms(ms), partition, offset)
+    number = order_number(from_ms(ms), partition, offset)
+    assert number_of(order_id) == number
+    assert order_partition(order_id) == partition
+    assert not made_by_command(order_id)
+    of_command = order_id_of(ms, partition, offset | BY_COMMAND)
+    assert (number_of(of_command), order_partition(of_command)) == (f"{number}C", partition)
+    assert made_by_command(of_command)
 
 
 @given(times, st.tuples(partitions, offsets), st.tuples(partitions, offsets))

@@ -7,7 +7,7 @@ import orjson
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stock_ledger.figures import fold, fresh_events
+from stock_ledger.figures import Seen, fold, fresh_events
 
 
 def event(offset: int, **fields: Any) -> bytes:
@@ -29,7 +29,9 @@ def created(offset: int, amount: str) -> bytes:
 
 
 def test_sums_by_product_outcome_and_currency() -> None:
-    events = fresh_events([created(0, "1.50"), created(1, "2.25"), event(2), event(3, product_id="q")], 0)
+    documents = [created(0, "1.50"), created(1, "2.25"), event(2), event(3, product_id="q")]
+    events, seen = fresh_events(documents, Seen())
+    assert seen == Seen(next_decision=4)
     assert fold(events) == {
         ("p", "created", "CNY"): (2, 2, Decimal("3.75")),
         ("p", "sold_out", ""): (1, 2, Decimal(0)),
@@ -48,5 +50,41 @@ def test_each_decision_counts_once_whatever_is_published_again(
         start = min(restart, reached)
         published += range(start, start + 5)
         reached = max(reached, start + 5)
-    fresh = [e.offset for e in fresh_events([event(offset) for offset in published], next_decision)]
-    assert fresh == list(range(next_decision, reached))
+    fresh, seen = fresh_events([event(offset) for offset in published], Seen(next_decision))
+    assert seen == Seen(max(reached, next_decision))
+    assert [e.offset for e in fresh] == list(range(next_decision, reached))
+
+
+def of_command(offset: int, kind: str, status: str, **fields: Any) -> bytes:
+    data: dict[str, Any] = {
+        "command_offset": offset,
+        "type": kind,
+        "status": status,
+        "total": {"amount": "3.00", "currency": "CNY"},
+        "items": [{"product_id": "p", "quantity": 2, "price": "1.50"}],
+    }
+    return orjson.dumps(data | fields)
+
+
+def test_what_commands_cause_counts_once_and_payments_do_not_count() -> None:
+    paid = of_command(0, "order.paid", "paid")
+    closed = [
+        of_command(1, "order.closed", "closed_by_user"),
+        of_command(1, "payment.refund_due", "closed_by_user"),
+    ]
+    price = {"amount": "1.50", "currency": "CNY"}
+    line = {"product_id": "p", "quantity": 2, "price": price}
+    whole = of_command(2, "order.created", "pending_payment", lines=[line, line | {"product_id": "q"}])
+    refused = of_command(
+        3, "checkout.refused", "refused", lines=[line | {"reason": "sold_out", "price": {}}], total=None
+    )
+    published = [paid, *closed, paid, *closed, whole, refused, whole, refused]
+    events, seen = fresh_events(published, Seen())
+    assert seen == Seen(next_command=4)
+    assert fold(events) == {
+        ("p", "paid", "CNY"): (1, 2, Decimal("3.00")),
+        ("p", "closed_by_user", "CNY"): (1, 2, Decimal("3.00")),
+        ("p", "created", "CNY"): (1, 2, Decimal("3.00")),
+        ("q", "created", "CNY"): (1, 2, Decimal("3.00")),
+        ("p", "sold_out", ""): (1, 2, Decimal(0)),
+    }

@@ -48,5 +48,5 @@ def test_only_so_many_products_are_remembered() -> None:
 
 def test_topics_are_named_under_the_prefix() -> None:
     named = Topics(Settings(topic_prefix="sale"))
-    assert named.all() == [named.checkouts, named.events, named.dead_letters]
-    assert named.all() == ["sale.checkouts", "sale.events", "sale.dead-letters"]
+    assert named.all() == [named.checkouts, named.commands, named.events, named.dead_letters]
+    assert named.all() == ["sale.checkouts", "sale.commands", "sale.events", "sale.dead-letters"]

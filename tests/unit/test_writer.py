@@ -7,6 +7,7 @@ import pytest
 
 from contracts.messages import CheckoutLine
 from contracts.outcomes import Kind, Reason
+from contracts.topics import Stream
 from stock_ledger.decide import Stock
 from tests.harness import (
     encoded,
@@ -95,10 +96,10 @@ async def test_redelivery_of_decided_offsets_has_no_effect(world: World) -> None
         await world.share_out(log)
         await world.all_done()
         before = (dict(world.ledger.decided), dict(world.ledger.stock), world.event_ids())
-        log.positions[0] = 0
-        await eventually(lambda: log.positions[0] == 2)
+        log.positions[Stream.CHECKOUTS, 0] = 0
+        await eventually(lambda: log.positions[Stream.CHECKOUTS, 0] == 2)
         world.send(line_of(3, A))
-        log.positions[0] = 1
+        log.positions[Stream.CHECKOUTS, 0] = 1
         await world.all_done()
     decided, stock, events = before
     assert world.ledger.decided.items() >= decided.items()

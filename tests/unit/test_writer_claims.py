@@ -7,6 +7,7 @@ import pytest
 
 from contracts.errors import LogTruncated
 from contracts.outcomes import Kind
+from contracts.topics import Stream
 from stock_ledger.decide import Decided, Loaded, Stock
 from stock_ledger.ledger import Advance, Claim
 from tests.harness import (
@@ -145,7 +146,7 @@ async def test_a_zombie_writes_nothing(world: World, monkeypatch: pytest.MonkeyP
             await world.broker.assign({new_log: range(PARTITIONS)}, silent=(old_log,))
             await world.all_done()
             state = (dict(world.ledger.decided), dict(world.ledger.stock), dict(world.ledger.claims))
-            await eventually(lambda: old_log.positions[0] == 3)
+            await eventually(lambda: old_log.positions[Stream.CHECKOUTS, 0] == 3)
             world.clock.tick(5)
             await eventually(lambda: not old._claims)
             assert state == (world.ledger.decided, world.ledger.stock, world.ledger.claims)
@@ -314,7 +315,7 @@ async def test_a_gap_in_what_was_read_is_read_again(world: World) -> None:
     async with running(writer):
         await world.share_out(log)
         await eventually(lambda: len(world.ledger.claims) == PARTITIONS)
-        log.positions[0] = 1
+        log.positions[Stream.CHECKOUTS, 0] = 1
         world.send(line_of(1, A), line_of(2, A))
         await world.all_done()
     assert world.kinds() == [Kind.CREATED] * 2

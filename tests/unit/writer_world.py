@@ -8,6 +8,7 @@ from contracts.kafka import Record
 from contracts.messages import CheckoutLine
 from contracts.outcomes import Kind
 from contracts.settings import Settings
+from stock_ledger.commands.fakes import MemoryCommandLedger
 from stock_ledger.decide import Stock
 from stock_ledger.fakes import MemoryLedger, MemoryView
 from tests.harness import (
@@ -33,6 +34,7 @@ class World:
         self.clock = clock
         self.broker = MemoryBroker(PARTITIONS)
         self.ledger = MemoryLedger()
+        self.commands = MemoryCommandLedger(self.ledger)
         self.view = MemoryView()
         self.put(A, 0)
         self.put(B, 1)
@@ -42,7 +44,7 @@ class World:
 
     def writer(self, owner: str = "writer") -> tuple[Writer, MemoryLog]:
         log = MemoryLog(self.broker)
-        return make_writer(log, self.ledger, self.view, self.settings, self.clock, owner), log
+        return make_writer(log, self.ledger, self.commands, self.view, self.settings, self.clock, owner), log
 
     def send(self, *lines: CheckoutLine, partition: int = 0) -> None:
         for line in lines:

@@ -1,0 +1,224 @@
+"""The messages on the commands topic: what is asked about products, orders and held checkouts that exist already."""
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+import msgspec
+
+from contracts.decisions import order_partition
+from contracts.errors import UndecodableMessage
+from contracts.messages import Amount, Currency, Id, Money, Name, Note, PaymentMethod, Shipping, Uuid
+from contracts.topics import partition_of
+
+Units = Annotated[int, msgspec.Meta(ge=1, le=10**12)]
+Moment = Annotated[datetime, msgspec.Meta(tz=True)]
+Why = Annotated[str, msgspec.Meta(pattern=r"^[^\x00]*\Z", max_length=500)]
+Short = Annotated[str, msgspec.Meta(pattern=r"^[^\x00]*\Z", min_length=1, max_length=255)]
+
+
+class _Command(msgspec.Struct, frozen=True, kw_only=True, tag_field="action", omit_defaults=True):
+    """What all commands have. The same `command_id` again is the same command: it has no second effect.
+
+    `actor` is who asks: "buyer:ID", "merchant:ID", "provider:NAME", or "sluiceway" for what the pipeline asks itself.
+    """
+
+    v: Literal[1] = 1
+    command_id: Uuid
+    actor: Annotated[str, msgspec.Meta(pattern=r"^[^\x00]*\Z", min_length=1, max_length=100)]
+    asked_at_ms: Annotated[int, msgspec.Meta(ge=0, le=4_102_444_800_000)]
+
+
+class _OfOrder(_Command, frozen=True):
+    order_id: Uuid
+
+    def subject(self) -> str:
+        """What the command is about: the key of its message."""
+        return self.order_id
+
+    def partition(self, partitions: int) -> int:
+        """The partition whose writer decides it."""
+        return order_partition(self.order_id)
+
+
+class _OfProduct(_Command, frozen=True):
+    product_id: Id
+
+    def subject(self) -> str:
+        return self.product_id
+
+    def partition(self, partitions: int) -> int:
+        return partition_of(self.product_id, partitions)
+
+
+class _OfCheckout(_Command, frozen=True):
+    checkout_id: Uuid
+
+    def subject(self) -> str:
+        return self.checkout_id
+
+    def partition(self, partitions: int) -> int:
+        return partition_of(self.checkout_id, partitions)
+
+
+class Cancel(_OfOrder, frozen=True, tag="cancel"):
+    """The buyer does not want the order."""
+
+    buyer_id: Id
+
+
+class Close(_OfOrder, frozen=True, tag="close"):
+    """The merchant will not fulfil the order."""
+
+    why: Why = ""
+
+
+class Pick(_OfOrder, frozen=True, tag="pick"):
+    """The goods are taken from the shelf."""
+
+
+class Ship(_OfOrder, frozen=True, tag="ship"):
+    """The goods are on their way."""
+
+    carrier: Why = ""
+    tracking: Why = ""
+
+
+class Complete(_OfOrder, frozen=True, tag="complete"):
+    """The buyer has the goods."""
+
+
+class Expire(_OfOrder, frozen=True, tag="expire"):
+    """The time for paying is over. `expires_at_ms` is what the timer read: if it was moved since, nothing happens."""
+
+    expires_at_ms: int
+
+
+class Pay(_OfOrder, frozen=True, tag="pay"):
+    """A provider's notice about a payment. `reference` is the provider's name for the payment it is about."""
+
+    provider: PaymentMethod
+    event_id: Short
+    reference: Short
+    outcome: Literal["paid", "failed", "refunded"]
+    amount: Money
+    occurred_at_ms: int
+
+
+class Restock(_OfProduct, frozen=True, tag="restock"):
+    """So many units more can be sold."""
+
+    units: Units
+    why: Why = ""
+
+
+class Adjust(_OfProduct, frozen=True, tag="adjust"):
+    """Correct the count, up or down; never below what is held or sold."""
+
+    units: Annotated[int, msgspec.Meta(ge=-(10**12), le=10**12)]
+    why: Annotated[str, msgspec.Meta(pattern=r"^[^\x00]*\Z", min_length=1, max_length=500)]
+
+
+class SetStock(_OfProduct, frozen=True, tag="set_stock"):
+    """All there is of a product, what is held and sold included, is `total` units."""
+
+    total: Annotated[int, msgspec.Meta(ge=0, le=10**12)]
+    why: Why = ""
+
+
+class PutProduct(_OfProduct, frozen=True, tag="put_product"):
+    """A product as it is to be from here on. `stock` counts only when it is new."""
+
+    name: Name
+    price: Amount
+    currency: Currency
+    cover: Annotated[str, msgspec.Meta(max_length=500, pattern=r"^[^\x00]*\Z")] = ""
+    sale_price: Amount | None = None
+    on_shelf: bool = True
+    buyer_limit: Annotated[int, msgspec.Meta(ge=1, le=10**12)] | None = None
+    payment_ttl_s: Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)] = 900
+    sale_from: Moment | None = None
+    sale_to: Moment | None = None
+    stock: Annotated[int, msgspec.Meta(ge=0, le=10**12)] = 0
+
+
+class PatchProduct(_OfProduct, frozen=True, tag="patch_product"):
+    """What changes of a product; a field that is not given stays, null clears it."""
+
+    name: Name | msgspec.UnsetType = msgspec.UNSET
+    price: Amount | msgspec.UnsetType = msgspec.UNSET
+    cover: Annotated[str, msgspec.Meta(max_length=500, pattern=r"^[^\x00]*\Z")] | msgspec.UnsetType = (
+        msgspec.UNSET
+    )
+    sale_price: Amount | msgspec.UnsetType | None = msgspec.UNSET
+    on_shelf: bool | msgspec.UnsetType = msgspec.UNSET
+    buyer_limit: Annotated[int, msgspec.Meta(ge=1, le=10**12)] | msgspec.UnsetType | None = msgspec.UNSET
+    payment_ttl_s: Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)] | msgspec.UnsetType = msgspec.UNSET
+    sale_from: Moment | msgspec.UnsetType | None = msgspec.UNSET
+    sale_to: Moment | msgspec.UnsetType | None = msgspec.UNSET
+
+
+class HoldAnswer(_OfCheckout, frozen=True, tag="hold_answer"):
+    """What became of one line of an all-or-nothing checkout: held, or refused for `reason`.
+
+    What the order is made of comes with it: the item as it was when it was held.
+    """
+
+    product_id: Id
+    buyer_id: Id
+    payload_hash: str
+    line: int
+    lines: int
+    quantity: int
+    reason: str = ""  # empty: held
+    name: str = ""
+    cover: str = ""
+    price: Amount = "0"
+    currency: str = ""
+    payment_ttl_s: int = 0
+    payment_method: PaymentMethod = "wechat"
+    shipping: Shipping | None = None
+    note: Note = ""
+
+
+class Abandon(_OfCheckout, frozen=True, tag="abandon"):
+    """The deadline is over: what is held for the checkout is given back unless all of it was."""
+
+
+class Settle(_OfProduct, frozen=True, tag="settle"):
+    """What becomes of a hold: units of an order that waits for payment, of one that is paid, or given back."""
+
+    checkout_id: Uuid
+    to: Literal["pending", "paid", "released"]
+    order_id: Uuid | None = None
+
+
+Command = (
+    Cancel | Close | Pick | Ship | Complete | Expire | Pay | Restock | Adjust | SetStock | PutProduct | PatchProduct
+    | HoldAnswer | Abandon | Settle
+)  # fmt: skip
+
+_decoder: msgspec.json.Decoder[Command] = msgspec.json.Decoder(Command)
+_encoder = msgspec.json.Encoder()
+_ERROR_CHARS_MAX = 500  # an error quotes its input, which may be of any length
+
+
+def encode_command(command: Command) -> bytes:
+    return _encoder.encode(command)
+
+
+def decode_command(value: bytes | None, key: bytes | None, partition: int, partitions: int) -> Command:
+    """Decode and check the value of a commands message found in `partition` of `partitions`.
+
+    Raises UndecodableMessage with what is wrong: no retry can mend it, it goes to the dead-letter topic.
+    """
+    if value is None:
+        raise UndecodableMessage("the message has no value")
+    try:
+        command = _decoder.decode(value)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise UndecodableMessage(str(error)[:_ERROR_CHARS_MAX]) from error
+    if key != command.subject().encode():
+        raise UndecodableMessage("the key is not what the command is about")
+    if command.partition(partitions) != partition:
+        raise UndecodableMessage(f"{command.subject()} does not belong to partition {partition}")
+    return command

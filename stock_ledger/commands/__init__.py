@@ -1,0 +1,1 @@
+"""What becomes of commands: pure decisions over a book of loaded state."""

@@ -1,0 +1,90 @@
+"""What time brings: payments not made in time and checkouts not answered in time, as commands to decide."""
+
+import uuid
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+import asyncpg
+import msgspec
+
+from contracts.commands import Abandon, Command, Expire
+from contracts.times import to_ms
+from stock_ledger.postgres import acquired
+
+_TIMERS = uuid.UUID("a3f0c1de-4a56-5d0e-9a0f-5f3a2f9d7c21")
+
+# $1 now, $2 after this time, $3 and order, $4 how many
+PAYMENTS = """
+SELECT expires_at, order_id FROM payments
+WHERE status IN ('pending', 'failed') AND expires_at <= $1 AND (expires_at, order_id) > ($2, $3)
+ORDER BY expires_at, order_id LIMIT $4
+"""
+# $1 now, $2 after this time, $3 and checkout, $4 how many
+GATHERINGS = """
+SELECT deadline, checkout_id FROM gatherings
+WHERE decided_at IS NULL AND deadline <= $1 AND (deadline, checkout_id) > ($2, $3)
+ORDER BY deadline, checkout_id LIMIT $4
+"""
+
+Due = tuple[datetime, str]  # when, and what it is about
+
+
+class DueStore:
+    """Reads what is due, in its order, in pieces. Every method raises Unavailable if Postgres does not answer."""
+
+    def __init__(self, pool: "asyncpg.Pool[Any]") -> None:
+        self._pool = pool
+
+    async def payments(self, now: datetime, after: Due, rows_max: int) -> list[Due]:
+        """(expires_at, order_id) of payments that are late."""
+        return await self._fetch(PAYMENTS, now, after, rows_max)
+
+    async def gatherings(self, now: datetime, after: Due, rows_max: int) -> list[Due]:
+        """(deadline, checkout_id) of all-or-nothing checkouts that are late."""
+        return await self._fetch(GATHERINGS, now, after, rows_max)
+
+    async def _fetch(self, query: str, now: datetime, after: Due, rows_max: int) -> list[Due]:
+        async with acquired(self._pool) as connection:
+            rows = await connection.fetch(query, now, after[0], after[1], rows_max)
+        return [(when, str(what)) for when, what in rows]
+
+
+class Position(msgspec.Struct):
+    """How far what is due was read. From the beginning again after `again_s`, for what was asked and never decided."""
+
+    again_s: float
+    after: Due | None = None
+    since: datetime | None = None
+
+    def start(self, now: datetime) -> Due:
+        if self.after is None or self.since is None or now - self.since >= timedelta(seconds=self.again_s):
+            self.since = now
+            self.after = (datetime.min.replace(tzinfo=now.tzinfo), str(uuid.UUID(int=0)))
+        return self.after
+
+    def moved(self, found: Sequence[Due]) -> None:
+        if found:
+            self.after = found[-1]
+
+
+def expire(due: Due, now: datetime) -> Command:
+    """The command that ends an order whose payment is late. Asking twice is asking once."""
+    at_ms = to_ms(due[0])
+    return Expire(
+        command_id=str(uuid.uuid5(_TIMERS, f"{due[1]} {at_ms}")),
+        actor="sluiceway",
+        asked_at_ms=to_ms(now),
+        order_id=due[1],
+        expires_at_ms=at_ms,
+    )
+
+
+def abandon(due: Due, now: datetime) -> Command:
+    """The command that ends a checkout whose lines were not all answered. A new one each time: it may come too early."""
+    return Abandon(
+        command_id=str(uuid.uuid5(_TIMERS, f"{due[1]} {to_ms(now)}")),
+        actor="sluiceway",
+        asked_at_ms=to_ms(now),
+        checkout_id=due[1],
+    )

@@ -1,0 +1,109 @@
+"""Commands' ledger in memory, for tests and trials: same rules as the real one, over the same orders and stock."""
+
+from collections.abc import Sequence
+
+from contracts.errors import FenceLost, StaleView, Unavailable
+from contracts.outcomes import Outcome
+from contracts.topics import Stream
+from stock_ledger.commands.book import Book, CommandDecision, Counts, Gathering, Need, Obeyed, Told
+from stock_ledger.decide import Stock
+from stock_ledger.fakes import MemoryLedger
+from stock_ledger.ledger import Advance
+
+_FIRST = (Outcome.APPLIED, Outcome.REFUSED)
+
+
+class MemoryCommandLedger:
+    """See `stock_ledger.commands.ledger.CommandLedger`. Switches: those of the ledger that it stands beside."""
+
+    def __init__(self, ledger: MemoryLedger) -> None:
+        self.ledger = ledger
+        self.decided: dict[tuple[int, int], CommandDecision] = {}  # (partition, offset)
+        self.gatherings: dict[str, Gathering] = {}
+        self._first: dict[str, int] = {}  # command id -> offset
+
+    async def load(self, need: Need) -> Book:
+        self._answer()
+        ledger = self.ledger
+        orders = {i: ledger.orders[i] for i in need.orders if i in ledger.orders}
+        of_orders = {item.product_id for order in orders.values() for item in order.items}
+        products = [i for i in sorted({*need.products, *of_orders}) if i in ledger.catalogue]
+        return Book(
+            decided={i: self._first[i] for i in need.commands if i in self._first},
+            orders=orders,
+            holds={key: ledger.holds[key] for key in need.holds if key in ledger.holds},
+            gatherings={i: self.gatherings[i] for i in need.checkouts if i in self.gatherings},
+            products={i: ledger.catalogue[i] for i in products},
+            stock={i: ledger.stock[i] for i in products},
+            counts={i: ledger.counts.get(i, Counts()) for i in products},
+        )
+
+    async def persist(self, advances: Sequence[Advance], obeyed: Obeyed) -> None:
+        self._answer()
+        ledger = self.ledger
+        if ledger.fail_before_commit:
+            ledger.fail_before_commit -= 1
+            raise Unavailable("the connection broke before the commit")
+        self.check(advances, obeyed)
+        for a in advances:
+            ledger.claims[a.partition] = a.claim.advanced(Stream.COMMANDS, a.next_offset)
+        for d in obeyed.decisions:
+            self.decided[d.partition, d.offset] = d
+            if d.command is not None and d.outcome in _FIRST:
+                self._first[d.command.command_id] = d.offset
+        for i in obeyed.new_products:
+            ledger.partitions[i] = next(d.partition for d in obeyed.decisions if _about(d, i))
+        ledger.catalogue |= obeyed.products
+        ledger.stock |= obeyed.stock
+        ledger.counts |= obeyed.counts
+        ledger.orders |= obeyed.orders | {i: o.state for i, o in obeyed.new_orders.items()}
+        ledger.holds |= obeyed.holds
+        self.gatherings |= obeyed.gatherings
+        for pair, units in obeyed.bought.items():
+            ledger.purchases[pair] = ledger.purchases.get(pair, 0) + units
+        if ledger.fail_after_commit:
+            ledger.fail_after_commit -= 1
+            raise Unavailable("the connection broke after the commit")
+
+    async def told(self, partition: int, start: int, end: int) -> list[Told]:
+        self._answer()
+        places = ((partition, offset) for offset in range(start, end))
+        return [self.decided[place].told for place in places if place in self.decided]
+
+    def check(self, advances: Sequence[Advance], obeyed: Obeyed) -> None:
+        """All that can refuse a batch, before anything is written."""
+        if any(self.ledger.claims.get(a.partition) != a.claim for a in advances):
+            raise FenceLost(f"of partitions {[a.partition for a in advances]} not all are still ours")
+        taken: set[str] = set()
+        for d in obeyed.decisions:
+            if (d.partition, d.offset) in self.decided:
+                raise StaleView(f"command {d.partition}-{d.offset} is decided already")
+            if d.command is not None and d.outcome in _FIRST:
+                if d.command.command_id in self._first or d.command.command_id in taken:
+                    raise StaleView(f"command {d.command.command_id} is decided already")
+                taken.add(d.command.command_id)
+        self._check_versions(obeyed)
+
+    def _check_versions(self, obeyed: Obeyed) -> None:
+        ledger, before = self.ledger, obeyed.before
+        for i, after in obeyed.stock.items():
+            counts = obeyed.counts[i]
+            if min(after.available, counts.held, counts.pending, counts.paid) < 0:
+                raise StaleView(f"stock of {i} would be below zero")
+            if ledger.stock.get(i, Stock(0, 0)) != before.stock.get(i, Stock(0, 0)):
+                raise StaleView(f"stock of {i} is not as loaded")
+        for i in {*obeyed.products, *obeyed.stock}:
+            there, loaded = ledger.catalogue.get(i), before.products.get(i)
+            if (there and there.version) != (loaded and loaded.version):
+                raise StaleView(f"catalogue of {i} is not as loaded")
+        for i in obeyed.orders:
+            if ledger.orders[i].sequence != before.orders[i].sequence:
+                raise StaleView(f"order {i} is not as loaded")
+
+    def _answer(self) -> None:
+        if not self.ledger.available:
+            raise Unavailable("the ledger in memory is switched off")
+
+
+def _about(d: CommandDecision, product_id: str) -> bool:
+    return d.command is not None and d.command.subject() == product_id

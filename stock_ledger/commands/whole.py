@@ -1,0 +1,53 @@
+"""The one answer to an all-or-nothing checkout, as it is told and shown."""
+
+from decimal import Decimal
+from typing import Any
+
+from contracts.decisions import number_of
+from contracts.outcomes import RETRYABLE, Reason
+from stock_ledger.commands.book import Gathering
+
+
+def whole_document(gathering: Gathering) -> dict[str, Any]:
+    """The checkout with every line's own reason; lines that would have been created are refused with the others.
+
+    A line that was never answered before the deadline is not listed.
+    """
+    confirmed = gathering.order_id is not None
+    answers = sorted(gathering.answers, key=lambda a: a.line)
+    currencies = {a.currency for a in answers if not a.reason}
+    other = Reason.MIXED_CURRENCIES if len(currencies) > 1 else Reason.OTHER_LINE_REFUSED
+    if not any(a.reason for a in answers) and len(answers) < answers[0].lines:
+        other = Reason.HOLD_EXPIRED
+    document: dict[str, Any] = {
+        "checkout_id": gathering.checkout_id,
+        "buyer_id": answers[0].buyer_id,
+        "status": "created" if confirmed else "refused",
+        "partition": gathering.partition,
+        "command_offset": gathering.decided_offset,
+        "decided_at": gathering.decided_at,
+        "lines": [
+            {
+                "line": a.line,
+                "product_id": a.product_id,
+                "quantity": a.quantity,
+                "name": a.name,
+                "cover": a.cover,
+                "price": {"amount": a.price, "currency": a.currency},
+                **({} if confirmed else _why(Reason(a.reason) if a.reason else other)),
+            }
+            for a in answers
+        ],
+    }
+    if gathering.order_id is not None:
+        total = sum((Decimal(a.price) * a.quantity for a in answers), Decimal(0))
+        document["order"] = {
+            "order_id": gathering.order_id,
+            "number": number_of(gathering.order_id),
+            "total": {"amount": str(total), "currency": answers[0].currency},
+        }
+    return document
+
+
+def _why(reason: Reason) -> dict[str, Any]:
+    return {"reason": reason.value, "retryable": reason in RETRYABLE}

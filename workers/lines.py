@@ -1,0 +1,116 @@
+"""The checkouts' lane: seven steps from a batch of lines to their decisions. See `LineLane.step`."""
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from datetime import datetime
+
+from contracts.commands import encode_command
+from contracts.decisions import Decision
+from contracts.events import Event, event_of
+from contracts.kafka import Record
+from contracts.keys import conflict_field
+from contracts.messages import CheckoutLine, decode_checkout_line
+from contracts.outcomes import Kind
+from contracts.settings import Settings
+from contracts.times import to_ms
+from contracts.topics import Stream
+from stock_ledger.commands.holds import answer_to
+from stock_ledger.decide import Loaded, Received, decide
+from stock_ledger.ledger import Ledger, need_of
+from workers.intake import Intake
+from workers.lane import Claims
+from workers.log import Batch, Log, Message
+from workers.shelf import Results, Shelf
+
+
+class LineLane:
+    """Decides what buyers submit. See `workers.lane.Lane`."""
+
+    stream = Stream.CHECKOUTS
+
+    def __init__(
+        self, log: Log, ledger: Ledger, shelf: Shelf, settings: Settings, clock: Callable[[], datetime]
+    ) -> None:
+        self.intake = Intake(log, self.stream)
+        self._log = log
+        self._ledger = ledger
+        self._shelf = shelf
+        self._settings = settings
+        self._clock = clock
+
+    async def step(self, batch: Batch, claims: Claims) -> int:
+        """1 read (by the caller) → 2 decode → 3 load → 4 decide → 5 persist → 6 show → 7 publish, then commit.
+
+        Nothing before 5 has an effect but dead letters, which may be set aside twice. Everything after 5 can be
+        repeated from Postgres.
+        """
+        now = self._clock()
+        taken, advances = await self.intake.take(batch, claims, self._decode, now)  # 2
+        if not taken:
+            return 0
+        received = [Received(*one) for one in taken]
+        loaded = await self._load(received, claims)  # 3
+        decided = decide(received, loaded, now)  # 4
+        await self._ledger.persist(advances, decided, loaded)  # 5
+        for advance in advances:
+            claims[advance.partition] = advance.claim.advanced(self.stream, advance.next_offset)
+        touched: dict[int, set[str]] = {a.partition: set() for a in advances}
+        for decision in decided.decisions:
+            if decision.product_id in loaded.stock:
+                touched[decision.partition].add(decision.product_id)
+        stock = loaded.stock | decided.stock
+        results, events, answers = self._tell(decided.decisions)
+        await self._shelf.show(touched, loaded.products, stock, claims, results)  # 6
+        await self._publish(events, answers)  # 7
+        await self._log.commit(self.stream, {a.partition: a.next_offset for a in advances})
+        return len(received)
+
+    async def publish_again(self, partition: int, start: int, end: int) -> None:
+        results, events, answers = self._tell(await self._ledger.decisions(partition, start, end))
+        await self._shelf.show_results(results)
+        await self._publish(events, answers)
+
+    def _decode(self, message: Message, partition: int) -> CheckoutLine:
+        return decode_checkout_line(message.value, message.key, partition, self._settings.partitions)
+
+    async def _load(self, received: Sequence[Received], claims: Claims) -> Loaded:
+        wanted: dict[int, set[str]] = defaultdict(set)
+        others: set[str] = set()  # products of other partitions whose prices an expected total spans
+        for message in received:
+            if message.line is not None:
+                wanted[message.partition].add(message.line.product_id)
+                others.update(product_id for product_id, _ in message.line.basket or ())
+        entries = await self._shelf.load(wanted, claims)
+        others.difference_update(entries)
+        if others:
+            entries |= await self._ledger.products(sorted(others))
+        products = {product_id: product for product_id, (product, _) in entries.items()}
+        return await self._ledger.load(need_of(received, products), entries)
+
+    async def _publish(self, events: dict[int, list[Event]], answers: dict[int, list[Record]]) -> None:
+        at_ms = to_ms(self._clock())
+        await self._log.publish(events, at_ms)
+        if answers:
+            await self._log.ask(answers, at_ms)
+
+    def _tell(
+        self, decisions: Sequence[Decision]
+    ) -> tuple[Results, dict[int, list[Event]], dict[int, list[Record]]]:
+        """Of each new decision its result for the view, its event, and its answer to an all-or-nothing checkout."""
+        results: list[tuple[str, str, bytes]] = []
+        events: dict[int, list[Event]] = defaultdict(list)
+        answers: dict[int, list[Record]] = defaultdict(list)
+        for decision in decisions:
+            if decision.checkout_id is None or decision.kind is Kind.REPEATED:
+                continue
+            document = decision.document()
+            conflict = decision.kind is Kind.CONFLICT
+            field = conflict_field(decision.partition, decision.offset) if conflict else decision.product_id
+            results.append((decision.checkout_id, field, document))
+            event = event_of(decision, document)
+            if event is not None:
+                events[decision.partition].append(event)
+            elif answer := answer_to(decision):
+                record: Record = (answer.subject().encode(), encode_command(answer), [])
+                answers[answer.partition(self._settings.partitions)].append(record)
+        return results, events, answers

@@ -1,0 +1,46 @@
+"""Timers: what is due becomes commands, which the partitions' writers decide. Any number of processes may ask."""
+
+import logging
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from typing import Any
+
+from contracts.commands import Command, encode_command
+from contracts.errors import Unavailable
+from contracts.settings import Settings
+from stock_ledger.commands.due import Due, DueStore, Position, abandon, expire
+
+logger = logging.getLogger(__name__)
+
+_ASK_AGAIN_S = 30.0
+Send = Callable[[bytes, bytes, int], Awaitable[Awaitable[Any]]]  # key, value, partition -> its ack
+
+
+class Timers:
+    """Payments and all-or-nothing checkouts that are late, asked to be ended."""
+
+    def __init__(self, due: DueStore, settings: Settings, clock: Callable[[], datetime]) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._kinds: list[tuple[Position, Callable[..., Awaitable[list[Due]]], Callable[..., Command]]] = [
+            (Position(_ASK_AGAIN_S), due.payments, expire),
+            (Position(_ASK_AGAIN_S), due.gatherings, abandon),
+        ]
+
+    async def ask(self, send: Send) -> None:
+        """Ask for everything that is due now and was not asked for lately. Returns when it is in the log."""
+        now = self._clock()
+        for position, read, command_of in self._kinds:
+            try:
+                found = await read(now, position.start(now), self._settings.timer_rows_max)
+            except Unavailable as error:
+                logger.warning("timers wait: %s", error, extra={"action": "timers"})
+                return
+            acks = []
+            for due in found:
+                command = command_of(due, now)
+                key, place = command.subject().encode(), command.partition(self._settings.partitions)
+                acks.append(await send(key, encode_command(command), place))
+            for ack in acks:
+                await ack
+            position.moved(found)
