@@ -4,7 +4,9 @@ SluicewayError
 ├── SettingsError            configuration that cannot work; the message names the variables
 ├── Invalid                  bad input from outside
 │   ├── IdempotencyConflict  another payload came before under the same idempotency key
-│   └── UndecodableMessage   a Kafka message that goes to the dead-letter topic
+│   ├── UndecodableMessage   a Kafka message that goes to the dead-letter topic
+│   ├── BadSignature         a payment callback that cannot be shown to be its provider's, or not of now
+│   └── UnreadableCallback   a payment callback that is its provider's, but not understood
 ├── SoldOut                  nothing of what was asked for is left; it was not taken in
 ├── NotAcknowledged          no broker ack within the deadline; the outcome is unknown, retry with the same key
 ├── Overloaded               a bounded queue is full; nothing was taken in
@@ -12,6 +14,7 @@ SluicewayError
 ├── FenceLost                another writer owns a partition of the batch; nothing was written
 ├── StaleView                what was loaded is not what Postgres holds; reload and decide again
 ├── Unavailable              Postgres, the cache or Kafka does not answer; retry
+├── PaymentRefused           a payment provider said no to starting or refunding a payment
 └── LogTruncated             Kafka no longer has messages that were never decided
 """
 
@@ -70,3 +73,15 @@ class Unavailable(SluicewayError):
 
 class LogTruncated(SluicewayError):
     """Kafka's first offset lies beyond the next one to decide: accepted checkouts were deleted undecided."""
+
+
+class BadSignature(Invalid):
+    """A payment callback without a good signature, or signed outside of the replay window: nothing of it is believed."""
+
+
+class UnreadableCallback(Invalid):
+    """A payment callback that its provider signed, but that says something this version cannot take in."""
+
+
+class PaymentRefused(SluicewayError):
+    """A payment provider understood and said no; asking the same again changes nothing."""
