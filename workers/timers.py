@@ -8,7 +8,7 @@ from typing import Any
 from contracts.commands import Command, encode_command
 from contracts.errors import Unavailable
 from contracts.settings import Settings
-from stock_ledger.commands.due import Due, DueStore, Position, abandon, expire
+from stock_ledger.commands.due import Due, DueReads, Position, abandon, expire
 
 logger = logging.getLogger(__name__)
 
@@ -19,7 +19,7 @@ Send = Callable[[bytes, bytes, int], Awaitable[Awaitable[Any]]]  # key, value, p
 class Timers:
     """Payments and all-or-nothing checkouts that are late, asked to be ended."""
 
-    def __init__(self, due: DueStore, settings: Settings, clock: Callable[[], datetime]) -> None:
+    def __init__(self, due: DueReads, settings: Settings, clock: Callable[[], datetime]) -> None:
         self._settings = settings
         self._clock = clock
         self._kinds: list[tuple[Position, Callable[..., Awaitable[list[Due]]], Callable[..., Command]]] = [

@@ -3,20 +3,24 @@
 Everything it looks at is the servers' state, which changes only by the calls that it is told of.
 """
 
+import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from contracts.events import CHECKOUT_REFUSED, ORDER_CREATED
 from contracts.kafka import Record
 from contracts.outcomes import Kind
 from contracts.topics import Stream
+from deploy.simulation.life_auditor import LifeAuditor
 from deploy.simulation.model import Goods, Model, Violation
+from stock_ledger.commands.fakes import MemoryCommandLedger
 from stock_ledger.fakes import MemoryLedger, MemoryView
 from stock_ledger.ledger import Advance
 from stock_ledger.view import Shown
 from workers.fakes import MemoryBroker, MemoryMessage
 
+GATE_LAG_S = 1.0
 _SILENT = (Kind.REPEATED, Kind.DEAD)  # have no event
 
 
@@ -24,12 +28,22 @@ class Auditor:
     """Told of every effect on the servers. Its methods raise Violation."""
 
     def __init__(
-        self, broker: MemoryBroker, ledger: MemoryLedger, view: MemoryView, goods: Sequence[Goods]
+        self,
+        broker: MemoryBroker,
+        ledger: MemoryLedger,
+        commands: MemoryCommandLedger,
+        view: MemoryView,
+        goods: Sequence[Goods],
+        time: Callable[[], float],
     ) -> None:
         self._broker = broker
         self._ledger = ledger
         self._view = view
+        self._time = time
+        self._empty: set[str] = set()  # products without stock
+        self._empty_at: dict[str, float] = {}  # when they were so last, while they are not
         self.model = Model(goods)
+        self.of_commands = LifeAuditor(broker, commands, self.model)
         self._decided_to = dict.fromkeys(range(broker.partitions), 0)
         self._epochs = dict.fromkeys(range(broker.partitions), 0)
         self._shown: dict[str, tuple[int, int]] = {}  # versions by key of the view
@@ -48,6 +62,11 @@ class Auditor:
         elif name == "claim":
             self._claimed(arguments[0])
 
+    def commands_called(self, name: str, arguments: tuple[Any, ...]) -> None:
+        if name == "persist":
+            self.of_commands.persisted(*arguments)
+            self._stock_is_right()
+
     def log_called(self, name: str, arguments: tuple[Any, ...]) -> None:
         match name:
             case "publish":
@@ -61,6 +80,8 @@ class Auditor:
             case "commit":
                 if arguments[0] is Stream.CHECKOUTS:
                     self._was_committed(arguments[1])
+                else:
+                    self.of_commands.committed(arguments[1])
 
     def view_called(self, name: str, arguments: tuple[Any, ...]) -> None:
         if name == "show":
@@ -81,8 +102,14 @@ class Auditor:
             for offset in range(self._decided_to[p], advance.next_offset):
                 self._was_decided(p, offset)
             self._decided_to[p] = advance.next_offset
+        self._stock_is_right()
+
+    def _stock_is_right(self) -> None:
         for product_id, stock in self._ledger.stock.items():
             by_seq = self.model.available[product_id]
+            if product_id in self._empty:
+                self._empty_at[product_id] = self._time()
+            (self._empty.add if stock.available <= 0 else self._empty.discard)(product_id)
             if not (stock.seq == len(by_seq) - 1 and stock.available == by_seq[-1] >= 0):
                 raise Violation(
                     f"{product_id}: {stock}, but {by_seq[-1]} must be left after {len(by_seq) - 1} entries"
@@ -99,6 +126,7 @@ class Auditor:
         if actual != expected:
             raise Violation(f"{partition}:{offset} was decided {actual}, but is {expected}")
         document = self._documents[partition, offset] = decision.document()
+        self.of_commands.created(decision)
         if decision.kind in (Kind.CREATED, Kind.REFUSED):
             self._of_line[decision.checkout_id or "", decision.product_id] = document
 
@@ -107,6 +135,9 @@ class Auditor:
         key, value, headers = record
         told = dict(headers)
         identity = told["ce_id"].decode()
+        if identity.startswith("command-"):
+            self.of_commands.published(partition, record)
+            return
         of_partition, _, offset = identity.partition("-")
         place = (int(of_partition), int(offset))
         decision = self._ledger.decided.get(place)
@@ -129,6 +160,8 @@ class Auditor:
     def _was_set_aside(self, partition: int, record: Record) -> None:
         headers = dict(record[2])
         offset = int(headers["offset"])
+        if headers["stream"] == Stream.COMMANDS.encode():
+            return
         message = self._message(partition, offset)
         if int(headers["partition"]) != partition or record[:2] != (message.key, message.value):
             raise Violation(f"the dead letter of {partition}:{offset} differs")
@@ -204,10 +237,10 @@ class Auditor:
                 raise Violation(f"202 for {checkout_id}, but {p}:{offset} is another's")
 
     def refused_at_the_edge(self, product_ids: Iterable[str]) -> None:
-        """A 409: nothing is left of any of it."""
+        """A 409: nothing is left of any of it, or was a moment ago: what comes back is seen with the next look."""
         for product_id in product_ids:
             left = self.model.available.get(product_id, [1])[-1]
-            if left > 0:
+            if left > 0 and self._time() - self._empty_at.get(product_id, -math.inf) > GATE_LAG_S:
                 raise Violation(f"refused as sold out, but {left} of {product_id} are left")
 
     def answered(
@@ -227,10 +260,14 @@ class Auditor:
     # At the end, when everything works again and has had its time.
 
     def is_drained(self) -> bool:
-        """Everything is decided, told and committed, and the view is there."""
-        return all(
+        """Everything is decided, told and committed, and the view is there.
+
+        A claim may be void by now, if one who was put out claimed late and left: its owner hears of that as soon as
+        there is something to decide.
+        """
+        return self.of_commands.is_drained() and all(
             self._broker.committed.get(p, 0) == self._decided_to[p] == self._broker.end(p)
-            and self._progress_shown(p) == (self._ledger.claims[p].epoch, self._decided_to[p])
+            and (self._progress_shown(p) or (0, 0))[1] == self._decided_to[p]
             for p in range(self._broker.partitions)
         )
 
@@ -256,7 +293,7 @@ class Auditor:
             f"claim {self._ledger.claims.get(p)}"
             for p in range(self._broker.partitions)
         ]
-        return "; ".join(told)
+        return "; ".join([*told, self.of_commands.undrained()])
 
     def _progress_shown(self, partition: int) -> tuple[int, int] | None:
         value = self._view.data.values.get(self._view.keys.progress(partition))

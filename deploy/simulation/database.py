@@ -1,6 +1,6 @@
 """Postgres in the simulation: a writer's transactions, over `MemoryLedger`, with the locks they hold meanwhile."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 
 import msgspec
@@ -9,6 +9,8 @@ from contracts.errors import Unavailable
 from contracts.settings import Settings
 from deploy.simulation.network import After, Remote, Server
 from deploy.simulation.node import Node
+from stock_ledger.commands.book import Obeyed
+from stock_ledger.commands.fakes import MemoryCommandLedger
 from stock_ledger.decide import Decided, Loaded
 from stock_ledger.fakes import MemoryLedger
 from stock_ledger.ledger import Advance, Claim, Entry, Need
@@ -39,6 +41,16 @@ class LedgerClient(Remote):
         self._holders: dict[int, Transaction] = {}  # of partitions' rows
 
     async def persist(self, advances: Sequence[Advance], decided: Decided, loaded: Loaded) -> None:
+        async def commit() -> None:
+            await self._ledger.persist(advances, decided, loaded)
+
+        await self.transact(advances, lambda: self._ledger.check(advances, decided, loaded), commit)
+        await self.done("persist", (advances, decided, loaded), Unavailable)
+
+    async def transact(
+        self, advances: Sequence[Advance], check: Callable[[], None], commit: Callable[[], Awaitable[None]]
+    ) -> None:
+        """One transaction of a writer: its partitions' rows, what may refuse it, and a round trip later the commit."""
         node = await self.reach(Unavailable)
         partitions = [a.partition for a in advances]
         if self.are_held(partitions):
@@ -46,16 +58,15 @@ class LedgerClient(Remote):
         transaction = Transaction(self.server.generation, node.loop.time() + self._idle_s)
         self._holders.update(dict.fromkeys(partitions, transaction))
         try:
-            self._ledger.check(advances, decided, loaded)
+            check()
             await self.server.delay()
             await self.server.delay()
             self.server.answer(node, Unavailable)
             if any(self._holders[p] is not transaction for p in partitions) or not self.are_held(partitions):
                 raise Unavailable("the server had ended the transaction")
-            await self._ledger.persist(advances, decided, loaded)
+            await commit()
         finally:
             transaction.until = 0.0
-        await self.done("persist", (advances, decided, loaded), Unavailable)
 
     async def claim(self, partitions: Sequence[int], owner: str, now: datetime) -> dict[int, Claim]:
         node = await self.reach(Unavailable)
@@ -93,3 +104,19 @@ class LedgerClient(Remote):
             self.server.answer(node, Unavailable)
             if node.loop.time() > until:
                 raise Unavailable("the rows of a partition stay locked")
+
+
+class CommandClient(Remote):
+    """See `stock_ledger.commands.ledger.CommandLedger`. Its transactions hold the same rows as those of the lines."""
+
+    def __init__(self, ledger: LedgerClient, commands: MemoryCommandLedger, after: After) -> None:
+        super().__init__(ledger.server, commands, after)
+        self._ledger = ledger
+        self._commands = commands
+
+    async def persist(self, advances: Sequence[Advance], obeyed: Obeyed) -> None:
+        async def commit() -> None:
+            await self._commands.persist(advances, obeyed)
+
+        await self._ledger.transact(advances, lambda: self._commands.check(advances, obeyed), commit)
+        await self.done("persist", (advances, obeyed), Unavailable)

@@ -48,7 +48,7 @@ class Model:
         self._hashes: dict[tuple[str, int], str] = {}  # (checkout, partition)
         self._elsewhere: dict[str, set[str]] = defaultdict(set)  # checkout -> hashes, whichever the partition
         self._first: dict[tuple[str, str], int] = {}
-        self._bought: dict[tuple[str, str], int] = defaultdict(int)
+        self.bought: dict[tuple[str, str], int] = defaultdict(int)
 
     def decide(self, partition: int, message: MemoryMessage, actual: Kind) -> Expected:
         """The decision that this message must get.
@@ -76,7 +76,7 @@ class Model:
         if reason is not None:
             return Kind.REFUSED, reason, None
         self.available[line.product_id].append(self.available[line.product_id][-1] - line.quantity)
-        self._bought[line.product_id, line.buyer_id] += line.quantity
+        self.bought[line.product_id, line.buyer_id] += line.quantity
         return Kind.CREATED, None, None
 
     def _refusal(self, line: Line) -> Reason | None:
@@ -85,7 +85,7 @@ class Model:
             return Reason.UNKNOWN_PRODUCT
         if not goods.on_shelf:
             return Reason.OFF_SHELF
-        limit, bought = goods.buyer_limit, self._bought[line.product_id, line.buyer_id]
+        limit, bought = goods.buyer_limit, self.bought[line.product_id, line.buyer_id]
         if limit is not None and bought + line.quantity > limit:
             return Reason.BUYER_LIMIT
         left = self.available[line.product_id][-1]

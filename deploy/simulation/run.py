@@ -13,9 +13,11 @@ from deploy.simulation.clients import Purchase, purchase
 from deploy.simulation.faults import FAULTS, Fault
 from deploy.simulation.loop import Stuck
 from deploy.simulation.model import Goods, Violation
+from deploy.simulation.shop import Errand, Shop, errand
 from deploy.simulation.world import SETTINGS, World
 
 CHECKOUTS = 200
+ERRANDS = 120  # what a shop, its buyers and their banks do with orders and stock
 _SALE_S = 1.2  # the time over which buyers come
 _HEALED_WITHIN_S = 30.0  # after the last fault: every buyer has an answer
 _DRAINED_WITHIN_S = 5.0  # and after that: everything is told and committed, the view complete
@@ -42,6 +44,7 @@ class Sale(msgspec.Struct, frozen=True):
 
     goods: list[Goods]
     purchases: list[Purchase]
+    errands: list[Errand]
     faults: list[tuple[float, Fault]]
 
 
@@ -105,7 +108,8 @@ def plan(random: Random) -> Sale:
     faults = sorted(
         ((random.uniform(0.05, _SALE_S), random.choice(FAULTS)) for _ in range(count)), key=lambda f: f[0]
     )
-    return Sale(goods, purchases, faults)
+    errands = [errand(random, _SALE_S, known) for _ in range(ERRANDS)]
+    return Sale(goods, purchases, errands, faults)
 
 
 def _purchase(random: Random, number: int, known: list[str]) -> Purchase:
@@ -133,6 +137,8 @@ def _purchase(random: Random, number: int, known: list[str]) -> Purchase:
 
 async def _run(world: World, sale: Sale) -> None:
     world.open(workers=world.random.randint(1, 3), ingests=2, apis=2)
+    shop = Shop(world, sale.errands)
+    shop.open()
     going_wrong = [world.loop.create_task(_fault(world, at_s, fault)) for at_s, fault in sale.faults]
     buying = [world.loop.create_task(purchase(world, one)) for one in sale.purchases]
     await asyncio.gather(*going_wrong)
@@ -142,11 +148,15 @@ async def _run(world: World, sale: Sale) -> None:
     for task in buying:
         if task.done():
             task.result()
+    await _until(world, shop.is_done, _HEALED_WITHIN_S)
     waiting = [plan.key for plan, task in zip(sale.purchases, buying, strict=True) if not task.done()]
     await _until(world, world.auditor.is_drained, _DRAINED_WITHIN_S)
     if waiting or not world.auditor.is_drained():
         raise Violation(f"{len(waiting)} buyers wait for ever {waiting[:5]}; {world.auditor.undrained()}")
+    if not shop.is_done():
+        raise Violation(f"the shop waits for ever: {shop.waits_for()}")
     world.auditor.finish()
+    world.auditor.of_commands.finish({good.product_id: good.units for good in sale.goods})
 
 
 async def _until(world: World, holds: Callable[[], bool], within_s: float) -> None:

@@ -15,7 +15,7 @@ from contracts.times import from_ms, to_ms
 from contracts.topics import partition_of
 from deploy.simulation.auditor import Auditor
 from deploy.simulation.broker import Arrivals, Group, WriterLog, start_producer
-from deploy.simulation.database import LedgerClient
+from deploy.simulation.database import CommandClient, LedgerClient
 from deploy.simulation.loop import Loop
 from deploy.simulation.model import Goods, Violation
 from deploy.simulation.network import Remote, Server
@@ -24,7 +24,7 @@ from ingest.app import Ingest
 from ingest.backpressure import Backpressure
 from ingest.gate import PayloadMemory, SoldOutGate
 from ingest.publisher import Publisher
-from stock_ledger.commands.fakes import MemoryCommandLedger
+from stock_ledger.commands.fakes import MemoryCommandLedger, MemoryDue
 from stock_ledger.decide import Product, Stock
 from stock_ledger.fakes import MemoryLedger, MemoryReads, MemoryView
 from workers.fakes import MemoryBroker
@@ -120,11 +120,15 @@ class World:
             self.truth.put(
                 product(good), Stock(good.units, 1), partition_of(good.product_id, settings.partitions)
             )
-        self.auditor = Auditor(self.broker, self.truth, self.cached, goods)
+        self.commanded = MemoryCommandLedger(self.truth)
+        self.auditor = Auditor(self.broker, self.truth, self.commanded, self.cached, goods, self.loop.time)
         self.ledger: Any = LedgerClient(
             self.postgres, self.truth, self.audited(self.auditor.ledger_called), settings
         )
-        self.commands: Any = Remote(self.postgres, MemoryCommandLedger(self.truth), untold)
+        self.commands: Any = CommandClient(
+            self.ledger, self.commanded, self.audited(self.auditor.commands_called)
+        )
+        self.due: Any = Remote(self.postgres, MemoryDue(self.commanded), untold)
         self.reads: Any = Remote(self.postgres, MemoryReads(self.truth), untold)
         self.view: Any = Remote(self.cache, self.cached, self.audited(self.auditor.view_called))
         self.signer = ReceiptSigner(settings.receipt_secret)
@@ -220,7 +224,7 @@ class World:
 def product(good: Goods) -> Product:
     name = f"Name of {good.product_id}"
     return Product(
-        good.product_id, name, "", PRICE, "CNY", good.on_shelf, good.buyer_limit, payment_ttl_s=900, version=1
+        good.product_id, name, "", PRICE, "CNY", good.on_shelf, good.buyer_limit, payment_ttl_s=2, version=1
     )
 
 
@@ -232,7 +236,7 @@ def brief(name: str, arguments: tuple[Any, ...]) -> str:
         case "show", (shown, results):
             parts = [f"{part.partition} {part.progress.text()}{' whole' * part.whole}" for part in shown]
             return f"{parts} and {len(results)} results"
-        case (("publish" | "set_aside"), (records, _)):
+        case (("publish" | "ask" | "set_aside"), (records, _)):
             return str({p: len(of_partition) for p, of_partition in records.items()})
         case (("claim" | "commit"), (what, *_)):
             return str(what)

@@ -3,7 +3,7 @@
 import uuid
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Protocol
 
 import asyncpg
 import msgspec
@@ -30,18 +30,28 @@ ORDER BY deadline, checkout_id LIMIT $4
 Due = tuple[datetime, str]  # when, and what it is about
 
 
-class DueStore:
+class DueReads(Protocol):
     """Reads what is due, in its order, in pieces. Every method raises Unavailable if Postgres does not answer."""
+
+    async def payments(self, now: datetime, after: Due, rows_max: int) -> list[Due]:
+        """(expires_at, order_id) of payments that are late."""
+        ...
+
+    async def gatherings(self, now: datetime, after: Due, rows_max: int) -> list[Due]:
+        """(deadline, checkout_id) of all-or-nothing checkouts that are late."""
+        ...
+
+
+class DueStore:
+    """See `DueReads`."""
 
     def __init__(self, pool: "asyncpg.Pool[Any]") -> None:
         self._pool = pool
 
     async def payments(self, now: datetime, after: Due, rows_max: int) -> list[Due]:
-        """(expires_at, order_id) of payments that are late."""
         return await self._fetch(PAYMENTS, now, after, rows_max)
 
     async def gatherings(self, now: datetime, after: Due, rows_max: int) -> list[Due]:
-        """(deadline, checkout_id) of all-or-nothing checkouts that are late."""
         return await self._fetch(GATHERINGS, now, after, rows_max)
 
     async def _fetch(self, query: str, now: datetime, after: Due, rows_max: int) -> list[Due]:

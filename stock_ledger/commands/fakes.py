@@ -1,11 +1,13 @@
 """Commands' ledger in memory, for tests and trials: same rules as the real one, over the same orders and stock."""
 
 from collections.abc import Sequence
+from datetime import datetime
 
 from contracts.errors import FenceLost, StaleView, Unavailable
-from contracts.outcomes import Outcome
+from contracts.outcomes import Outcome, PaymentStatus
 from contracts.topics import Stream
 from stock_ledger.commands.book import Book, CommandDecision, Counts, Gathering, Need, Obeyed, Told
+from stock_ledger.commands.due import Due
 from stock_ledger.decide import Stock
 from stock_ledger.fakes import MemoryLedger
 from stock_ledger.ledger import Advance
@@ -107,3 +109,31 @@ class MemoryCommandLedger:
 
 def _about(d: CommandDecision, product_id: str) -> bool:
     return d.command is not None and d.command.subject() == product_id
+
+
+class MemoryDue:
+    """See `stock_ledger.commands.due.DueStore`."""
+
+    def __init__(self, ledger: MemoryCommandLedger) -> None:
+        self._ledger = ledger
+
+    async def payments(self, now: datetime, after: Due, rows_max: int) -> list[Due]:
+        self._answer()
+        due = [
+            (order.expires_at, order.order_id)
+            for order in self._ledger.ledger.orders.values()
+            if order.payment in (PaymentStatus.PENDING, PaymentStatus.FAILED)
+        ]
+        return self._piece(due, now, after, rows_max)
+
+    async def gatherings(self, now: datetime, after: Due, rows_max: int) -> list[Due]:
+        self._answer()
+        open_ones = [g for g in self._ledger.gatherings.values() if g.decided_at is None]
+        return self._piece([(g.deadline, g.checkout_id) for g in open_ones], now, after, rows_max)
+
+    def _piece(self, due: list[Due], now: datetime, after: Due, rows_max: int) -> list[Due]:
+        return sorted(one for one in due if one[0] <= now and one > after)[:rows_max]
+
+    def _answer(self) -> None:
+        if not self._ledger.ledger.available:
+            raise Unavailable("the ledger in memory is switched off")

@@ -1,0 +1,150 @@
+"""What commands must come to, from outside: a second simple model, beside that of the lines, that shares its stock."""
+
+from collections import defaultdict
+from typing import Any
+
+import msgspec
+import orjson
+
+from contracts.outcomes import Outcome, Refusal
+from deploy.simulation.model import Model
+
+_NEXT = {
+    "pending_payment": {"cancel": "closed_by_user", "close": "closed_by_merchant", "expire": "closed_by_timeout"},
+    "paid": {"cancel": "closed_by_user", "close": "closed_by_merchant", "pick": "picked"},
+    "picked": {"close": "closed_by_merchant", "ship": "shipped"},
+    "shipped": {"complete": "completed"},
+}  # fmt: skip
+Expected = tuple[Outcome, Refusal | None]
+APPLIED: Expected = (Outcome.APPLIED, None)
+
+
+class Order(msgspec.Struct):
+    """An order as the model knows it: who bought what, where it is in its life, and under which payment."""
+
+    buyer_id: str
+    total: str
+    expires_at_ms: int
+    items: list[tuple[str, int]]  # product, units
+    status: str = "pending_payment"
+    payment: str = "pending"
+    reference: str = ""
+    events: int = 1
+
+
+class Life:
+    """Commands decided one by one, in the order in which they and the lines are persisted."""
+
+    def __init__(self, model: Model) -> None:
+        self.orders: dict[str, Order] = {}
+        self.put_in: dict[str, int] = defaultdict(int)  # units of products, after what there was at first
+        self._model = model
+        self._known: set[str] = set()  # command ids
+
+    def decide(self, value: bytes) -> Expected:
+        """The decision that this command must get."""
+        command = orjson.loads(value)
+        if command["command_id"] in self._known:
+            return Outcome.REPEATED, None
+        self._known.add(command["command_id"])
+        match command["action"]:
+            case "pay":
+                return self._pay(command)
+            case "restock" | "adjust" | "set_stock":
+                return self._stock(command)
+            case "patch_product":
+                goods = self._model.goods.get(command["product_id"])
+                if goods is None:
+                    return _refused(Refusal.UNKNOWN_PRODUCT)
+                self._model.goods[goods.product_id] = msgspec.structs.replace(
+                    goods, on_shelf=command["on_shelf"]
+                )
+                return APPLIED
+            case _:
+                return self._step(command)
+
+    def _step(self, command: dict[str, Any]) -> Expected:
+        order = self.orders.get(command["order_id"])
+        action = command["action"]
+        if order is None or (action == "cancel" and command["buyer_id"] != order.buyer_id):
+            return _refused(Refusal.UNKNOWN_ORDER)
+        if action == "expire" and command["expires_at_ms"] != order.expires_at_ms:
+            return _refused(Refusal.NOT_DUE)
+        status = _NEXT.get(order.status, {}).get(action)
+        if status is None:
+            return _refused(Refusal.NOT_ALLOWED)
+        order.status = status
+        order.events += 1
+        if status.startswith("closed"):
+            order.events += order.payment == "paid"
+            order.payment = "refund_due" if order.payment == "paid" else "expired"
+            for product_id, units in order.items:
+                self._move(product_id, units)
+                self._buys(order, product_id, -units)
+        return APPLIED
+
+    def _pay(self, command: dict[str, Any]) -> Expected:
+        order = self.orders.get(command["order_id"])
+        if order is None:
+            return _refused(Refusal.UNKNOWN_ORDER)
+        if command["outcome"] == "failed":
+            order.events += 1
+            if order.status == "pending_payment":
+                order.payment = "failed"
+            return APPLIED
+        if command["amount"]["amount"] != order.total:
+            order.events += 1
+            return _refused(Refusal.AMOUNT_MISMATCH)
+        again = command["reference"] == order.reference
+        return (
+            self._refund(order, again)
+            if command["outcome"] == "refunded"
+            else self._take(order, again, command)
+        )
+
+    def _refund(self, order: Order, again: bool) -> Expected:
+        if again and order.payment != "refund_due":
+            return _refused(Refusal.NOT_ALLOWED)
+        order.events += 1
+        order.payment = "refunded" if again else order.payment
+        return APPLIED
+
+    def _take(self, order: Order, again: bool, command: dict[str, Any]) -> Expected:
+        if again:
+            return APPLIED
+        order.events += 1
+        late = order.status == "closed_by_timeout"
+        if order.status == "pending_payment" or (late and self._is_there(order)):
+            for product_id, units in order.items:
+                self._move(product_id, -units if late else 0)
+                self._buys(order, product_id, units if late else 0)
+            order.status, order.payment, order.reference = "paid", "paid", command["reference"]
+        elif order.payment == "expired":
+            order.payment, order.reference = "refund_due", command["reference"]
+        return APPLIED
+
+    def _stock(self, command: dict[str, Any]) -> Expected:
+        product_id = command["product_id"]
+        if product_id not in self._model.available:
+            return _refused(Refusal.UNKNOWN_PRODUCT)
+        if command["action"] == "set_stock":
+            raise NotImplementedError("no simulated shop counts its stock anew")
+        if self._model.available[product_id][-1] + command["units"] < 0:
+            return _refused(Refusal.BELOW_COMMITTED)
+        self._move(product_id, command["units"])
+        self.put_in[product_id] += command["units"]
+        return APPLIED
+
+    def _is_there(self, order: Order) -> bool:
+        return all(self._model.available[p][-1] >= units for p, units in order.items)
+
+    def _move(self, product_id: str, units: int) -> None:
+        by_seq = self._model.available[product_id]
+        by_seq.append(by_seq[-1] + units)
+
+    def _buys(self, order: Order, product_id: str, units: int) -> None:
+        self._model.bought[product_id, order.buyer_id] += units
+
+
+def _refused(reason: Refusal) -> Expected:
+    return Outcome.REFUSED, reason

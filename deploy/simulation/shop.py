@@ -1,0 +1,168 @@
+"""A simulated shop, its buyers' second thoughts and their banks: what becomes of orders and stock, as commands."""
+
+from collections.abc import Awaitable
+from random import Random
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from contracts.commands import (
+    Adjust,
+    Cancel,
+    Close,
+    Command,
+    Complete,
+    PatchProduct,
+    Pay,
+    Pick,
+    Restock,
+    Ship,
+    encode_command,
+)
+from contracts.messages import Money
+from deploy.simulation.node import Node, current_node
+from deploy.simulation.world import World
+from stock_ledger.commands.book import OrderState
+from workers.timers import Timers
+
+_AGAIN_S = 0.1
+_TIMER_S = 0.3
+_ORDER_KINDS = ("pay", "fail", "mistake", "cancel", "foreign", "close", "pick", "ship", "complete", "refund")
+_STEPS: dict[str, type[Close | Pick | Ship | Complete]] = {
+    "close": Close,
+    "pick": Pick,
+    "ship": Ship,
+    "complete": Complete,
+}
+_STOCK_KINDS = ("restock", "adjust", "shelve")
+
+
+class Errand(msgspec.Struct, frozen=True):
+    """One thing to do at this time, to the order that a draw picks, or to a product; `copies` of it are sent."""
+
+    at_s: float
+    kind: str
+    draw: float
+    product_id: str
+    units: int
+    copies: int
+
+
+def errand(random: Random, sale_s: float, known: list[str]) -> Errand:
+    """Most are payments. They go on for as long again as the sale, and some until after orders have expired."""
+    weights = (50, 6, 4, 8, 2, 4, 8, 6, 4, 3, 6, 4, 2)
+    kind = random.choices((*_ORDER_KINDS, *_STOCK_KINDS), weights)[0]
+    return Errand(
+        at_s=random.uniform(0.1, 3 * sale_s),
+        kind=kind,
+        draw=random.random(),
+        product_id=random.choice([*known, "nobody-sells-this"]),
+        units=random.randint(1, 8) if kind == "restock" else random.choice((-30, -5, -1, 2)),
+        copies=random.choices((1, 2), (90, 10))[0],
+    )
+
+
+class Shop:
+    """Everything that sends commands."""
+
+    def __init__(self, world: World, errands: list[Errand]) -> None:
+        self._world = world
+        self._errands = errands
+        self._ids = Random(len(errands))  # noqa: S311 - for repeatable runs
+        self._open = len(errands)
+
+    def open(self) -> None:
+        """Let errands and timers run."""
+        for one in self._errands:
+            self._world.loop.create_task(self._run(one))
+        streams = Node(self._world.loop, self._world.name("streams"))
+        streams.start(self._time())
+
+    def is_done(self) -> bool:
+        """Every errand is run, and every order has come to where it may stay."""
+        return self._open == 0 and self.waits_for() == ""
+
+    def waits_for(self) -> str:
+        waiting = [i for i, o in self._world.truth.orders.items() if o.status.value == "pending_payment"]
+        undecided = not self._world.auditor.of_commands.is_drained()
+        return f"{len(waiting)} orders, {self._open} errands" if waiting or undecided else ""
+
+    async def _run(self, one: Errand) -> None:
+        await self._world.loop.after(one.at_s)
+        command = self._command(one)
+        if command is not None:
+            for _ in range(one.copies):
+                await self._send(command)
+        self._open -= 1
+
+    def _command(self, one: Errand) -> Command | None:
+        base: dict[str, Any] = {
+            "command_id": str(UUID(int=self._ids.getrandbits(128))),
+            "actor": "shop",
+            "asked_at_ms": self._world.now_ms(),
+        }
+        match one.kind:
+            case "restock":
+                return Restock(**base, product_id=one.product_id, units=one.units)
+            case "adjust":
+                return Adjust(**base, product_id=one.product_id, units=one.units, why="counted")
+            case "shelve":
+                return PatchProduct(**base, product_id=one.product_id, on_shelf=one.units > 0)
+        orders = list(self._world.truth.orders.values())
+        if not orders:
+            return None
+        order = orders[int(one.draw * len(orders))]
+        return _about(one, order, base)
+
+    async def _send(self, command: Command) -> None:
+        """Until it is in the log. What is not known is sent again."""
+        world = self._world
+        place = command.partition(world.settings.partitions)
+        while True:
+            await world.kafka.delay()
+            if world.kafka.up:
+                world.broker.commands.append(place, command.subject().encode(), encode_command(command))
+                world.arrivals.tell(place)
+                if world.random.random() >= world.kafka.losing:
+                    return
+            await world.loop.after(_AGAIN_S)
+
+    async def _time(self) -> None:
+        """The timers of a streams process."""
+        world = self._world
+        timers = Timers(world.due, world.settings, world.now)
+
+        async def send(key: bytes, value: bytes, partition: int) -> Awaitable[Any]:
+            while not world.kafka.up:
+                await current_node().loop.after(_AGAIN_S)
+            world.broker.commands.append(partition, key, value)
+            world.arrivals.tell(partition)
+            ack = world.loop.create_future()
+            ack.set_result(None)
+            return ack
+
+        while True:
+            await current_node().loop.after(_TIMER_S)
+            await timers.ask(send)
+
+
+def _about(one: Errand, order: OrderState, base: dict[str, Any]) -> Command:
+    """The command of an errand about an order, as who sends it knows the order now."""
+    base["order_id"] = order.order_id
+    if one.kind in _STEPS:
+        return _STEPS[one.kind](**base)
+    if one.kind in ("cancel", "foreign"):
+        return Cancel(**base, buyer_id=order.buyer_id if one.kind == "cancel" else "somebody-else")
+    total = str(order.total)
+    # A payment is told under a reference of its own now and then: the buyer paid twice.
+    reference = order.reference if order.reference and one.draw < 0.5 else f"paid-{one.at_s}"
+    return Pay(
+        **base,
+        provider="sandbox",
+        event_id=f"event-{one.at_s}",
+        reference=reference,
+        outcome="failed" if one.kind == "fail" else "refunded" if one.kind == "refund" else "paid",
+        amount=Money("0.01" if one.kind == "mistake" else total, order.currency),
+        occurred_at_ms=base["asked_at_ms"],
+    )
