@@ -123,13 +123,25 @@ async def poison(world: World) -> None:
     for _ in range(world.random.randint(1, 4)):
         good = world.random.choice(world.goods)
         partition = partition_of(good.product_id, world.settings.partitions)
-        _write(world, partition, good.product_id.encode(), world.random.choice(_POISON), is_poison=True)
+        key = good.product_id.encode()
+        _write(world, partition, key, world.random.choice(_POISON), is_poison=True)
+        if world.random.random() < 0.5:
+            offset = world.broker.commands.append(partition, key, world.random.choice(_POISON))
+            world.auditor.of_commands.poison.add((partition, offset))
+            world.arrivals.tell(partition)
         await asyncio.sleep(world.random.uniform(0.0, 0.2))
 
 
 async def deliver_again(world: World) -> None:
     """A message comes twice, as from a client that writes to the log by itself and retries."""
     partition = world.random.randrange(world.broker.partitions)
+    commands = world.broker.commands.messages[partition]
+    if commands and world.random.random() < 0.5:
+        command = world.random.choice(commands)
+        offset = world.broker.commands.append(partition, command.key, command.value)
+        if (partition, command.offset) in world.auditor.of_commands.poison:
+            world.auditor.of_commands.poison.add((partition, offset))
+        world.arrivals.tell(partition)
     messages = world.broker.messages[partition]
     if messages:
         message = world.random.choice(messages)
