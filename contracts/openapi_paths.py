@@ -84,7 +84,6 @@ def _submit() -> dict[str, Any]:
                 problems.TOO_LARGE,
                 problems.UNSUPPORTED_MEDIA_TYPE,
                 problems.INVALID,
-                problems.POLICY_UNSUPPORTED,
                 problems.IDEMPOTENCY_CONFLICT,
                 problems.INTERNAL,
                 problems.NOT_ACKNOWLEDGED,

@@ -28,7 +28,6 @@ SOLD_OUT = ProblemType("sold_out", 409, "The product is sold out")
 TOO_LARGE = ProblemType("content_too_large", 413, "The body is too large")
 UNSUPPORTED_MEDIA_TYPE = ProblemType("unsupported_media_type", 415, "The body must be application/json")
 INVALID = ProblemType("invalid", 422, "Some fields are missing, unknown or wrong")
-POLICY_UNSUPPORTED = ProblemType("policy_unsupported", 422, "This policy is not available yet")
 IDEMPOTENCY_CONFLICT = ProblemType(
     "idempotency_conflict", 422, "The idempotency key was used for another checkout"
 )

@@ -140,7 +140,7 @@ def admit(request: CheckoutRequest, buyer_id: str, key: str, now_ms: int, settin
             now_ms,
             len(lines),
             len(quantities),
-            "independent",
+            request.policy if several else "independent",  # of one line it is the same
             request.payment_method,
             request.note,
             request.address_id,
@@ -161,13 +161,7 @@ def merge(request: CheckoutRequest) -> dict[str, int]:
 
 
 def check(request: CheckoutRequest, quantities: Mapping[str, int], settings: Settings) -> None:
-    """Raise Problem 422 for what no schema says: limits from the settings, the policy, one address."""
-    if request.policy != "independent":
-        raise Problem(
-            problems.POLICY_UNSUPPORTED,
-            "policy all_or_nothing is not available yet; send independent, or leave it out",
-            errors=[{"detail": "use independent", "pointer": "#/policy"}],
-        )
+    """Raise Problem 422 for what no schema says: limits from the settings, one address."""
     errors: list[dict[str, str]] = []
     if len(quantities) > settings.lines_max:
         errors.append({"detail": f"at most {settings.lines_max} different products", "pointer": "#/items"})

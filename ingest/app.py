@@ -103,8 +103,9 @@ class Ingest:
             self._publisher.check()
             if self._backpressure.is_on:
                 self._backpressure.check_any()
-                product_ids = [item.product_id for item in parse(body).items]
-                if not self._gate.are_sold_out(product_ids):
+                request = parse(body)
+                product_ids = [item.product_id for item in request.items]
+                if not self._gate.is_hopeless(product_ids, request.policy):
                     self._backpressure.check(product_ids)
         except Overloaded as error:
             raise overloaded(error, self._retry_after) from error
@@ -118,9 +119,11 @@ class Ingest:
     def _publish(self, admitted: Admitted, *, own_key: bool) -> "asyncio.Future[list[tuple[int, int]]]":
         """(partition, offset) of every line, once all are acknowledged.
 
-        A checkout none of whose products is left goes on only if it was taken in before: then it has an answer.
+        A checkout that the gate has no hope for goes on only if it was taken in before: then it has an answer.
         """
-        sold_out = self._gate.are_sold_out(line.product_id for line in admitted.lines)
+        sold_out = self._gate.is_hopeless(
+            (line.product_id for line in admitted.lines), admitted.lines[0].policy
+        )
         if sold_out and not own_key:
             raise SoldOut("nothing of it is left")
         count = self._settings.partitions
@@ -135,11 +138,13 @@ class Ingest:
         """What the client is told of a checkout that has no place in the log, or of which that is not known."""
         match error:
             case SoldOut():
+                product_ids = [line.product_id for line in admitted.lines]
+                independent = admitted.lines[0].policy == "independent"
                 return Problem(
                     problems.SOLD_OUT,
-                    "nothing of it is left, and this request was not taken in. "
+                    f"{'nothing' if independent else 'not all'} of it is left, and this request was not taken in. "
                     "If an earlier one with this Idempotency-Key was, its answer is at status_url",
-                    product_ids=[line.product_id for line in admitted.lines],
+                    product_ids=self._gate.sold_out_of(product_ids) or product_ids,
                     checkout_id=admitted.checkout_id,
                     status_url=self._status_url(admitted.checkout_id),
                 )

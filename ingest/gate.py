@@ -34,12 +34,21 @@ class SoldOutGate:
         self._sold_out: dict[int, frozenset[str]] = {}
         self.problem = "not refreshed yet"
 
-    def are_sold_out(self, product_ids: Iterable[str]) -> bool:
-        """Whether all the products are surely shown as sold out now."""
+    def is_hopeless(self, product_ids: Iterable[str], policy: str) -> bool:
+        """Whether a checkout of the products can only be refused: all of them are surely shown as sold out now, or,
+        if it is all or nothing, any of them.
+        """
         if not self._sold_out:
             return False
-        count = self._settings.partitions
-        return all(i in self._sold_out.get(partition_of(i, count), ()) for i in product_ids)
+        enough = all if policy == "independent" else any
+        return enough(map(self._is_sold_out, product_ids))
+
+    def sold_out_of(self, product_ids: Iterable[str]) -> list[str]:
+        """Those that are surely shown as sold out now."""
+        return [i for i in product_ids if self._is_sold_out(i)]
+
+    def _is_sold_out(self, product_id: str) -> bool:
+        return product_id in self._sold_out.get(partition_of(product_id, self._settings.partitions), ())
 
     async def refresh(self) -> None:
         """Read the gates once. Opens all of them if the cache does not answer."""

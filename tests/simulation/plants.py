@@ -282,11 +282,11 @@ def retries_are_new_checkouts() -> AbstractContextManager[Any]:
 def gate_shuts_for_low_stock() -> AbstractContextManager[Any]:
     """The edge refuses what its partition has run out of, whichever the product."""
 
-    def are_sold_out(self: SoldOutGate, product_ids: Iterable[str]) -> bool:
+    def is_hopeless(self: SoldOutGate, product_ids: Iterable[str], _policy: str) -> bool:
         partitions = {partition_of(i, self._settings.partitions) for i in product_ids}
         return any(self._sold_out.get(p) for p in partitions)
 
-    return patch.object(SoldOutGate, "are_sold_out", are_sold_out)
+    return patch.object(SoldOutGate, "is_hopeless", is_hopeless)
 
 
 def places_follow_the_view() -> AbstractContextManager[Any]:

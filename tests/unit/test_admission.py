@@ -1,4 +1,7 @@
-"""What must be the same in every version: replicas of an old and a new one work side by side during an upgrade."""
+"""From a request to its messages; and what must be the same in every version, for replicas of two work side by side."""
+
+import msgspec
+import pytest
 
 from contracts.settings import Settings
 from ingest.admission import admit, parse
@@ -14,3 +17,21 @@ def test_a_retry_on_another_version_is_the_same_checkout_with_the_same_payload()
     admitted = admit(parse(BODY), "buyer-1", "key-1", 0, Settings())
     assert admitted.checkout_id == "ed351114-0221-8f2a-8116-b284e65e5ff2"
     assert admitted.payload_hash == "ce49c9ffb8340989e2f33d278a389541"
+
+
+@pytest.mark.parametrize("policy", ["independent", "all_or_nothing"])
+def test_a_policy_is_told_where_it_makes_a_difference(policy: str) -> None:
+    request = msgspec.structs.replace(parse(BODY), policy=policy)
+    alone = msgspec.structs.replace(request, items=request.items[:1])
+    several = admit(request, "buyer-1", "key-1", 0, Settings())
+    assert [line.policy for line in several.lines] == [policy] * 2
+    single = admit(alone, "buyer-1", "key-1", 0, Settings())
+    assert [line.policy for line in single.lines] == ["independent"]
+
+
+def test_the_policy_is_part_of_the_payload() -> None:
+    request = parse(BODY)
+    whole = msgspec.structs.replace(request, policy="all_or_nothing")
+    first, other = (admit(r, "buyer-1", "key-1", 0, Settings()) for r in (request, whole))
+    assert first.checkout_id == other.checkout_id
+    assert first.payload_hash != other.payload_hash
