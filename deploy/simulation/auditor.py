@@ -10,6 +10,7 @@ from typing import Any
 
 from contracts.events import CHECKOUT_REFUSED, ORDER_CREATED
 from contracts.kafka import Record
+from contracts.keys import WHOLE
 from contracts.outcomes import Kind
 from contracts.topics import Stream
 from deploy.simulation.life_auditor import LifeAuditor
@@ -35,6 +36,7 @@ class Auditor:
         view: MemoryView,
         goods: Sequence[Goods],
         time: Callable[[], float],
+        hold_ttl_s: float,
     ) -> None:
         self._broker = broker
         self._ledger = ledger
@@ -43,7 +45,7 @@ class Auditor:
         self._empty: set[str] = set()  # products without stock
         self._empty_at: dict[str, float] = {}  # when they were so last, while they are not
         self.model = Model(goods)
-        self.of_commands = LifeAuditor(broker, commands, self.model)
+        self.of_commands = LifeAuditor(broker, commands, self.model, hold_ttl_s)
         self._decided_to = dict.fromkeys(range(broker.partitions), 0)
         self._epochs = dict.fromkeys(range(broker.partitions), 0)
         self._shown: dict[str, tuple[int, int]] = {}  # versions by key of the view
@@ -77,6 +79,8 @@ class Auditor:
                 for partition, records in arguments[0].items():
                     for record in records:
                         self._was_set_aside(partition, record)
+            case "ask":
+                self.of_commands.asked(arguments[0])
             case "commit":
                 if arguments[0] is Stream.CHECKOUTS:
                     self._was_committed(arguments[1])
@@ -127,7 +131,7 @@ class Auditor:
             raise Violation(f"{partition}:{offset} was decided {actual}, but is {expected}")
         document = self._documents[partition, offset] = decision.document()
         self.of_commands.created(decision)
-        if decision.kind in (Kind.CREATED, Kind.REFUSED):
+        if decision.kind in (Kind.CREATED, Kind.HELD, Kind.REFUSED):
             self._of_line[decision.checkout_id or "", decision.product_id] = document
 
     def _was_published(self, partition: int, record: Record) -> None:
@@ -180,6 +184,8 @@ class Auditor:
         if decision.kind is Kind.DEAD:
             if (partition, offset) not in self._set_aside:
                 raise Violation(f"{partition}:{offset} is dead, but not set aside")
+        elif decision.whole:
+            self.of_commands.is_answered(decision)
         elif decision.kind is not Kind.REPEATED and offset not in self._published[partition]:
             raise Violation(f"{partition}:{offset} is committed, but its event is not published")
 
@@ -236,12 +242,17 @@ class Auditor:
             if own not in (message.value or b"") or message.key != line["product_id"].encode():
                 raise Violation(f"202 for {checkout_id}, but {p}:{offset} is another's")
 
-    def refused_at_the_edge(self, product_ids: Iterable[str]) -> None:
-        """A 409: nothing is left of any of it, or was a moment ago: what comes back is seen with the next look."""
-        for product_id in product_ids:
-            left = self.model.available.get(product_id, [1])[-1]
-            if left > 0 and self._time() - self._empty_at.get(product_id, -math.inf) > GATE_LAG_S:
-                raise Violation(f"refused as sold out, but {left} of {product_id} are left")
+    def refused_at_the_edge(self, product_ids: Iterable[str], policy: str, asked_at: float) -> None:
+        """A 409: nothing is left of any of it, or of some of it where all is wanted. Or that was so when it was asked,
+        or a moment before: what comes back is seen with the next look.
+        """
+        enough = all if policy == "independent" else any
+        if not enough(self._was_empty(product_id, asked_at - GATE_LAG_S) for product_id in product_ids):
+            raise Violation(f"refused as sold out ({policy}), but enough of {product_ids} is left")
+
+    def _was_empty(self, product_id: str, since: float) -> bool:
+        left = self.model.available.get(product_id, [1])[-1]
+        return left <= 0 or self._empty_at.get(product_id, -math.inf) >= since
 
     def answered(
         self, partition: int, offset: int, status: str, reason: str | None, order_id: str | None
@@ -306,7 +317,9 @@ class Auditor:
         return self._broker.messages[partition][offset - self._broker.first[partition]]
 
     def _document(self, checkout_id: str, field: str) -> bytes | None:
-        """What the view must hold there: a line's decision by its product, a conflict by its place."""
+        """What the view must hold there: a line's decision by its product, a conflict by its place, the whole's."""
+        if field == WHOLE:
+            return self.of_commands.shown(checkout_id)
         if field.startswith("#"):
             partition, _, offset = field[1:].partition(":")
             return self._documents.get((int(partition), int(offset)))

@@ -25,16 +25,19 @@ POLL_S = 0.3  # longer than a place in the queue may be old
 class Purchase(msgspec.Struct, frozen=True):
     """What a buyer does: at this time this request, `copies` of it at once; then once more with `other`, if given.
 
-    With `asks_again`, the buyer polls on after the final answer until it came once more.
+    With `asks_again`, the buyer polls on after the final answer until it came once more. With `gives_up`, there is no
+    other try when the first one's end is not known.
     """
 
     at_s: float
     buyer_id: str
     key: str
     items: tuple[tuple[str, int], ...]
+    policy: str = "independent"
     copies: int = 1
     other: tuple[tuple[str, int], ...] = ()
     asks_again: bool = True
+    gives_up: bool = False
 
 
 async def purchase(world: World, plan: Purchase) -> None:
@@ -52,7 +55,10 @@ async def purchase(world: World, plan: Purchase) -> None:
 
 
 async def _buy(world: World, plan: Purchase, items: Sequence[tuple[str, int]], known: set[str]) -> None:
-    answer = await _submit(world, plan, items)
+    submitted = await _submit(world, plan, items)
+    if submitted is None:
+        return
+    answer, asked_at = submitted
     if answer.status == 422:  # another payload came before under the key
         if not plan.other:
             raise Violation(f"a conflict where there is none: {answer.body!r}")
@@ -60,15 +66,22 @@ async def _buy(world: World, plan: Purchase, items: Sequence[tuple[str, int]], k
     document = answer.json()
     known.add(document["checkout_id"])
     if answer.status == 409:
-        world.auditor.refused_at_the_edge(product_id for product_id, _ in items)
+        world.auditor.refused_at_the_edge([product_id for product_id, _ in items], plan.policy, asked_at)
         return
     world.auditor.accepted(document["checkout_id"], document["lines"])
+    if plan.policy == "all_or_nothing" and len(items) > 1:
+        world.auditor.of_commands.whole.add(document["checkout_id"])
+        return
     await _watch(world, document["checkout_id"], plan, document["receipt"])
 
 
-async def _submit(world: World, plan: Purchase, items: Sequence[tuple[str, int]]) -> Answered:
-    """Until it is taken in or refused for good. What is not known is tried again, with the same key."""
-    body = _body(tuple(items))
+async def _submit(
+    world: World, plan: Purchase, items: Sequence[tuple[str, int]]
+) -> tuple[Answered, float] | None:
+    """Until it is taken in or refused for good; with the time when that was asked. What is not known is tried again,
+    with the same key, unless the buyer gives up.
+    """
+    body = _body(tuple(items), plan.policy)
     headers: dict[str, HeaderValue] = {
         "authorization": _bearer(plan.buyer_id),
         "content-type": "application/json",
@@ -79,16 +92,21 @@ async def _submit(world: World, plan: Purchase, items: Sequence[tuple[str, int]]
     while True:
         ingest = world.random.choice(world.ingests)
         exchange = MemoryExchange(body)
+        asked_at = world.loop.time()
         try:
             await ingest.node.call(partial(ingest.app.__rsgi__, scope, exchange))
         except ConnectionCut:
+            if plan.gives_up:
+                return None
             await world.loop.after(AGAIN_S)
             continue
         answer = exchange.answered()
         if answer.status in (202, 409, 422):
-            return answer
+            return answer, asked_at
         if answer.status != 503:
             raise Violation(f"answered {answer.status}: {answer.body!r}")
+        if plan.gives_up:
+            return None
         await world.loop.after(AGAIN_S)
 
 
@@ -161,7 +179,7 @@ def _bearer(buyer_id: str) -> str:
 
 
 @lru_cache(maxsize=10_000)
-def _body(items: tuple[tuple[str, int], ...]) -> bytes:
+def _body(items: tuple[tuple[str, int], ...], policy: str) -> bytes:
     shipping = {"contact_name": "Li Lei", "phone": "+86 138 0000 0000", "address": "1 Long Street, Hangzhou"}
     lines = [{"product_id": product_id, "quantity": quantity} for product_id, quantity in items]
-    return orjson.dumps({"items": lines, "shipping": shipping})
+    return orjson.dumps({"items": lines, "shipping": shipping, "policy": policy})

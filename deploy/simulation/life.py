@@ -15,6 +15,12 @@ _NEXT = {
     "picked": {"close": "closed_by_merchant", "ship": "shipped"},
     "shipped": {"complete": "completed"},
 }  # fmt: skip
+_HOLD_NEXT = {
+    "held": ("pending", "released"),
+    "pending": ("paid", "released"),
+    "paid": ("released",),
+    "released": (),
+}
 Expected = tuple[Outcome, Refusal | None]
 APPLIED: Expected = (Outcome.APPLIED, None)
 
@@ -26,44 +32,66 @@ class Order(msgspec.Struct):
     total: str
     expires_at_ms: int
     items: list[tuple[str, int]]  # product, units
+    whole: str = ""  # the all-or-nothing checkout it comes from: its units lie in holds
     status: str = "pending_payment"
     payment: str = "pending"
     reference: str = ""
     events: int = 1
 
 
+class Hold(msgspec.Struct):
+    """Units kept for a line of an all-or-nothing checkout."""
+
+    buyer_id: str
+    units: int
+    state: str = "held"
+
+
+class Gathering(msgspec.Struct):
+    """The answers to an all-or-nothing checkout."""
+
+    since_ms: int
+    answers: list[dict[str, Any]] = []
+    state: str = "gathering"
+
+
 class Life:
     """Commands decided one by one, in the order in which they and the lines are persisted."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, hold_ttl_s: float) -> None:
+        self._hold_ttl_ms = round(hold_ttl_s * 1000)
         self.orders: dict[str, Order] = {}
+        self.holds: dict[tuple[str, str], Hold] = {}  # (checkout, product)
+        self.gatherings: dict[str, Gathering] = {}
         self.put_in: dict[str, int] = defaultdict(int)  # units of products, after what there was at first
         self._model = model
         self._known: set[str] = set()  # command ids
 
-    def decide(self, value: bytes) -> Expected:
+    def decide(self, value: bytes, at_ms: int) -> Expected:
         """The decision that this command must get."""
         command = orjson.loads(value)
         if command["command_id"] in self._known:
             return Outcome.REPEATED, None
         self._known.add(command["command_id"])
-        match command["action"]:
-            case "pay":
-                return self._pay(command)
-            case "restock" | "adjust" | "set_stock":
-                return self._stock(command)
-            case "patch_product":
-                goods = self._model.goods.get(command["product_id"])
-                if goods is None:
-                    return _refused(Refusal.UNKNOWN_PRODUCT)
-                self._model.goods[goods.product_id] = msgspec.structs.replace(
-                    goods, on_shelf=command["on_shelf"]
-                )
-                return APPLIED
-            case _:
-                return self._step(command)
+        handlers = {
+            "pay": self._pay,
+            "restock": self._stock,
+            "adjust": self._stock,
+            "patch_product": self._shelve,
+            "hold_answer": self._answer,
+            "abandon": self._abandon,
+            "settle": self._settle,
+        }
+        return handlers.get(command["action"], self._step)(command, at_ms)
 
-    def _step(self, command: dict[str, Any]) -> Expected:
+    def _shelve(self, command: dict[str, Any], _: int) -> Expected:
+        goods = self._model.goods.get(command["product_id"])
+        if goods is None:
+            return _refused(Refusal.UNKNOWN_PRODUCT)
+        self._model.goods[goods.product_id] = msgspec.structs.replace(goods, on_shelf=command["on_shelf"])
+        return APPLIED
+
+    def _step(self, command: dict[str, Any], _: int) -> Expected:
         order = self.orders.get(command["order_id"])
         action = command["action"]
         if order is None or (action == "cancel" and command["buyer_id"] != order.buyer_id):
@@ -78,12 +106,46 @@ class Life:
         if status.startswith("closed"):
             order.events += order.payment == "paid"
             order.payment = "refund_due" if order.payment == "paid" else "expired"
-            for product_id, units in order.items:
+            for product_id, units in order.items if not order.whole else ():
                 self._move(product_id, units)
-                self._buys(order, product_id, -units)
+                self._buys(order.buyer_id, product_id, -units)
         return APPLIED
 
-    def _pay(self, command: dict[str, Any]) -> Expected:
+    def _answer(self, command: dict[str, Any], at_ms: int) -> Expected:
+        """All held is an order; anything else is none, whatever came first."""
+        gathering = self.gatherings.setdefault(command["checkout_id"], Gathering(at_ms, []))
+        known = gathering.answers
+        if gathering.state != "gathering" or (known and known[0]["payload_hash"] != command["payload_hash"]):
+            return APPLIED
+        known.append(command)
+        if len(known) == command["lines"]:
+            gathering.state = "refused" if any(a.get("reason") for a in known) else "confirmed"
+        return APPLIED
+
+    def _abandon(self, command: dict[str, Any], at_ms: int) -> Expected:
+        gathering = self.gatherings.get(command["checkout_id"])
+        if gathering is None:
+            return _refused(Refusal.UNKNOWN_CHECKOUT)
+        if gathering.state != "gathering":
+            return _refused(Refusal.NOT_ALLOWED)
+        if at_ms < gathering.since_ms + self._hold_ttl_ms:
+            return _refused(Refusal.NOT_DUE)
+        gathering.state = "refused"
+        return APPLIED
+
+    def _settle(self, command: dict[str, Any], _: int) -> Expected:
+        hold = self.holds.get((command["checkout_id"], command["product_id"]))
+        if hold is None:
+            return _refused(Refusal.UNKNOWN_HOLD)
+        if command["to"] not in _HOLD_NEXT[hold.state]:
+            return _refused(Refusal.NOT_ALLOWED)
+        hold.state = command["to"]
+        back = hold.units if hold.state == "released" else 0
+        self._move(command["product_id"], back)
+        self._buys(hold.buyer_id, command["product_id"], -back)
+        return APPLIED
+
+    def _pay(self, command: dict[str, Any], _: int) -> Expected:
         order = self.orders.get(command["order_id"])
         if order is None:
             return _refused(Refusal.UNKNOWN_ORDER)
@@ -115,20 +177,18 @@ class Life:
         order.events += 1
         late = order.status == "closed_by_timeout"
         if order.status == "pending_payment" or (late and self._is_there(order)):
-            for product_id, units in order.items:
+            for product_id, units in order.items if not order.whole else ():
                 self._move(product_id, -units if late else 0)
-                self._buys(order, product_id, units if late else 0)
+                self._buys(order.buyer_id, product_id, units if late else 0)
             order.status, order.payment, order.reference = "paid", "paid", command["reference"]
         elif order.payment == "expired":
             order.payment, order.reference = "refund_due", command["reference"]
         return APPLIED
 
-    def _stock(self, command: dict[str, Any]) -> Expected:
+    def _stock(self, command: dict[str, Any], _: int) -> Expected:
         product_id = command["product_id"]
         if product_id not in self._model.available:
             return _refused(Refusal.UNKNOWN_PRODUCT)
-        if command["action"] == "set_stock":
-            raise NotImplementedError("no simulated shop counts its stock anew")
         if self._model.available[product_id][-1] + command["units"] < 0:
             return _refused(Refusal.BELOW_COMMITTED)
         self._move(product_id, command["units"])
@@ -136,14 +196,14 @@ class Life:
         return APPLIED
 
     def _is_there(self, order: Order) -> bool:
-        return all(self._model.available[p][-1] >= units for p, units in order.items)
+        return not order.whole and all(self._model.available[p][-1] >= units for p, units in order.items)
 
     def _move(self, product_id: str, units: int) -> None:
         by_seq = self._model.available[product_id]
         by_seq.append(by_seq[-1] + units)
 
-    def _buys(self, order: Order, product_id: str, units: int) -> None:
-        self._model.bought[product_id, order.buyer_id] += units
+    def _buys(self, buyer_id: str, product_id: str, units: int) -> None:
+        self._model.bought[product_id, buyer_id] += units
 
 
 def _refused(reason: Refusal) -> Expected:

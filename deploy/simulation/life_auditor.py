@@ -3,15 +3,17 @@
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
-from contracts.decisions import Decision
+from contracts.commands import encode_command
+from contracts.decisions import Decision, made_by_command
 from contracts.events import Event
 from contracts.kafka import Record
-from contracts.outcomes import Outcome
+from contracts.outcomes import Kind, Outcome
 from contracts.times import to_ms
-from deploy.simulation.life import Life, Order
+from deploy.simulation.life import APPLIED, Hold, Life, Order
 from deploy.simulation.model import Model, Violation
 from stock_ledger.commands.book import CommandDecision, Counts, Obeyed
 from stock_ledger.commands.fakes import MemoryCommandLedger
+from stock_ledger.commands.holds import answer_to
 from stock_ledger.ledger import Advance
 from workers.fakes import MemoryBroker
 
@@ -19,8 +21,10 @@ from workers.fakes import MemoryBroker
 class LifeAuditor:
     """Told of every effect that has to do with commands. Its methods raise Violation."""
 
-    def __init__(self, broker: MemoryBroker, ledger: MemoryCommandLedger, model: Model) -> None:
-        self.life = Life(model)
+    def __init__(
+        self, broker: MemoryBroker, ledger: MemoryCommandLedger, model: Model, hold_ttl_s: float
+    ) -> None:
+        self.life = Life(model, hold_ttl_s)
         self.poison: set[tuple[int, int]] = set()
         self._model = model
         self._broker = broker
@@ -28,10 +32,16 @@ class LifeAuditor:
         self._decided_to = dict.fromkeys(range(broker.partitions), 0)
         self._committed = dict.fromkeys(range(broker.partitions), 0)
         self._published: set[tuple[int, bytes]] = set()  # partition, ce_id
-        self._sequences: dict[bytes, int] = defaultdict(lambda: 1)  # of orders, as they are told
+        self.whole: set[str] = set()  # all-or-nothing checkouts that were accepted
+        self._asked: set[tuple[int, bytes]] = set()  # partition, value
+        self._shown: dict[str, bytes] = {}  # final answers by checkout
+        self._sequences: dict[str, int] = {}  # of orders, as they are told
 
     def created(self, decision: Decision) -> None:
-        """A line became an order."""
+        """A line became an order, or a hold."""
+        if decision.hold is not None and decision.checkout_id is not None:
+            place = (decision.checkout_id, decision.product_id)
+            self.life.holds[place] = Hold(decision.buyer_id, decision.quantity)
         order = decision.order
         if order is not None:
             self.life.orders[order.order_id] = Order(
@@ -59,12 +69,49 @@ class LifeAuditor:
         if (partition, offset) in self.poison:
             expected: object = (Outcome.DEAD, None)
         else:
-            expected = self.life.decide(message.value or b"")
+            expected = self.life.decide(message.value or b"", to_ms(decision.decided_at))
+        if expected == APPLIED and decision.told.results:
+            self._was_answered(decision)
         if (decision.outcome, decision.reason) != expected:
             raise Violation(
                 f"command {partition}:{offset} is {decision.outcome}, {decision.reason}, but must be {expected}: "
                 f"{message.value!r}"
             )
+
+    def _was_answered(self, decision: CommandDecision) -> None:
+        """An all-or-nothing checkout has its answer: an order of all its lines, or none."""
+        [(checkout_id, _, document)] = decision.told.results
+        gathering = self._ledger.gatherings[checkout_id]
+        known = self.life.gatherings[checkout_id]
+        if (gathering.state == "confirmed") != (known.state == "confirmed") or checkout_id in self._shown:
+            raise Violation(f"checkout {checkout_id} is {gathering}, but must be {known}")
+        self._shown[checkout_id] = document
+        if gathering.order_id is not None:
+            state = self._ledger.ledger.orders[gathering.order_id]
+            items = [(item.product_id, item.quantity) for item in state.items]
+            if sorted(items) != sorted((a["product_id"], a["quantity"]) for a in known.answers):
+                raise Violation(f"the order of checkout {checkout_id} is of {items}, not of {known}")
+            self.life.orders[gathering.order_id] = Order(
+                state.buyer_id, str(state.total), to_ms(state.expires_at), items, whole=checkout_id
+            )
+
+    def asked(self, commands: Mapping[int, Sequence[Record]]) -> None:
+        for partition, records in commands.items():
+            self._asked.update((partition, value or b"") for _, value, _ in records)
+
+    def is_answered(self, decision: Decision) -> None:
+        """What became of a line of an all-or-nothing checkout is in the log of its checkout."""
+        if decision.kind not in (Kind.HELD, Kind.REFUSED):
+            return
+        answer = answer_to(decision)
+        if answer is None:
+            raise Violation(f"{decision.partition}:{decision.offset} is of a whole, but has no answer")
+        if (answer.partition(self._broker.partitions), encode_command(answer)) not in self._asked:
+            raise Violation(f"{decision.partition}:{decision.offset} is committed, but its answer is not out")
+
+    def shown(self, checkout_id: str) -> bytes | None:
+        """The final answer that the view may hold."""
+        return self._shown.get(checkout_id)
 
     def published(self, partition: int, event: Event | Record) -> None:
         """An event of a command: word for word what was decided, and of an order the next."""
@@ -75,8 +122,10 @@ class LifeAuditor:
             raise Violation(f"event {headers['ce_id']!r} does not tell what was decided")
         key = (partition, headers["ce_id"])
         if key not in self._published and "ce_sequence" in headers:
-            self._sequences[headers["ce_subject"]] += 1
-            if int(headers["ce_sequence"]) != self._sequences[headers["ce_subject"]]:
+            subject = headers["ce_subject"].decode()
+            before = self._sequences.get(subject, 0 if made_by_command(subject) else 1)
+            self._sequences[subject] = before + 1
+            if int(headers["ce_sequence"]) != before + 1:
                 raise Violation(f"event {headers['ce_id']!r} is not the next of its order")
         self._published.add(key)
 
@@ -88,6 +137,9 @@ class LifeAuditor:
                 for event in self._decision(p, offset).told.events:
                     if (p, dict(event[2])["ce_id"]) not in self._published:
                         raise Violation(f"command {p}:{offset} is committed, but its events are not out")
+                for target, _, value in self._decision(p, offset).told.commands:
+                    if (target, value) not in self._asked:
+                        raise Violation(f"command {p}:{offset} is committed, but what it asks is not out")
             self._committed[p] = max(self._committed[p], to)
 
     def is_drained(self) -> bool:
@@ -98,13 +150,11 @@ class LifeAuditor:
 
     def finish(self, units: Mapping[str, int]) -> None:
         """Every order has come to its end, and nothing got lost: given the units of each product at first."""
+        self._nobody_waits()
         paid: dict[str, int] = defaultdict(int)
-        for order_id, order in self.life.orders.items():
-            if order.status == "pending_payment":
-                raise Violation(f"order {order_id} waits for its payment for ever")
-            for product_id, quantity in order.items:
-                if not order.status.startswith("closed"):
-                    paid[product_id] += quantity
+        for order in self.life.orders.values():
+            for product_id, quantity in order.items if not order.status.startswith("closed") else ():
+                paid[product_id] += quantity
         for product_id, by_seq in self._model.available.items():
             counts = self._ledger.ledger.counts.get(product_id, Counts())
             if counts != Counts(paid=paid[product_id]):
@@ -112,6 +162,20 @@ class LifeAuditor:
             put_in = units[product_id] + self.life.put_in[product_id]
             if by_seq[-1] + counts.committed() != put_in:
                 raise Violation(f"{product_id}: {by_seq[-1]} left, {counts}, but {put_in} were put in")
+
+    def _nobody_waits(self) -> None:
+        for order_id, order in self.life.orders.items():
+            if order.status == "pending_payment":
+                raise Violation(f"order {order_id} waits for its payment for ever")
+            expected = "released" if order.status.startswith("closed") else "paid"
+            for product_id, _ in order.items if order.whole else ():
+                if self.life.holds[order.whole, product_id].state != expected:
+                    raise Violation(f"order {order_id} is {order.status}, but {product_id} is not {expected}")
+        for (checkout_id, product_id), hold in self.life.holds.items():
+            if hold.state == "held":
+                raise Violation(f"{product_id} is held for checkout {checkout_id} for ever")
+        if forgotten := self.whole - self._shown.keys():
+            raise Violation(f"checkouts {sorted(forgotten)[:3]} are never answered")
 
     def undrained(self) -> str:
         return "; ".join(

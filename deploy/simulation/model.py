@@ -33,6 +33,7 @@ class Line(msgspec.Struct):
     buyer_id: str
     quantity: int
     payload_hash: str
+    policy: str = "independent"
 
 
 _decoder = msgspec.json.Decoder(Line)
@@ -77,7 +78,7 @@ class Model:
             return Kind.REFUSED, reason, None
         self.available[line.product_id].append(self.available[line.product_id][-1] - line.quantity)
         self.bought[line.product_id, line.buyer_id] += line.quantity
-        return Kind.CREATED, None, None
+        return Kind.CREATED if line.policy == "independent" else Kind.HELD, None, None
 
     def _refusal(self, line: Line) -> Reason | None:
         goods = self.goods.get(line.product_id)

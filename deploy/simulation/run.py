@@ -125,6 +125,7 @@ def _purchase(random: Random, number: int, known: list[str]) -> Purchase:
     if random.random() < 0.03:
         other = ((items[0][0], items[0][1] + 1), *items[1:])
     return Purchase(
+        policy="all_or_nothing" if len(items) > 1 and random.random() < 0.5 else "independent",
         at_s=random.uniform(0.0, _SALE_S),
         buyer_id=f"buyer-{random.randrange(CHECKOUTS // 2)}",
         key=f"key-{number}",
@@ -132,6 +133,7 @@ def _purchase(random: Random, number: int, known: list[str]) -> Purchase:
         copies=random.choices((1, 2, 3), (90, 8, 2))[0],
         other=other,
         asks_again=random.random() < 0.25,
+        gives_up=len(items) > 1 and random.random() < 0.3,
     )
 
 

@@ -85,8 +85,11 @@ class Shop:
 
     def waits_for(self) -> str:
         waiting = [i for i, o in self._world.truth.orders.items() if o.status.value == "pending_payment"]
+        open_ones = [g for g in self._world.commanded.gatherings.values() if g.decided_at is None]
         undecided = not self._world.auditor.of_commands.is_drained()
-        return f"{len(waiting)} orders, {self._open} errands" if waiting or undecided else ""
+        if not (waiting or open_ones or undecided):
+            return ""
+        return f"{len(waiting)} orders, {len(open_ones)} checkouts, {self._open} errands"
 
     async def _run(self, one: Errand) -> None:
         await self._world.loop.after(one.at_s)

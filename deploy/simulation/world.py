@@ -51,6 +51,7 @@ SETTINGS = Settings(
     batch_linger_ms=10.0,
     idle_beat_s=0.2,
     session_timeout_ms=600,
+    hold_ttl_s=1.0,
     postgres_timeout_s=1.5,
     cache_retry_s=0.1,
 )
@@ -121,7 +122,9 @@ class World:
                 product(good), Stock(good.units, 1), partition_of(good.product_id, settings.partitions)
             )
         self.commanded = MemoryCommandLedger(self.truth)
-        self.auditor = Auditor(self.broker, self.truth, self.commanded, self.cached, goods, self.loop.time)
+        self.auditor = Auditor(
+            self.broker, self.truth, self.commanded, self.cached, goods, self.loop.time, settings.hold_ttl_s
+        )
         self.ledger: Any = LedgerClient(
             self.postgres, self.truth, self.audited(self.auditor.ledger_called), settings
         )

@@ -10,13 +10,14 @@ import msgspec
 from contracts.commands import Cancel, Pay
 from contracts.outcomes import OrderStatus
 from stock_ledger import lifecycle
+from stock_ledger.commands import holds, orders, payments
 from stock_ledger.commands import obey as obeying
-from stock_ledger.commands import orders, payments
-from stock_ledger.commands.book import Book, Need, OrderState
-from stock_ledger.commands.fakes import MemoryCommandLedger
+from stock_ledger.commands.book import Book, Gathering, Need, OrderState
+from stock_ledger.commands.fakes import MemoryCommandLedger, MemoryDue
 from stock_ledger.commands.work import Work
 from workers.commands import CommandLane
 from workers.intake import Intake
+from workers.lines import LineLane
 
 
 @contextmanager
@@ -130,6 +131,69 @@ def command_poison_dropped() -> AbstractContextManager[Any]:
     return patch.object(Intake, "take", take)
 
 
+def coordinator_forgets_a_hold() -> AbstractContextManager[Any]:
+    """After a refusal only the line that was answered last is released."""
+    original = holds._release
+
+    def release(work: Work, answers: Any) -> None:
+        original(work, list(answers)[-1:])
+
+    return patch.object(holds, "_release", release)
+
+
+def late_answers_keep_their_hold() -> AbstractContextManager[Any]:
+    """What is held after the checkout was refused stays held."""
+    original = holds._release
+
+    def release(work: Work, answers: Any) -> None:
+        if len(answers) > 1:
+            original(work, answers)
+
+    return patch.object(holds, "_release", release)
+
+
+def double_release() -> AbstractContextManager[Any]:
+    """What was held is given back twice."""
+    moves = {("pending", "released"): (2, 0, -1, 0), ("held", "released"): (2, -1, 0, 0)}
+    return patch.dict(holds._MOVES, moves)
+
+
+def some_of_it_is_enough() -> AbstractContextManager[Any]:
+    """An all-or-nothing checkout becomes an order of the lines that are held."""
+    original = holds._refuse
+
+    def refuse(work: Work, gathering: Gathering) -> None:
+        held = tuple(a for a in gathering.answers if not a.reason)
+        if held:
+            holds._confirm(work, msgspec.structs.replace(gathering, answers=held))
+        else:
+            original(work, gathering)
+
+    return patch.object(holds, "_refuse", refuse)
+
+
+def answers_not_told_again_at_a_claim() -> AbstractContextManager[Any]:
+    original = LineLane.publish_again
+
+    async def publish_again(self: LineLane, partition: int, start: int, end: int) -> None:
+        async def ask(*_: Any) -> None:
+            return
+
+        with patch("deploy.simulation.broker.WriterLog.ask", ask):
+            await original(self, partition, start, end)
+
+    return patch.object(LineLane, "publish_again", publish_again)
+
+
+def no_deadline_for_holds() -> AbstractContextManager[Any]:
+    """Nobody looks for checkouts whose lines were not all answered."""
+
+    async def gatherings(*_: Any) -> list[Any]:
+        return []
+
+    return patch.object(MemoryDue, "gatherings", gatherings)
+
+
 COMMAND_PLANTS = (
     commands_decided_again,
     commands_without_a_fence,
@@ -143,4 +207,10 @@ COMMAND_PLANTS = (
     any_amount_is_enough,
     others_may_cancel,
     command_poison_dropped,
+    coordinator_forgets_a_hold,
+    late_answers_keep_their_hold,
+    double_release,
+    some_of_it_is_enough,
+    answers_not_told_again_at_a_claim,
+    no_deadline_for_holds,
 )

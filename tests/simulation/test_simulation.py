@@ -36,7 +36,7 @@ def test_what_was_found_once_stays_mended(seed: int) -> None:
     assert simulate(seed).violation == ""
 
 
-@pytest.mark.parametrize("plant", (*PLANTS, *COMMAND_PLANTS), ids=lambda plant: plant.__name__)
+@pytest.mark.parametrize("plant", [*PLANTS, *COMMAND_PLANTS], ids=lambda plant: plant.__name__)
 def test_a_planted_bug_is_found(plant: Plant) -> None:
     with plant():
         found = next((seed for seed in range(PLANT_SEEDS_MAX) if simulate(seed).violation), None)
