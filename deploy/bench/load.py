@@ -16,11 +16,11 @@ import uvloop
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """`request` is sent over every connection, one at a time, with %KEY% replaced by a key of its own."""
+    """`requests` are sent over every connection in turn, one at a time, with %KEY% replaced by a key of its own."""
 
     host: str
     port: int
-    request: bytes
+    requests: list[bytes]
     connections: int
     seconds: float
 
@@ -36,10 +36,10 @@ class Outcome(msgspec.Struct, frozen=True):
 
 
 class _Connection(asyncio.Protocol):
-    def __init__(self, parts: list[bytes], number: int, counts: Counter[str]) -> None:
-        self._parts = parts
+    def __init__(self, requests: list[list[bytes]], number: int, counts: Counter[str]) -> None:
+        self._requests = requests
         self._counts = counts
-        self._key = number << 40
+        self._key = (number << 40) + number  # others begin with another of the requests
         self._transport: asyncio.Transport | None = None
         self._buffer = b""
         self.open = True
@@ -51,7 +51,8 @@ class _Connection(asyncio.Protocol):
     def _send(self) -> None:
         if self._transport is not None and self.open:
             self._key += 1
-            self._transport.write((b"%032x" % self._key).join(self._parts))
+            parts = self._requests[self._key % len(self._requests)]
+            self._transport.write((b"%032x" % self._key).join(parts))
 
     def data_received(self, data: bytes) -> None:
         self._buffer += data
@@ -73,11 +74,11 @@ class _Connection(asyncio.Protocol):
 async def run(plan: Plan) -> Outcome:
     """Send for `plan.seconds`; requests under way then are not counted."""
     counts: Counter[str] = Counter()
-    parts = plan.request.split(b"%KEY%")
+    requests = [request.split(b"%KEY%") for request in plan.requests]
     loop = asyncio.get_running_loop()
     seed = time.time_ns() << 16
     made = [
-        await loop.create_connection(partial(_Connection, parts, seed + n, counts), plan.host, plan.port)
+        await loop.create_connection(partial(_Connection, requests, seed + n, counts), plan.host, plan.port)
         for n in range(plan.connections)
     ]
     counts.clear()

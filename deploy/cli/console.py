@@ -3,9 +3,10 @@
 import asyncio
 import os
 import signal
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import msgspec
 import orjson
@@ -14,6 +15,9 @@ import uvloop
 from rich.console import Console
 
 from contracts.settings import PREFIX, Settings
+
+if TYPE_CHECKING:
+    from deploy.stack import LocalStack
 
 console = Console()
 errors = Console(stderr=True)
@@ -36,6 +40,16 @@ def current_settings() -> Settings:
         return Settings.from_env(os.environ)
     errors.print(f"using the local deployment in {kept.parent}", style="dim")
     return local.given_settings(kept)
+
+
+@contextmanager
+def local_servers(kind: str) -> "Iterator[tuple[LocalStack, Settings, Path]]":
+    """Fresh local servers for one run of this kind, the settings of what runs on them, and the folder of its logs."""
+    from deploy import local
+
+    data_dir = local.new_run_dir(kind, console.print)
+    with local.telling_where(data_dir, errors.print), local.new_stack(data_dir, console.print) as stack:
+        yield stack, local.local_settings(stack, local.given_settings()), data_dir / "logs"
 
 
 def render_audit(report: Any) -> None:

@@ -4,7 +4,16 @@ from typing import Annotated
 
 import typer
 
-from deploy.cli.console import JsonFile, Workers, console, errors, render_audit, run, write_json
+from deploy.cli.console import (
+    JsonFile,
+    Workers,
+    console,
+    errors,
+    local_servers,
+    render_audit,
+    run,
+    write_json,
+)
 
 commands = typer.Typer()
 
@@ -20,15 +29,12 @@ def demo(
     json: JsonFile = None,
 ) -> None:
     """Run a whole sale on local servers, with real buyers over HTTP, and audit it."""
-    from deploy import local
     from deploy.demo import report
     from deploy.demo.run import Options, sell
 
-    data_dir = local.new_run_dir("demo", console.print)
     options = Options(checkouts, buyers, products, stock, workers, seed)
-    with local.telling_where(data_dir, errors.print), local.new_stack(data_dir, console.print) as stack:
-        settings = local.local_settings(stack, local.given_settings())
-        result, audited = run(sell(stack, settings, options, data_dir / "logs", console))
+    with local_servers("demo") as (servers, settings, log_dir):
+        result, audited = run(sell(servers, settings, options, log_dir, console))
     render_audit(audited)
     report.render(console, result)
     write_json(json, result)

@@ -1,28 +1,43 @@
 """Commands that measure, and that try what is guaranteed."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from deploy.cli.console import JsonFile, Workers, console, errors, render_audit, run, write_json
+from deploy.cli.console import JsonFile, Workers, console, local_servers, render_audit, run, write_json
 
 commands = typer.Typer()
 
 
 @commands.command()
 def bench(
-    quick: Annotated[bool, typer.Option("--quick", help="Smaller and fewer rounds.")] = False,
+    suites: Annotated[
+        list[str] | None, typer.Argument(metavar="[SUITE]...", help="Which; all if none is named.")
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Try whether everything runs; no figures.")] = False,
     json: JsonFile = None,
+    plot: Annotated[Path | None, typer.Option("--plot", help="Draw the goals into this SVG file.")] = None,
 ) -> None:
-    """Measure accepting and draining beside the alternatives, in one run on local servers."""
-    from deploy import local
-    from deploy.bench.measure import measure
+    """Measure Sluiceway beside its alternatives and its limits, in interleaved rounds on local servers.
 
-    data_dir = local.new_run_dir("bench", console.print)
-    with local.telling_where(data_dir, errors.print), local.new_stack(data_dir, console.print) as stack:
-        settings = local.local_settings(stack, local.given_settings())
-        result = run(measure(stack, settings, data_dir / "logs", console, quick=quick))
-    write_json(json, result)
+    A goal that is missed is told, and is no failure. Suites: accept, drain-hot, drain-many, baselines, sold-out,
+    end-to-end, poll, growth, cost, memory.
+    """
+    from deploy.bench import report
+    from deploy.bench.ground import Bench
+    from deploy.bench.suites import Result, chosen, measure
+
+    names = chosen(suites or [])
+
+    def keep(result: Result) -> None:
+        write_json(json, result)
+        if plot is not None:
+            plot.write_text(report.plot(result.rows, result.machine))
+
+    with local_servers("bench") as (stack, settings, log_dir):
+        result = run(measure(Bench(stack, settings, log_dir, console.print, quick=quick), names, keep))
+    report.render(console, result.rows, result.machine)
 
 
 @commands.command()
@@ -33,15 +48,12 @@ def overload(
     json: JsonFile = None,
 ) -> None:
     """Offer more than can be sustained, restart under load, and prove that every 202 is kept. Exit code 1 if not."""
-    from deploy import local
     from deploy.overload import report
     from deploy.overload.run import Options, prove
 
-    data_dir = local.new_run_dir("overload", console.print)
     options = Options(seconds=seconds, factor=factor, workers=workers)
-    with local.telling_where(data_dir, errors.print), local.new_stack(data_dir, console.print) as stack:
-        settings = local.local_settings(stack, local.given_settings())
-        result, audited = run(prove(stack, settings, options, data_dir / "logs", console))
+    with local_servers("overload") as (stack, settings, log_dir):
+        result, audited = run(prove(stack, settings, options, log_dir, console))
     render_audit(audited)
     report.render(console, result)
     write_json(json, result)

@@ -10,10 +10,10 @@ import heapq
 import sys
 import time
 from collections import Counter, defaultdict, deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import msgspec
 import orjson
@@ -62,6 +62,14 @@ class Outcome(msgspec.Struct):
     not_connected: int = 0  # tries to connect that failed
     again: dict[str, int] = msgspec.field(default_factory=dict)  # statuses of those who came again
     seconds: float = 0.0
+
+    def all_taken_in(self, within_ms: float = 1000.0) -> bool:
+        """Every request was answered 202, 99 of 100 within so long since they were due."""
+        return (
+            set(self.statuses) == {"202"}
+            and not (self.given_up or self.unanswered or self.cut)
+            and self.since_due_ms["202"]["p99"] < within_ms
+        )
 
 
 class Job(msgspec.Struct):
@@ -113,11 +121,15 @@ class _Connection(asyncio.Protocol):
         self._load.lost(self)
 
 
-class Load:
-    """A load under way."""
+Taken = Callable[[Job, dict[str, Any], float], None]  # a request, its 202's document, when it came
 
-    def __init__(self, plan: Plan) -> None:
+
+class Load:
+    """A load under way. `taken` is told of every 202."""
+
+    def __init__(self, plan: Plan, taken: Taken = lambda *_: None) -> None:
         self._plan = plan
+        self._taken = taken
         self._loop = asyncio.get_running_loop()
         self._parts = [request.split(b"%KEY%") for request in plan.requests]
         self._key = time.time_ns() << 16
@@ -208,6 +220,7 @@ class Load:
             for line in document["lines"]:
                 text = f"{document['checkout_id']} {line['partition']} {line['offset']}\n"
                 self._accepted.append(text.encode())
+            self._taken(job, document, now)
         else:
             self._codes[document["code"]] += 1
             self._turned_away(job, head, now)

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import random
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -14,9 +13,12 @@ from rich.console import Console
 from contracts.errors import Unavailable
 from contracts.settings import Settings
 from deploy import audit, sample
-from deploy.bench.measure import backlog, child, drained
+from deploy.bench.checkouts import OTHERS, requests, write_hot
+from deploy.bench.children import child
+from deploy.bench.progress import drained
+from deploy.bench.rounds import Ramp
 from deploy.fleet import Fleet, Member
-from deploy.local import prepare, running, token, with_api
+from deploy.local import prepare, running, with_api
 from deploy.overload.load import Load, Outcome, Plan
 from deploy.overload.verdict import Result, describe, is_sustained, judge
 from deploy.overload.watch import Watch
@@ -25,8 +27,6 @@ from stock_ledger.audit_report import AuditReport
 from stock_ledger.postgres import acquired, connect_pool
 
 _BUYERS = 5000
-_OTHERS = 50  # products beside the hot one
-_OTHERS_SHARE = 0.05  # of the checkouts
 _CONNECTIONS = 1000
 _CALM_CONNECTIONS = 200  # while processes are restarted: each is in use more often than SHUTDOWN_DRAIN_S
 _STOCK = 10**9
@@ -62,7 +62,7 @@ async def prove(
     settings = msgspec.structs.replace(settings, lag_max=lag_max)
     products = [
         msgspec.structs.replace(product, stock=_STOCK, buyer_limit=None)
-        for product in sample.products(_OTHERS, _STOCK)
+        for product in sample.products(OTHERS, _STOCK)
     ]
     await prepare(settings, products, sample.addresses(_BUYERS))
     result = Result(lag_max)
@@ -120,7 +120,7 @@ class Proof:
         api = self._fleet.of("api")[0]
         for _ in range(1, self._options.ingests):
             self._fleet.add("ingest", with_api(self._settings, api.url))
-        await backlog(self._settings, self._settings.lag_max)
+        await write_hot(self._settings, self._settings.lag_max)
         for _ in range(self._options.workers):
             self._fleet.add("worker", self._settings)
         self._result.drain_before_per_s = await drained(self._settings)
@@ -134,25 +134,22 @@ class Proof:
 
         Raises Unavailable if not even the first is.
         """
-        per_s = _FIRST_PER_S
-        tries = 0
-        while tries < _TRIES:  # one bad moment of the machine is not the limit
+        ramp = Ramp(_FIRST_PER_S, _STEP, _TRIES)
+        while not ramp.is_over:
+            per_s = ramp.per_s
             began = time.monotonic()
             outcome = await self._load(per_s, _STEP_S)
             lag = max(look.lag for look in self._watch.since(began + _STEP_S / 2))
             await drained(self._settings)
-            tries += 1
-            word = "too much"
-            if is_sustained(outcome, lag, per_s):
-                word, tries = "sustained", 0
-                self._result.sustained_per_s = round(per_s)
+            held = is_sustained(outcome, lag, per_s)
+            ramp.tell(held=held)
+            word = "sustained" if held else "too much"
             self._say(f"  {per_s:,.0f}/s {word}: {describe(outcome)}; at most {lag:,} waited")
-            if not tries:
-                per_s *= _STEP
-        if not self._result.sustained_per_s:
+        if not ramp.best_per_s:
             raise Unavailable(
                 f"not even {_FIRST_PER_S:,.0f}/s is sustained here: there is nothing to multiply"
             )
+        self._result.sustained_per_s = round(ramp.best_per_s)
 
     async def burst(self) -> None:
         """Offer the multiple; then nothing, until all is decided; then as large a backlog that no burst made."""
@@ -170,14 +167,14 @@ class Proof:
             f"  decided {self._result.decided_in_burst_per_s:,.0f}/s meanwhile, then drained "
             f"{self._result.drain_after_per_s:,.0f}/s"
         )
-        await backlog(self._settings, self._settings.lag_max)
+        await write_hot(self._settings, self._settings.lag_max)
         self._result.drain_later_per_s = await drained(self._settings)
         self._say(f"drain of as much, made by hand: {self._result.drain_later_per_s:,.0f}/s")
 
     async def come_again(self) -> None:
         """Turn some away from a log that is full, and have them come again when they were told to."""
         self._say("a full log, a short burst; who is turned away comes again when told to ...")
-        await backlog(self._settings, self._settings.lag_max)
+        await write_hot(self._settings, self._settings.lag_max)
         per_s = self._options.factor * self._result.sustained_per_s
         self._result.coming_again = await self._load(per_s, _RETURN_S, comes_again=True)
         await drained(self._settings)
@@ -205,7 +202,7 @@ class Proof:
 
     async def _load(self, per_s: float, seconds: float, *, comes_again: bool = False) -> Outcome:
         plan = self._plan(per_s, seconds, comes_again=comes_again)
-        return await child("deploy.overload.load", msgspec.json.encode(plan), Outcome)
+        return await child("deploy.overload.load", plan, Outcome)
 
     def _plan(
         self, per_s: float, seconds: float, *, connections: int = _CONNECTIONS, comes_again: bool = False
@@ -241,20 +238,3 @@ async def _watched(settings: Settings, fleet: Fleet) -> AsyncIterator[Watch]:
         watching.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await watching
-
-
-def requests(settings: Settings, buyers: int = _BUYERS) -> list[bytes]:
-    """A checkout of each buyer, most of them of the hot product."""
-    chance = random.Random(1)  # noqa: S311 - a plan, not a secret
-    made = []
-    for number in range(1, buyers + 1):
-        is_other = chance.random() < _OTHERS_SHARE
-        product_id = f"sku-{chance.randint(1, _OTHERS):04d}" if is_other else sample.HOT_PRODUCT
-        body = b'{"items":[{"product_id":"%b","quantity":1}],"address_id":"home"}' % product_id.encode()
-        made.append(
-            b"POST /v1/checkouts HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
-            b"Authorization: Bearer " + token(settings, sample.buyer_id(number), 3600).encode() + b"\r\n"
-            b"Idempotency-Key: %KEY%\r\n"
-            b"Content-Length: " + str(len(body)).encode() + b"\r\n\r\n" + body
-        )
-    return made

@@ -50,14 +50,7 @@ class Result(msgspec.Struct):
 
 def is_sustained(outcome: Outcome, lag: int, per_s: float) -> bool:
     """All taken in, each within a second, and never more waiting than come in a second."""
-    return (
-        set(outcome.statuses) == {"202"}
-        and not outcome.given_up
-        and not outcome.unanswered
-        and not outcome.cut
-        and outcome.since_due_ms["202"]["p99"] < _PATIENCE_MS
-        and lag < per_s * _PATIENCE_MS / 1000
-    )
+    return outcome.all_taken_in(_PATIENCE_MS) and lag < per_s * _PATIENCE_MS / 1000
 
 
 def describe(outcome: Outcome) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 from contracts.settings import Settings
 from contracts.topics import Topics
-from deploy.bench.measure import decided
+from deploy.bench.progress import decided
 from deploy.fleet import Fleet
 from deploy.overload.verdict import Look
 from deploy.records import Records, reading

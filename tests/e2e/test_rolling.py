@@ -7,9 +7,9 @@ import msgspec
 
 from contracts.settings import Settings
 from deploy import audit, sample
+from deploy.bench.checkouts import requests
 from deploy.local import local_settings, prepare, running, with_api
 from deploy.overload.load import Load, Plan
-from deploy.overload.run import requests
 from deploy.stack import LocalStack
 from stock_ledger.postgres import connect_pool
 
