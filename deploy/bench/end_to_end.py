@@ -16,7 +16,7 @@ _SUSTAINED_PER_S = 12_000
 _P50_MS, _P99_MS = 50.0, 250.0
 _SHARES = (0.25, 0.50, 0.75)
 _GOAL_SHARE = 0.50
-_FIRST_PER_S, _STEP = 1000.0, 1.25
+_FIRST_PER_S, _STEP, _LOWEST_PER_S = 1000.0, 1.25, 60.0
 _PATIENCE_MS = 1000.0  # decided within that: sustained
 _CONNECTIONS = 512
 
@@ -55,7 +55,8 @@ async def find_sustained(bench: Bench) -> float:
     if bench.sustained_per_s:
         return bench.sustained_per_s
     seconds = 1.0 if bench.quick else 4.0
-    ramp = Ramp(_FIRST_PER_S / 4 if bench.quick else _FIRST_PER_S, _STEP, tries=1 if bench.quick else 2)
+    first_per_s, tries = (_FIRST_PER_S / 4, 1) if bench.quick else (_FIRST_PER_S, 2)
+    ramp = Ramp(first_per_s, _STEP, tries, _LOWEST_PER_S)
     async with sale(bench) as trial:
         await trial.load(ramp.per_s, seconds)  # warms up: every buyer's token is new
         while not ramp.is_over and not (bench.quick and ramp.best_per_s):

@@ -52,6 +52,8 @@ SELECT (SELECT count(*) FROM decisions) AS decisions,
 
 
 class Counts(msgspec.Struct, frozen=True):
+    """Rows of decisions, of those that created an order, and of what belongs to an order; units sold."""
+
     decisions: int
     created: int
     orders: int
@@ -59,6 +61,11 @@ class Counts(msgspec.Struct, frozen=True):
     payments: int
     entries: int
     units: int
+
+    def check(self, wanted: int) -> None:
+        """Raises RuntimeError unless there are exactly so many orders of one unit each, whole in every table."""
+        if set(msgspec.structs.astuple(self)) != {wanted}:
+            raise RuntimeError(f"{wanted} checkouts were to become an order each; there are {self}")
 
 
 class Bench:
@@ -204,10 +211,8 @@ class Ground:
         return Counts(**dict((await self.fetch(COUNTS))[0]))
 
     async def check_orders(self, wanted: int) -> None:
-        """Raises RuntimeError unless there are exactly so many orders of one unit each, whole in every table."""
-        found = await self.counts()
-        if found != Counts(*7 * [wanted]):
-            raise RuntimeError(f"{wanted} checkouts were to become an order each; there are {found}")
+        """As `Counts.check` does, on an otherwise empty ground."""
+        (await self.counts()).check(wanted)
 
     async def execute(self, statement: str, *arguments: Any) -> None:
         """What may take minutes."""

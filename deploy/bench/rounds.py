@@ -85,14 +85,18 @@ def at_most(
 class Ramp:
     """Finds the highest rate that holds, in steps of a factor; `tries` failures at a rate end it.
 
-    One bad moment of the machine is not the limit, so a rate is tried again before it counts as too much.
+    One bad moment of the machine is not the limit, so a rate is tried again before it counts as too much. Where not
+    even the first holds, the ramp begins at half of it, as long as that is not below `lowest_per_s`.
     """
 
-    def __init__(self, first_per_s: float, factor: float, tries: int = 2) -> None:
+    def __init__(
+        self, first_per_s: float, factor: float, tries: int = 2, lowest_per_s: float = float("inf")
+    ) -> None:
         self.per_s = first_per_s
         self.best_per_s = 0.0  # 0 while none has held
         self._factor = factor
         self._tries = tries
+        self._lowest_per_s = lowest_per_s
         self._failed = 0
 
     @property
@@ -103,6 +107,8 @@ class Ramp:
         """How it went at `per_s`, which is the next to be tried afterwards."""
         if not held:
             self._failed += 1
+            if self.is_over and not self.best_per_s and self.per_s / 2 >= self._lowest_per_s:
+                self.per_s, self._failed = self.per_s / 2, 0
             return
         self._failed = 0
         self.best_per_s = self.per_s

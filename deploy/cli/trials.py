@@ -1,5 +1,6 @@
 """Commands that measure, and that try what is guaranteed."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +18,7 @@ def bench(
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Try whether everything runs; no figures.")] = False,
     json: JsonFile = None,
+    table: Annotated[Path | None, typer.Option("--table", help="Write the table as Markdown.")] = None,
     plot: Annotated[Path | None, typer.Option("--plot", help="Draw the goals into this SVG file.")] = None,
 ) -> None:
     """Measure Sluiceway beside its alternatives and its limits, in interleaved rounds on local servers.
@@ -29,14 +31,17 @@ def bench(
     from deploy.bench.suites import Result, chosen, measure
 
     names = chosen(suites or [])
+    say = partial(console.print, soft_wrap=True, highlight=False)
 
     def keep(result: Result) -> None:
         write_json(json, result)
+        if table is not None:
+            table.write_text(report.markdown(result.rows))
         if plot is not None:
             plot.write_text(report.plot(result.rows, result.machine))
 
     with local_servers("bench") as (stack, settings, log_dir):
-        result = run(measure(Bench(stack, settings, log_dir, console.print, quick=quick), names, keep))
+        result = run(measure(Bench(stack, settings, log_dir, say, quick=quick), names, keep))
     report.render(console, result.rows, result.machine)
 
 

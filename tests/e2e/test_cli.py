@@ -127,6 +127,7 @@ def test_doctor_finds_what_is_missing(env: dict[str, str], urls: Urls) -> None:
         (["nothing"], "No such command"),
         (["demo", "--checkouts", "many"], "integer"),
         (["audit", "--jason"], "No such option"),
+        (["bench", "--plot"], "requires an argument"),
     ],
 )
 def test_a_wrong_command_line_is_told_in_a_line(env: dict[str, str], arguments: list[str], told: str) -> None:
