@@ -44,14 +44,14 @@ class Problem(msgspec.Struct, omit_defaults=True):
     errors: list[ProblemError] = []
 
 
-def request_schema() -> dict[str, Any]:
-    """A self-contained JSON Schema (Draft 2020-12) of CheckoutRequest, for the jsonschema library.
+def request_schema(kind: type = requests.CheckoutRequest) -> dict[str, Any]:
+    """A self-contained JSON Schema (Draft 2020-12) of the type of a request's body, for the jsonschema library.
 
-    Patterns keep Python's meaning. It refuses what decoding as CheckoutRequest refuses, but for numbers such as
-    1.0, which JSON Schema counts as integers and the decoder does not.
+    Patterns keep Python's meaning. It refuses what decoding as that type refuses, but for numbers such as 1.0, which
+    JSON Schema counts as integers and the decoder does not.
     """
-    _, components = msgspec.json.schema_components([requests.CheckoutRequest], ref_template=_DEFS)
-    root = components.pop("CheckoutRequest")
+    _, components = msgspec.json.schema_components([kind], ref_template=_DEFS)
+    root = components.pop(kind.__name__)
     schema: dict[str, Any] = _without_indents({"$schema": _DIALECT, **root, "$defs": components})
     return schema
 

@@ -1,26 +1,20 @@
 """From a request's bytes to the messages it becomes. Pure: no I/O and no clock."""
 
 import hashlib
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 import msgspec
-import orjson
-from jsonschema import Draft202012Validator
 
 from contracts import problems
+from contracts.bodies import ERRORS_MAX, Body
 from contracts.messages import CheckoutLine
-from contracts.openapi import request_schema
 from contracts.problems import Problem
 from contracts.requests import CheckoutRequest
 from contracts.settings import Settings
 
 _IDEMPOTENCY_KEY_CHARS_MAX = 255
-_ERRORS_MAX = 20
-PYTHON_END = r"\Z"  # what other dialects of regular expressions write as $
 
-_decoder = msgspec.json.Decoder(CheckoutRequest)
-_schema = Draft202012Validator(request_schema())
+_body = Body(CheckoutRequest)
 _encode = msgspec.json.Encoder().encode
 _checkout_ids = hashlib.blake2b(digest_size=15, person=b"checkout-id")
 _payloads = hashlib.blake2b(digest_size=16)
@@ -36,64 +30,7 @@ class Admitted(msgspec.Struct, frozen=True):
 
 def parse(body: bytes) -> CheckoutRequest:
     """The request, checked against its schema. Raises Problem: 400 if it is not JSON, 422 with every error."""
-    try:
-        return _decoder.decode(body)
-    except msgspec.ValidationError as error:
-        raise Problem(
-            problems.INVALID, "correct the fields named in errors", errors=list(explain(body, error))
-        ) from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise Problem(problems.MALFORMED_JSON, f"send a JSON object: {error}") from error
-
-
-def explain(body: bytes, error: msgspec.ValidationError) -> Iterator[dict[str, str]]:
-    """Every error of a body that failed, by its JSON Schema; else the one that the decoder met."""
-    found: set[tuple[str, str]] = set()
-    for violation in _schema.iter_errors(orjson.loads(body)):
-        for place in _places(violation):
-            if len(found) == _ERRORS_MAX:
-                return
-            if place not in found:
-                found.add(place)
-                yield {"detail": place[1], "pointer": place[0]}
-    if not found:
-        detail, _, path = str(error).partition(" - at `")
-        yield {"detail": detail, "pointer": _pointer_of_path(path.rstrip("`"))}
-
-
-def _places(violation: Any) -> Iterator[tuple[str, str]]:
-    """(pointer, detail) of a schema violation; unknown and missing fields are pointed at themselves."""
-    where = "#" + "".join(f"/{_escape(part)}" for part in violation.absolute_path)
-    if violation.validator == "additionalProperties":
-        for name in sorted(set(violation.instance) - set(violation.schema.get("properties", {}))):
-            yield f"{where}/{_escape(name)}", "unknown field; remove it or correct its name"
-    elif violation.validator == "required":
-        for name in sorted(set(violation.validator_value) - set(violation.instance)):
-            yield f"{where}/{_escape(name)}", "this field is required"
-    elif violation.validator == "anyOf":
-        deeper = [v for v in violation.context if v.validator != "type" or v.relative_path]
-        for inner in deeper:
-            yield from _places(inner)
-        if not deeper:
-            yield where, "wrong type"
-    elif violation.validator == "pattern":
-        yield where, f"must match {violation.validator_value.replace(PYTHON_END, '$')}"
-    else:
-        yield where, _short(violation.message)
-
-
-def _short(text: str, chars_max: int = 200) -> str:
-    return text if len(text) <= chars_max else text[: chars_max - 1] + "…"
-
-
-def _escape(part: object) -> str:
-    """A reference token of a JSON Pointer (RFC 6901 §3)."""
-    return _short(str(part), 64).replace("~", "~0").replace("/", "~1")
-
-
-def _pointer_of_path(path: str) -> str:
-    """The decoder's `$.items[0].quantity` as `#/items/0/quantity`."""
-    return "#" + path.removeprefix("$").replace("[", "/").replace("]", "").replace(".", "/")
+    return _body.parse(body)
 
 
 def idempotency_key(header: str) -> str:
@@ -179,7 +116,7 @@ def check(request: CheckoutRequest, quantities: Mapping[str, int], settings: Set
     if (request.address_id is None) == (request.shipping is None):
         errors.append({"detail": "give exactly one of address_id and shipping", "pointer": "#"})
     if errors:
-        raise Problem(problems.INVALID, "correct the fields named in errors", errors=errors[:_ERRORS_MAX])
+        raise Problem(problems.INVALID, "correct the fields named in errors", errors=errors[:ERRORS_MAX])
 
 
 def hash_payload(request: CheckoutRequest, quantities: Mapping[str, int]) -> str:
