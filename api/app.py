@@ -107,8 +107,7 @@ class _Endpoints:
 
     async def orders(self, request: Request) -> Response:
         buyer_id = self._buyer(request)
-        query = request.query_params
-        return _private(await order_page(self._reads, buyer_id, query.get("limit"), query.get("cursor")))
+        return _private(await order_page(self._reads, buyer_id, request.query_params))
 
     async def ready(self) -> tuple[bool, dict[str, object]]:
         """One of Postgres and the cache is enough to answer most polls."""

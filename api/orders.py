@@ -4,13 +4,20 @@ import base64
 import binascii
 import re
 import uuid
+from collections.abc import Sequence
+from datetime import datetime
 from decimal import Decimal
+from typing import Protocol
+from urllib.parse import urlencode
+
+import msgspec
 
 from contracts import problems
 from contracts.decisions import number_of
+from contracts.outcomes import OrderStatus
 from contracts.problems import Problem
-from contracts.requests import OrderItem, OrderPage, OrderPayment, OrderView, Total
-from stock_ledger.reads import Reads, StoredOrder
+from contracts.requests import Moment, OrderItem, OrderPage, OrderPayment, OrderView, Total
+from stock_ledger.reads import OrderFilter, Reads, StoredOrder
 
 LIMIT_DEFAULT = 20
 LIMIT_MAX = 100
@@ -18,16 +25,68 @@ LIMIT_MAX = 100
 _LIMIT = re.compile(r"[0-9]{1,3}\Z")
 
 
-async def order_page(reads: Reads, buyer_id: str, limit: str | None, cursor: str | None) -> OrderPage:
-    """The buyer's orders, newest first, after the cursor. Raises Problem for a bad parameter, Unavailable."""
-    count = limit_of(limit)
-    before = None if cursor is None else order_id_of_cursor(cursor)
-    found = await reads.orders(buyer_id, before, count + 1)  # one more tells whether there is a next page
+class Query(Protocol):
+    """What is used of the parameters of a URL."""
+
+    def get(self, name: str) -> str | None: ...
+
+    def getlist(self, name: str) -> list[str]: ...
+
+
+async def order_page(reads: Reads, buyer_id: str, query: Query) -> OrderPage:
+    """The page that the query asks for, newest order first. Raises Problem for a bad parameter, Unavailable."""
+    count = limit_of(query.get("limit"))
+    wanted = filter_of(query)
+    found = await reads.orders(buyer_id, wanted, count + 1)  # one more tells whether there is a next page
     page = [order_view(order) for order in found[:count]]
     more = len(found) > count
-    return OrderPage(
-        page, f"/v1/orders?limit={count}&cursor={cursor_of(page[-1].order_id)}" if more else None
+    return OrderPage(page, next_url(count, wanted, page[-1].order_id) if more else None)
+
+
+def filter_of(query: Query) -> OrderFilter:
+    """The orders that the query wants. Raises Problem, 422, that names the wrong parameter."""
+    since, until = (moment_of(name, query.get(name)) for name in ("from", "to"))
+    if since is not None and until is not None and since >= until:
+        raise wrong_parameter("to", "to must be later than from")
+    cursor = query.get("cursor")
+    return OrderFilter(
+        statuses=statuses_of(query.getlist("status")),
+        since=since,
+        until=until,
+        before=None if cursor is None else order_id_of_cursor(cursor),
     )
+
+
+def statuses_of(given: Sequence[str]) -> tuple[str, ...]:
+    """The statuses of a parameter that is repeated, or has commas. Raises Problem, 422, that names those there are."""
+    names = dict.fromkeys(name for text in given for name in text.split(","))
+    if unknown := sorted(names.keys() - set(OrderStatus)):
+        raise wrong_parameter(
+            "status", f"no order is {', '.join(map(repr, unknown))}; an order is {', '.join(OrderStatus)}"
+        )
+    return tuple(names)
+
+
+def moment_of(name: str, text: str | None) -> datetime | None:
+    """The time in a parameter. Raises Problem, 422, unless it is of RFC 3339."""
+    if text is None:
+        return None
+    try:
+        return msgspec.convert(text, Moment)
+    except msgspec.ValidationError as error:
+        example = "2025-11-01T00:00:00Z or 2025-11-01T08:00:00%2B08:00"
+        raise wrong_parameter(name, f"{name} must be a time with its offset, such as {example}") from error
+
+
+def next_url(limit: int, wanted: OrderFilter, last: str) -> str:
+    """The URL of the page after the order `last`, of the same orders."""
+    parameters = [("limit", str(limit)), *(("status", status) for status in wanted.statuses)]
+    parameters += [
+        (name, moment.isoformat())
+        for name, moment in (("from", wanted.since), ("to", wanted.until))
+        if moment is not None
+    ]
+    return f"/v1/orders?{urlencode([*parameters, ('cursor', cursor_of(last))])}"
 
 
 def order_view(order: StoredOrder) -> OrderView:

@@ -9,7 +9,7 @@ import orjson
 
 from contracts.messages import Shipping
 from contracts.outcomes import RETRYABLE, Kind, Reason
-from contracts.times import from_ms
+from contracts.times import from_ms, to_ms_up
 
 
 class Order(msgspec.Struct, frozen=True):
@@ -118,6 +118,12 @@ def order_id_of(decided_at_ms: int, partition: int, offset: int) -> str:
     high = (decided_at_ms << 16) | 0x8000 | partition
     text = f"{high:016x}{low:016x}"
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+def lowest_order_id(moment: datetime) -> str:
+    """The bound between order ids: those from it on are of orders decided at `moment` or later, all others earlier."""
+    text = f"{max(to_ms_up(moment), 0):012x}"
+    return f"{text[:8]}-{text[8:]}-0000-0000-000000000000"
 
 
 def order_number(decided_at: datetime, partition: int, offset: int) -> str:

@@ -131,11 +131,12 @@ def _curl(method: str, path: str, operation: dict[str, Any], *, secured: bool) -
     query = []
     headers = ['-H "Authorization: Bearer $TOKEN"'] if secured else []
     for parameter in operation.get("parameters", ()):
-        example = str(parameter.get("example", ""))
+        example = parameter.get("example", "")
         if parameter["in"] == "path":
             path = path.replace("{" + parameter["name"] + "}", example)
         elif example and parameter["in"] == "query":
-            query.append(f"{parameter['name']}={example}")
+            values = example if isinstance(example, list) else [example]
+            query += [f"{parameter['name']}={value}" for value in values]
         elif example:
             headers.append("-H " + shlex.quote(f"{parameter['name']}: {example}"))
     for media_type, media in operation.get("requestBody", {}).get("content", {}).items():

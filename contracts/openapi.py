@@ -10,7 +10,8 @@ import orjson
 from contracts import problems, requests
 from contracts.docs_page import page
 from contracts.http import JSON, Answer, Page
-from contracts.openapi_paths import paths, problem_response
+from contracts.openapi_parts import problem_response
+from contracts.openapi_paths import paths
 from contracts.outcomes import Reason
 
 VERSION = "0.1.0"

@@ -4,13 +4,9 @@ from typing import Any
 
 from contracts import openapi_examples as examples
 from contracts import problems
-from contracts.problems import ProblemType
+from contracts.openapi_parts import READING, RETRY_AFTER, json_of, path_id, problems_of, ref
+from contracts.outcomes import OrderStatus
 
-_UUID = r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\Z"
-_RETRY_AFTER = {
-    "description": "Seconds to wait before asking (again).",
-    "schema": {"type": "integer", "minimum": 1},
-}
 _CACHE_CONTROL = {
     "description": "`no-store` while queued, else `private`.",
     "schema": {"type": "string"},
@@ -58,7 +54,7 @@ def _submit() -> dict[str, Any]:
             "required": True,
             "content": {
                 "application/json": {
-                    "schema": _ref("CheckoutRequest"),
+                    "schema": ref("CheckoutRequest"),
                     "examples": {"one_product": {"value": examples.REQUEST}},
                 }
             },
@@ -71,11 +67,11 @@ def _submit() -> dict[str, Any]:
                         "description": "Where to poll; it carries the receipt.",
                         "schema": {"type": "string", "format": "uri-reference"},
                     },
-                    "Retry-After": _RETRY_AFTER,
+                    "Retry-After": RETRY_AFTER,
                 },
-                "content": _json("Accepted", accepted=examples.ACCEPTED),
+                "content": json_of("Accepted", accepted=examples.ACCEPTED),
             },
-            **_problems(
+            **problems_of(
                 problems.BAD_REQUEST,
                 problems.MALFORMED_JSON,
                 problems.UNAUTHORIZED,
@@ -102,7 +98,7 @@ def _status() -> dict[str, Any]:
         "description": "For the buyer who submitted it. With the receipt, the place in the queue is told: `ahead` never "
         "grows. Without it, only what is decided is known, and a checkout with nothing decided is not found.",
         "parameters": [
-            _path_id("checkout_id", examples.CHECKOUT_ID),
+            path_id("checkout_id", examples.CHECKOUT_ID),
             {
                 "name": "receipt",
                 "in": "query",
@@ -114,15 +110,15 @@ def _status() -> dict[str, Any]:
         "responses": {
             "200": {
                 "description": "What is known. While `status` is `queued`, ask again after `Retry-After`.",
-                "headers": {"Retry-After": _RETRY_AFTER, "Cache-Control": _CACHE_CONTROL},
-                "content": _json(
+                "headers": {"Retry-After": RETRY_AFTER, "Cache-Control": _CACHE_CONTROL},
+                "content": json_of(
                     "CheckoutStatus",
                     queued=examples.QUEUED,
                     created=examples.CREATED,
                     refused=examples.REFUSED,
                 ),
             },
-            **_problems(*_READING, problems.NOT_FOUND, problems.INVALID),
+            **problems_of(*READING, problems.NOT_FOUND, problems.INVALID),
         },
     }
 
@@ -132,6 +128,7 @@ def _orders() -> dict[str, Any]:
         "operationId": "listOrders",
         "tags": ["orders"],
         "summary": "The buyer's orders, newest first",
+        "description": "`next` is the URL of the next page of the same orders.",
         "parameters": [
             {
                 "name": "limit",
@@ -140,6 +137,16 @@ def _orders() -> dict[str, Any]:
                 "schema": {"type": "integer", "minimum": 1, "maximum": 100, "default": 20},
             },
             {
+                "name": "status",
+                "in": "query",
+                "description": "Only orders in one of these; repeat it, or separate them with commas.",
+                "schema": {"type": "array", "items": {"type": "string", "enum": list(OrderStatus)}},
+                "explode": True,
+                "example": ["paid", "shipped"],
+            },
+            _time("from", "Only orders created then or later.", "2025-11-01T00:00:00Z"),
+            _time("to", "Only orders created before.", "2025-12-01T00:00:00Z"),
+            {
                 "name": "cursor",
                 "in": "query",
                 "description": "Where the page before ended; follow `next` and leave it as it is.",
@@ -147,9 +154,19 @@ def _orders() -> dict[str, Any]:
             },
         ],
         "responses": {
-            "200": {"description": "A page.", "content": _json("OrderPage", page=examples.PAGE)},
-            **_problems(*_READING, problems.INVALID),
+            "200": {"description": "A page.", "content": json_of("OrderPage", page=examples.PAGE)},
+            **problems_of(*READING, problems.INVALID),
         },
+    }
+
+
+def _time(name: str, description: str, example: str) -> dict[str, Any]:
+    return {
+        "name": name,
+        "in": "query",
+        "description": f"{description} A time with its offset (RFC 3339).",
+        "schema": {"type": "string", "format": "date-time"},
+        "example": example,
     }
 
 
@@ -158,10 +175,10 @@ def _order() -> dict[str, Any]:
         "operationId": "getOrder",
         "tags": ["orders"],
         "summary": "One order of the buyer",
-        "parameters": [_path_id("order_id", examples.ORDER_ID)],
+        "parameters": [path_id("order_id", examples.ORDER_ID)],
         "responses": {
-            "200": {"description": "The order.", "content": _json("OrderView", order=examples.ORDER)},
-            **_problems(*_READING, problems.NOT_FOUND),
+            "200": {"description": "The order.", "content": json_of("OrderView", order=examples.ORDER)},
+            **problems_of(*READING, problems.NOT_FOUND),
         },
     }
 
@@ -186,52 +203,3 @@ def _open(operation_id: str, summary: str, media_type: str, schema: dict[str, An
 
 def _health(status: str) -> dict[str, Any]:
     return {"type": "object", "properties": {"status": {"const": status}}, "required": ["status"]}
-
-
-def _path_id(name: str, example: str) -> dict[str, Any]:
-    schema = {"type": "string", "pattern": _UUID}
-    return {"name": name, "in": "path", "required": True, "schema": schema, "example": example}
-
-
-def _json(schema: str, **values: Any) -> dict[str, Any]:
-    named = {name: {"value": value} for name, value in values.items()}
-    return {"application/json": {"schema": _ref(schema), "examples": named}}
-
-
-def _ref(name: str) -> dict[str, str]:
-    return {"$ref": f"#/components/schemas/{name}"}
-
-
-_READING = (problems.UNAUTHORIZED, problems.METHOD_NOT_ALLOWED, problems.INTERNAL, problems.UNAVAILABLE)
-
-
-def _problems(*kinds: ProblemType) -> dict[str, Any]:
-    """Responses by status. Where several kinds share a status, its description and examples name each."""
-    by_status: dict[int, list[ProblemType]] = {}
-    for kind in sorted(kinds, key=lambda kind: kind.status):
-        by_status.setdefault(kind.status, []).append(kind)
-    responses: dict[str, Any] = {}
-    for status, of_status in by_status.items():
-        if len(of_status) == 1:
-            responses[str(status)] = {"$ref": f"#/components/responses/{of_status[0].code}"}
-            continue
-        responses[str(status)] = problem_response(*of_status)
-    return responses
-
-
-def problem_response(*kinds: ProblemType) -> dict[str, Any]:
-    """A response with one of these problems, all of one status, and the headers that the status brings."""
-    status = kinds[0].status
-    headers: dict[str, Any] = {}
-    if status == 503:
-        headers["Retry-After"] = _RETRY_AFTER
-    if status == 401:
-        headers["WWW-Authenticate"] = {"description": "RFC 6750 §3.", "schema": {"type": "string"}}
-    if status == 405:
-        headers["Allow"] = {"description": "The methods that are.", "schema": {"type": "string"}}
-    named = {kind.code: {"value": examples.problem(kind)} for kind in kinds}
-    return {
-        "description": "; ".join(f"{kind.title} (`{kind.code}`)" for kind in kinds),
-        **({"headers": headers} if headers else {}),
-        "content": {problems.CONTENT_TYPE: {"schema": _ref("Problem"), "examples": named}},
-    }

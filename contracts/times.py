@@ -14,3 +14,8 @@ def from_ms(ms: int) -> datetime:
 
 def to_ms(moment: datetime) -> int:
     return (moment - _EPOCH) // _MS
+
+
+def to_ms_up(moment: datetime) -> int:
+    """The first whole millisecond that is not before the moment."""
+    return -((_EPOCH - moment) // _MS)

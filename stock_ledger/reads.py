@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import asyncpg
 import msgspec
 
-from contracts.decisions import Decision
+from contracts.decisions import Decision, lowest_order_id
 from contracts.messages import Shipping
 from stock_ledger import sql
 from stock_ledger.postgres import acquired, decision_of
@@ -16,7 +16,8 @@ from stock_ledger.postgres import acquired, decision_of
 Position = tuple[int, int]  # (partition, offset)
 
 ORDERS_MAX = 200  # of one call of `Reads.orders`
-_NEWEST = "ffffffff-ffff-ffff-ffff-ffffffffffff"  # above every order id
+_LOWEST = "00000000-0000-0000-0000-000000000000"  # below every order id
+_HIGHEST = "ffffffff-ffff-ffff-ffff-ffffffffffff"  # above every order id
 
 
 class StoredItem(msgspec.Struct, frozen=True):
@@ -56,6 +57,24 @@ class StoredOrder(msgspec.Struct, frozen=True):
     payment: StoredPayment
 
 
+class OrderFilter(msgspec.Struct, frozen=True):
+    """Which orders: in one of `statuses`, or in any if there are none; created from `since` on and before `until`;
+    older than the order with the id `before`.
+    """
+
+    statuses: tuple[str, ...] = ()
+    since: datetime | None = None
+    until: datetime | None = None
+    before: str | None = None
+
+    def id_range(self) -> tuple[str, str]:
+        """The ids that fit, as (from, below)."""
+        below = _HIGHEST if self.before is None else self.before
+        if self.until is not None:
+            below = min(below, lowest_order_id(self.until))
+        return _LOWEST if self.since is None else lowest_order_id(self.since), below
+
+
 class Reads(Protocol):
     """Every method raises Unavailable when the server does not answer."""
 
@@ -75,8 +94,8 @@ class Reads(Protocol):
         """The order if there is one and it is this buyer's. `order_id` is a UUID."""
         ...
 
-    async def orders(self, buyer_id: str, before: str | None, limit: int) -> list[StoredOrder]:
-        """Up to `limit` (at most ORDERS_MAX) orders of the buyer, newest first, older than the order id `before`."""
+    async def orders(self, buyer_id: str, wanted: OrderFilter, limit: int) -> list[StoredOrder]:
+        """Up to `limit` (at most ORDERS_MAX) of the wanted orders of the buyer, newest first."""
         ...
 
 
@@ -104,9 +123,11 @@ class PostgresReads:
         found = _orders(await self._fetch(sql.ORDER_OF_BUYER, order_id, buyer_id))
         return found[0] if found else None
 
-    async def orders(self, buyer_id: str, before: str | None, limit: int) -> list[StoredOrder]:
+    async def orders(self, buyer_id: str, wanted: OrderFilter, limit: int) -> list[StoredOrder]:
+        lowest, below = wanted.id_range()
+        statuses = list(wanted.statuses) or None
         bounded = max(0, min(limit, ORDERS_MAX))
-        return _orders(await self._fetch(sql.ORDERS_OF_BUYER, buyer_id, before or _NEWEST, bounded))
+        return _orders(await self._fetch(sql.ORDERS_OF_BUYER, buyer_id, below, lowest, statuses, bounded))
 
     async def _fetch(self, query: str, *arguments: Any) -> list[Any]:
         async with acquired(self._pool) as connection:

@@ -127,11 +127,14 @@ _ORDER_PARTS = "JOIN payments AS pay USING (order_id) JOIN order_items AS i USIN
 ORDER_OF_BUYER = (
     _ORDER + "FROM orders AS o " + _ORDER_PARTS + " WHERE o.order_id = $1 AND o.buyer_id = $2 ORDER BY i.line"
 )
-# $1 buyer, $2 orders before this id, $3 how many
+# $1 buyer, $2 orders before this id, $3 from this one on, $4 statuses or null for any, $5 how many.
+# Order ids begin with their time, so all but the statuses is a range of the index orders_buyer.
 ORDERS_OF_BUYER = (
     _ORDER  # noqa: S608 - constants alone
     + """
-FROM (SELECT * FROM orders WHERE buyer_id = $1 AND order_id < $2 ORDER BY order_id DESC LIMIT $3) AS o
+FROM (SELECT * FROM orders
+      WHERE buyer_id = $1 AND order_id < $2 AND order_id >= $3 AND ($4::text[] IS NULL OR status = ANY($4))
+      ORDER BY order_id DESC LIMIT $5) AS o
 """
     + _ORDER_PARTS
     + " ORDER BY o.order_id DESC, i.line"

@@ -16,7 +16,7 @@ from contracts.messages import Shipping
 from contracts.outcomes import Kind, Reason
 from contracts.receipts import Receipt
 from contracts.times import to_ms
-from stock_ledger.reads import Position, StoredItem, StoredOrder, StoredPayment
+from stock_ledger.reads import OrderFilter, Position, StoredItem, StoredOrder, StoredPayment
 from stock_ledger.view import CheckoutView, Progress
 
 SECRET = "0123456789abcdef0123456789abcdef"
@@ -67,10 +67,18 @@ class FakeReads:
         self._called("order")
         return next((o for o in self.stored if o.order_id == order_id and o.buyer_id == buyer_id), None)
 
-    async def orders(self, buyer_id: str, before: str | None, limit: int) -> list[StoredOrder]:
+    async def orders(self, buyer_id: str, wanted: OrderFilter, limit: int) -> list[StoredOrder]:
         self._called("orders")
-        own = (o for o in self.stored if o.buyer_id == buyer_id and (before is None or o.order_id < before))
-        return sorted(own, key=lambda o: o.order_id, reverse=True)[:limit]
+        fitting = (
+            o
+            for o in self.stored
+            if o.buyer_id == buyer_id
+            and (not wanted.statuses or o.status in wanted.statuses)
+            and (wanted.since is None or o.created_at >= wanted.since)
+            and (wanted.until is None or o.created_at < wanted.until)
+            and (wanted.before is None or o.order_id < wanted.before)
+        )
+        return sorted(fitting, key=lambda o: o.order_id, reverse=True)[:limit]
 
 
 class FakeView:
@@ -165,10 +173,10 @@ def decided(partition: int, offset: int, product_id: str = "sku-1", **changes: A
     return Decision(partition, offset, product_id=product_id, **{**common, **changes})
 
 
-def stored_order(offset: int, buyer_id: str = BUYER) -> StoredOrder:
+def stored_order(offset: int, buyer_id: str = BUYER, status: str = "pending_payment") -> StoredOrder:
     moment = NOW + timedelta(seconds=offset)
     return StoredOrder(
-        order_id_of(to_ms(moment), 7, offset), CHECKOUT, buyer_id, "pending_payment", Decimal("2.58E+2"), "CNY",
+        order_id_of(to_ms(moment), 7, offset), CHECKOUT, buyer_id, status, Decimal("2.58E+2"), "CNY",
         SHIPPING, "", moment, [StoredItem(0, "sku-1", "Kettle", "kettle.jpg", Decimal("129.00"), 2)],
         StoredPayment("pending", "wechat", Decimal("258.00"), "CNY", moment),
     )  # fmt: skip

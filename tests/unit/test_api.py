@@ -1,71 +1,21 @@
 """The read side over HTTP: who may see what, parameters, headers, problems."""
 
 import base64
-from typing import Any
 
 import msgspec
 import pytest
 
-from api.app import build
 from api.orders import cursor_of, order_id_of_cursor
-from contracts.auth import BearerVerifier
-from contracts.problems import CONTENT_TYPE, Problem
-from contracts.receipts import ReceiptSigner
+from contracts.problems import Problem
 from contracts.requests import CheckoutStatus, OrderPage, OrderView
-from contracts.settings import Settings
 from stock_ledger.view import Progress
-from tests.unit.api_fakes import (
-    BUYER,
-    CHECKOUT,
-    SECRET,
-    Answered,
-    Clock,
-    FakeReads,
-    FakeView,
-    call,
-    created,
-    receipt,
-    stored_order,
-)
-
-
-class Service:
-    def __init__(self) -> None:
-        settings = Settings(jwt_hs256_secret=SECRET, receipt_secret=SECRET)
-        self.reads = FakeReads()
-        self.view = FakeView()
-        self.signer = ReceiptSigner(SECRET)
-        clock = Clock()
-        self.app = build(
-            settings,
-            self.reads,
-            self.view,
-            BearerVerifier(settings),
-            self.signer,
-            clock.now,
-            clock.monotonic,
-        )
-
-    async def get(self, path: str, **how: Any) -> Answered:
-        return await call(self.app, path, **how)
-
-    def location(self, *positions: tuple[int, int]) -> str:
-        signed = receipt(*positions)
-        text = self.signer.sign(CHECKOUT, BUYER, signed.accepted_at_ms, signed.positions)
-        return f"/v1/checkouts/{CHECKOUT}?receipt={text}"
+from tests.unit.api_fakes import CHECKOUT, created, stored_order
+from tests.unit.api_service import Service, is_problem
 
 
 @pytest.fixture
 def service() -> Service:
     return Service()
-
-
-def is_problem(answered: Answered, status: int, code: str) -> bool:
-    return (
-        answered.status == answered.json["status"] == status
-        and answered.headers["content-type"] == CONTENT_TYPE
-        and answered.json["code"] == code
-    )
 
 
 async def test_a_queued_checkout_says_when_to_ask_again_and_is_not_kept(service: Service) -> None:

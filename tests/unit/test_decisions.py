@@ -1,6 +1,6 @@
 """Order ids, order numbers, events and documents of decisions."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 from uuid import UUID
 
@@ -12,6 +12,7 @@ from contracts.decisions import (
     BY_COMMAND,
     Decision,
     Order,
+    lowest_order_id,
     made_by_command,
     number_of,
     order_id_of,
@@ -50,6 +51,19 @@ def test_an_order_id_is_a_uuid_of_version_8_that_tells_the_number(
 @given(times, st.tuples(partitions, offsets), st.tuples(partitions, offsets))
 def test_order_ids_are_unique(ms: int, one: tuple[int, int], other: tuple[int, int]) -> None:
     assert (order_id_of(ms, *one) == order_id_of(ms, *other)) == (one == other)
+
+
+@given(times, st.integers(-2_000, 2_000), partitions, offsets)
+def test_a_bound_parts_order_ids_by_their_time(ms: int, apart_us: int, partition: int, offset: int) -> None:
+    moment = from_ms(ms) + timedelta(microseconds=apart_us)
+    assert (order_id_of(ms, partition, offset) >= lowest_order_id(moment)) == (from_ms(ms) >= moment)
+
+
+def test_a_bound_is_a_uuid_at_the_ends_of_time_too() -> None:
+    east, west = timezone(timedelta(hours=14)), timezone(timedelta(hours=-12))
+    for moment in (datetime.min.replace(tzinfo=east), datetime.max.replace(tzinfo=west), NOON):
+        assert str(UUID(lowest_order_id(moment))) == lowest_order_id(moment)
+    assert lowest_order_id(datetime.min.replace(tzinfo=east)) == str(UUID(int=0))
 
 
 @given(times, times, partitions, partitions, offsets, offsets)

@@ -170,6 +170,7 @@ def test_the_page_stands_alone_and_its_links_lead_somewhere() -> None:
     for kind in problems.ALL:
         assert kind.code in text
     assert "Idempotency-Key: cart-7f3a" in text
+    assert "?status=paid&amp;status=shipped&amp;from=" in text
 
 
 def test_the_page_escapes_what_it_shows() -> None:
