@@ -11,8 +11,8 @@ import msgspec
 from stock_ledger.postgres import acquired
 
 _SHOWN = """
-SELECT c.product_id, c.quantity, p.name, p.cover, p.price, p.currency, p.on_shelf,
-       coalesce(s.available, 0) AS available, c.added_at, c.updated_at
+SELECT c.product_id, c.quantity, p.name, p.cover, coalesce(p.sale_price, p.price) AS price, p.currency, p.on_shelf,
+       p.sale_from, p.sale_to, coalesce(s.available, 0) AS available, c.added_at, c.updated_at
 """
 _CATALOGUE = " JOIN products AS p USING (product_id) LEFT JOIN stock AS s USING (product_id) "
 
@@ -60,7 +60,11 @@ DELETE FROM carts WHERE (buyer_id, product_id) IN (
 
 
 class CartLine(msgspec.Struct, frozen=True):
-    """A line of a cart, with its product as it is now. `available` units are left for everybody."""
+    """A line of a cart, with its product as it is now.
+
+    `price` is what it sells for; it sells from `sale_from` on and before `sale_to`, where they are given. `available`
+    units are left, for everybody.
+    """
 
     product_id: str
     quantity: int
@@ -69,6 +73,8 @@ class CartLine(msgspec.Struct, frozen=True):
     price: Decimal
     currency: str
     on_shelf: bool
+    sale_from: datetime | None
+    sale_to: datetime | None
     available: int
     added_at: datetime
     updated_at: datetime

@@ -13,19 +13,13 @@ from contracts.settings import Settings
 from stock_ledger.addresses import Address, AddressBook, PostgresAddressBook, StoredAddress
 from stock_ledger.buyer_fakes import MemoryAddressBook
 from stock_ledger.postgres import connect_pool
+from tests.contract.adapters import memory_or
 from tests.harness import HOME, NOON
 
 WORK = Shipping("Li Lei", "+86 138 0000 0001", "2 Short Street, Hangzhou")
 BUYER = "buyer-1"
 
-
-@pytest.fixture(params=["memory", "postgres"])
-def book_settings(request: pytest.FixtureRequest) -> Settings | None:
-    """None for the one in memory."""
-    if request.param == "memory":
-        return None
-    settings: Settings = request.getfixturevalue("database_settings")
-    return settings
+book_settings = memory_or("postgres", "database_settings")
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ from decimal import Decimal
 from typing import Any, Protocol
 
 import asyncpg
-import msgspec
 import pytest
 
 from contracts.errors import Unavailable
@@ -16,9 +15,12 @@ from stock_ledger.buyer_fakes import MemoryCarts
 from stock_ledger.carts import CartRefusal, Carts, PostgresCarts, StoredLine
 from stock_ledger.decide import Product, Stock
 from stock_ledger.postgres import connect_pool
+from tests.contract.adapters import memory_or
 from tests.harness import NOON, insert_product, product_of
 
 BUYER = "buyer-1"
+
+world_settings = memory_or("postgres", "database_settings")
 
 
 class World(Protocol):
@@ -28,7 +30,7 @@ class World(Protocol):
     def carts(self) -> Carts: ...
 
     async def put_product(self, product: Product, available: int) -> None: ...
-    async def change(self, product_id: str, price: Decimal, available: int, *, on_shelf: bool) -> None: ...
+    async def change(self, product: Product, available: int) -> None: ...
 
 
 class MemoryWorld:
@@ -38,9 +40,8 @@ class MemoryWorld:
     async def put_product(self, product: Product, available: int) -> None:
         self.carts.catalogue[product.product_id] = (product, Stock(available, 1))
 
-    async def change(self, product_id: str, price: Decimal, available: int, *, on_shelf: bool) -> None:
-        product, _ = self.carts.catalogue[product_id]
-        await self.put_product(msgspec.structs.replace(product, price=price, on_shelf=on_shelf), available)
+    async def change(self, product: Product, available: int) -> None:
+        await self.put_product(product, available)
 
 
 class PostgresWorld:
@@ -51,21 +52,13 @@ class PostgresWorld:
     async def put_product(self, product: Product, available: int) -> None:
         await insert_product(self._pool, product, available, 1, 0)
 
-    async def change(self, product_id: str, price: Decimal, available: int, *, on_shelf: bool) -> None:
-        update = "UPDATE products SET price = $2, on_shelf = $3 WHERE product_id = $1"
-        await self._pool.execute(update, product_id, price, on_shelf)
-        await self._pool.execute(
-            "UPDATE stock SET available = $2 WHERE product_id = $1", product_id, available
-        )
-
-
-@pytest.fixture(params=["memory", "postgres"])
-def world_settings(request: pytest.FixtureRequest) -> Settings | None:
-    """None for the carts in memory."""
-    if request.param == "memory":
-        return None
-    settings: Settings = request.getfixturevalue("database_settings")
-    return settings
+    async def change(self, product: Product, available: int) -> None:
+        names = ("price", "on_shelf", "sale_price", "sale_from", "sale_to")
+        columns = ", ".join(f"{name} = ${n}" for n, name in enumerate(names, 2))
+        values = [getattr(product, name) for name in names]
+        i = product.product_id
+        await self._pool.execute(f"UPDATE products SET {columns} WHERE product_id = $1", i, *values)  # noqa: S608
+        await self._pool.execute("UPDATE stock SET available = $2 WHERE product_id = $1", i, available)
 
 
 @pytest.fixture
@@ -129,13 +122,18 @@ async def test_what_was_added_last_comes_first(world: World) -> None:
 
 async def test_lines_show_the_catalogue_as_it_is(world: World) -> None:
     await put(world, "p", 2)
-    await world.change("p", Decimal("99.50"), 0, on_shelf=False)
+    await world.change(product_of("p", price=Decimal("99.50"), on_shelf=False), 0)
     line = (await world.carts.lines(BUYER))[0]
     assert (line.name, line.cover) == ("Name of p", "https://img.example/p.jpg")
     assert (line.price, line.currency, line.on_shelf, line.available) == (Decimal("99.50"), "CNY", False, 0)
+    assert (line.sale_from, line.sale_to) == (None, None)
+    sale = {"sale_price": Decimal(80), "sale_from": NOON, "sale_to": NOON + timedelta(hours=1)}
+    await world.change(product_of("p", **sale), 3)
     changed = await put(world, "p", 3, second=1)
     assert isinstance(changed, StoredLine)
-    assert (changed.line.price, changed.line.available) == (Decimal("99.50"), 0)
+    assert (changed.line.price, changed.line.on_shelf, changed.line.available) == (Decimal(80), True, 3)
+    assert (changed.line.sale_from, changed.line.sale_to) == (sale["sale_from"], sale["sale_to"])
+    assert await world.carts.lines(BUYER) == [changed.line]
 
 
 async def test_what_is_not_in_the_catalogue_is_refused(world: World) -> None:

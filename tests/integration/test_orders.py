@@ -42,7 +42,7 @@ async def fill(pool: "asyncpg.Pool[Any]", every: int) -> None:
             (order_id, uuid_of(1), buyer, status, 2, "CNY", "Li Lei", "123", "1 Long Street", "", at)
         )
         if own:
-            items += [(order_id, line, f"sku-{line}", "Kettle", "", 1, 1) for line in (0, 1)]
+            items += [(order_id, line, f"sku-{line}", "Kettle", "", 1, 1, False) for line in (0, 1)]
             payments.append((order_id, 2, "CNY", "wechat", "pending", at, at))
     async with pool.acquire() as connection:
         for table, columns, rows in (
