@@ -4,6 +4,7 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable
 from datetime import datetime
+from typing import NamedTuple
 
 import msgspec
 from starlette.requests import Request
@@ -11,10 +12,12 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp
 
+from api.addresses import address_routes
+from api.carts import cart_routes
 from api.checkouts import Checkouts, Shown
 from api.orders import order_page, order_view, wrong_parameter
 from api.status import retry_after_s
-from api.web import Json, application
+from api.web import Json, Who, application, bearer, private
 from contracts import problems
 from contracts.auth import BearerVerifier
 from contracts.errors import Invalid, Unavailable
@@ -22,6 +25,8 @@ from contracts.problems import Problem
 from contracts.receipts import ReceiptSigner
 from contracts.requests import CheckoutStatus
 from contracts.settings import Settings
+from stock_ledger.addresses import AddressBook
+from stock_ledger.carts import Carts
 from stock_ledger.reads import Reads
 
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\Z")
@@ -32,6 +37,14 @@ _NO_CHECKOUT = (
 _NO_ORDER = "you have no such order"
 
 
+class Kept(NamedTuple):
+    """Where buyers keep what they need between checkouts, and what makes the ids of new addresses."""
+
+    addresses: AddressBook
+    carts: Carts
+    new_id: Callable[[], str]
+
+
 def build(
     settings: Settings,
     reads: Reads,
@@ -40,24 +53,21 @@ def build(
     signer: ReceiptSigner,
     clock: Callable[[], datetime],
     monotonic: Callable[[], float],
+    kept: Kept,
 ) -> ASGIApp:
     """The application. Every answer is of the bearer token's buyer; what is another's is not there (404).
 
-    `clock` gives aware datetimes, for tokens; `monotonic` seconds, for how old what was seen is.
+    `clock` gives aware datetimes, for tokens and what is stored; `monotonic` seconds, for how old what was seen is.
     """
-    endpoints = _Endpoints(
-        reads,
-        view,
-        Checkouts(reads, view, settings, monotonic),
-        verifier,
-        signer,
-        clock,
-        settings.cache_timeout_s,
-    )
+    who = bearer(verifier, clock)
+    checkouts = Checkouts(reads, view, settings, monotonic)
+    endpoints = _Endpoints(reads, view, checkouts, who, signer, settings.cache_timeout_s)
     routes: list[BaseRoute] = [
         Route("/v1/checkouts/{checkout_id}", endpoints.checkout),
         Route("/v1/orders", endpoints.orders),
         Route("/v1/orders/{order_id}", endpoints.order),
+        *address_routes(kept.addresses, who, clock, kept.new_id, settings),
+        *cart_routes(kept.carts, who, clock, settings),
     ]
     return application(routes, endpoints.ready)
 
@@ -68,21 +78,19 @@ class _Endpoints:
         reads: Reads,
         view: Shown,
         checkouts: Checkouts,
-        verifier: BearerVerifier,
+        who: Who,
         signer: ReceiptSigner,
-        clock: Callable[[], datetime],
         ready_within_s: float,
     ) -> None:
         self._reads = reads
         self._view = view
         self._checkouts = checkouts
-        self._verifier = verifier
+        self._who = who
         self._signer = signer
-        self._clock = clock
         self._ready_within_s = ready_within_s
 
     async def checkout(self, request: Request) -> Response:
-        buyer_id = self._buyer(request)
+        buyer_id = self._who(request)
         checkout_id = _uuid(request, "checkout_id", _NO_CHECKOUT)
         text = request.query_params.get("receipt")
         status: CheckoutStatus | None
@@ -99,15 +107,15 @@ class _Endpoints:
         return status_response(status)
 
     async def order(self, request: Request) -> Response:
-        buyer_id = self._buyer(request)
+        buyer_id = self._who(request)
         found = await self._reads.order(_uuid(request, "order_id", _NO_ORDER), buyer_id)
         if found is None:
             raise Problem(problems.NOT_FOUND, _NO_ORDER)
-        return _private(order_view(found))
+        return private(order_view(found))
 
     async def orders(self, request: Request) -> Response:
-        buyer_id = self._buyer(request)
-        return _private(await order_page(self._reads, buyer_id, request.query_params))
+        buyer_id = self._who(request)
+        return private(await order_page(self._reads, buyer_id, request.query_params))
 
     async def ready(self) -> tuple[bool, dict[str, object]]:
         """One of Postgres and the cache is enough to answer most polls."""
@@ -116,12 +124,6 @@ class _Endpoints:
             _state(self._view.progress([0]), self._ready_within_s),
         )
         return "ok" in (postgres, cache), {"postgres": postgres, "cache": cache}
-
-    def _buyer(self, request: Request) -> str:
-        try:
-            return self._verifier.buyer(request.headers.get("authorization"), self._clock().timestamp())
-        except Invalid as error:
-            raise Problem(problems.UNAUTHORIZED, str(error)) from error
 
 
 def status_response(status: CheckoutStatus) -> Response:
@@ -134,14 +136,6 @@ def status_response(status: CheckoutStatus) -> Response:
         response.headers["cache-control"] = "private"
         response.headers["vary"] = "Authorization"
     return response
-
-
-def _private(content: msgspec.Struct) -> Response:
-    """200 of something that may change: kept by its buyer alone, and asked for again each time."""
-    return Json(
-        msgspec.json.encode(content),
-        headers={"cache-control": "private, no-cache", "vary": "Authorization"},
-    )
 
 
 def _uuid(request: Request, name: str, detail: str) -> str:

@@ -96,18 +96,18 @@ def order_view(order: StoredOrder) -> OrderView:
         number=number_of(order.order_id),
         checkout_id=order.checkout_id,
         status=order.status,
-        total=_money(order.total, order.currency),
+        total=money(order.total, order.currency),
         shipping=order.shipping,
         note=order.note,
         created_at=order.created_at,
         items=[
-            OrderItem(i.line, i.product_id, i.name, i.cover, _money(i.price, order.currency), i.quantity)
+            OrderItem(i.line, i.product_id, i.name, i.cover, money(i.price, order.currency), i.quantity)
             for i in order.items
         ],
         payment=OrderPayment(
             order.payment.status,
             order.payment.method,
-            _money(order.payment.amount, order.payment.currency),
+            money(order.payment.amount, order.payment.currency),
             order.payment.expires_at,
         ),
     )
@@ -140,9 +140,10 @@ def order_id_of_cursor(text: str) -> str:
 
 
 def wrong_parameter(name: str, detail: str) -> Problem:
-    """422 that names the query parameter."""
+    """422 that names the parameter of the query or the path."""
     return Problem(problems.INVALID, detail, errors=[{"detail": detail, "parameter": name}])
 
 
-def _money(amount: Decimal, currency: str) -> Total:
+def money(amount: Decimal, currency: str) -> Total:
+    """The amount as a plain decimal string, never in exponent form."""
     return Total(f"{amount:f}", currency)

@@ -1,19 +1,26 @@
 """The Starlette application under the read side's routes: every error a problem document, the common pages."""
 
 import logging
+from collections.abc import Awaitable, Callable
+from datetime import datetime
 
+import msgspec
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from contracts import openapi, problems
-from contracts.errors import Unavailable
+from contracts.auth import BearerVerifier
+from contracts.errors import Invalid, Unavailable
 from contracts.http import Answer, Page, Ready, answer_of, health
 from contracts.problems import Problem
 
 logger = logging.getLogger(__name__)
+
+Who = Callable[[Request], str]  # the buyer whose request it is; raises Problem 401
+Handler = Callable[[Request], Awaitable[Response]]
 
 _BY_STATUS = {404: problems.NOT_FOUND, 405: problems.METHOD_NOT_ALLOWED, 400: problems.BAD_REQUEST}
 
@@ -22,6 +29,57 @@ class Json(Response):
     """Of bytes that are JSON already."""
 
     media_type = "application/json"
+
+
+def bearer(verifier: BearerVerifier, clock: Callable[[], datetime]) -> Who:
+    """The buyer of the request's bearer token, at the clock's aware datetime."""
+
+    def who(request: Request) -> str:
+        try:
+            return verifier.buyer(request.headers.get("authorization"), clock().timestamp())
+        except Invalid as error:
+            raise Problem(problems.UNAUTHORIZED, str(error)) from error
+
+    return who
+
+
+def private(content: msgspec.Struct, status: int = 200, **headers: str) -> Response:
+    """Something of a buyer that may change: kept by its buyer alone, and asked for again each time."""
+    return Json(
+        msgspec.json.encode(content),
+        status,
+        headers={"cache-control": "private, no-cache", "vary": "Authorization", **headers},
+    )
+
+
+def route(path: str, **handlers: Handler) -> Route:
+    """A route whose handlers are named by their methods in lower case; GET answers HEAD too."""
+
+    async def endpoint(request: Request) -> Response:
+        method = "get" if request.method == "HEAD" else request.method.lower()
+        return await handlers[method](request)
+
+    return Route(path, endpoint, methods=[method.upper() for method in handlers])
+
+
+async def read_json(request: Request, bytes_max: int) -> bytes:
+    """The whole body. Raises Problem 415 for another type, 413 as soon as it is too large.
+
+    Read it before anything is refused: the server cuts off a client that is answered in the middle of its body.
+    """
+    content_type = request.headers.get("content-type", "")
+    if content_type.split(";", 1)[0].strip().lower() != "application/json":
+        raise Problem(problems.UNSUPPORTED_MEDIA_TYPE, "send Content-Type: application/json")
+    body = bytearray()
+    try:
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > bytes_max:
+                headers = [("connection", "close")]
+                raise Problem(problems.TOO_LARGE, f"at most {bytes_max} bytes are taken", headers=headers)
+    except ClientDisconnect as error:
+        raise Problem(problems.BAD_REQUEST, "the body is not whole") from error
+    return bytes(body)
 
 
 def application(routes: list[BaseRoute], ready: Ready) -> Starlette:
@@ -71,7 +129,11 @@ async def _http_exception(request: Request, error: Exception) -> Response:
 async def _unavailable(request: Request, error: Exception) -> Response:
     """Which server does not answer goes to the log, never to the client."""
     logger.warning("%s: %s", request.url.path, error, extra={"action": "unavailable"})
-    problem = Problem(problems.UNAVAILABLE, "nothing was changed; try again", headers=[("retry-after", "1")])
+    reads = request.method in {"GET", "HEAD"}
+    detail = (
+        "nothing was changed; try again" if reads else "whether it was done is not known; look, or try again"
+    )
+    problem = Problem(problems.UNAVAILABLE, detail, headers=[("retry-after", "1")])
     return _response(answer_of(problem))
 
 

@@ -7,9 +7,10 @@ from typing import Any
 import msgspec
 import orjson
 
-from contracts import problems, requests
+from contracts import buyers, problems, requests
 from contracts.docs_page import page
 from contracts.http import JSON, Answer, Page
+from contracts.openapi_buyer_paths import buyer_paths
 from contracts.openapi_parts import problem_response
 from contracts.openapi_paths import paths
 from contracts.outcomes import Reason
@@ -66,6 +67,10 @@ def document() -> dict[str, Any]:
         requests.CheckoutStatus,
         requests.OrderView,
         requests.OrderPage,
+        buyers.AddressRequest,
+        buyers.AddressList,
+        buyers.CartRequest,
+        buyers.CartView,
         Problem,
     )
     _, schemas = msgspec.json.schema_components(types, ref_template=_REF)
@@ -91,9 +96,11 @@ def document() -> dict[str, Any]:
         "tags": [
             {"name": "checkouts", "description": "Submit, and see what became of it."},
             {"name": "orders", "description": "What a buyer has ordered."},
+            {"name": "addresses", "description": "Where a buyer has things sent to."},
+            {"name": "cart", "description": "What a buyer means to buy."},
             {"name": "service", "description": "Health and this description."},
         ],
-        "paths": paths(),
+        "paths": paths() | buyer_paths(),
         "components": {
             "schemas": dict(sorted(schemas.items())),
             "responses": {kind.code: problem_response(kind) for kind in problems.ALL},

@@ -87,6 +87,22 @@ ORDER: dict[str, Any] = {
 }
 PAGE: dict[str, Any] = {"orders": [ORDER], "next": f"/v1/orders?limit=20&cursor={_CURSOR}"}
 
+ADDRESS_REQUEST: dict[str, Any] = {**_SHIPPING, "default": True}
+ADDRESS: dict[str, Any] = {"address_id": "home", **ADDRESS_REQUEST}
+ADDRESSES: dict[str, Any] = {"addresses": [ADDRESS]}
+CART_REQUEST: dict[str, Any] = {"quantity": 2}
+CART_LINE: dict[str, Any] = {
+    **_PRODUCT,
+    **_SNAPSHOT,
+    "on_shelf": True,
+    "sale_from": "2025-11-01T09:30:00Z",
+    "sale_to": None,
+    "available": 480,
+    "added_at": "2025-10-31T20:15:00Z",
+    "updated_at": "2025-10-31T20:15:00Z",
+}
+CART: dict[str, Any] = {"lines": [CART_LINE]}
+
 
 def problem(kind: ProblemType) -> dict[str, Any]:
     """A problem document of this kind."""

@@ -1,4 +1,4 @@
-"""The paths of the OpenAPI document: operations, parameters, responses, examples."""
+"""The paths of the OpenAPI document but for what buyers keep: operations, parameters, responses, examples."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ _CACHE_CONTROL = {
 
 
 def paths() -> dict[str, Any]:
-    """Every path of ingest and api, patterns as Python reads them."""
+    """The paths of checkouts, orders and the service itself, patterns as Python reads them."""
     return {
         "/v1/checkouts": {"post": _submit()},
         "/v1/checkouts/{checkout_id}": {"get": _status()},

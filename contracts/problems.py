@@ -23,8 +23,10 @@ MALFORMED_JSON = ProblemType("malformed_json", 400, "The body is not JSON")
 BAD_REQUEST = ProblemType("bad_request", 400, "The request cannot be understood")
 UNAUTHORIZED = ProblemType("unauthorized", 401, "A valid bearer token is needed")
 NOT_FOUND = ProblemType("not_found", 404, "There is no such thing here")
+UNKNOWN_PRODUCT = ProblemType("unknown_product", 404, "There is no such product")
 METHOD_NOT_ALLOWED = ProblemType("method_not_allowed", 405, "The method is not allowed here")
 SOLD_OUT = ProblemType("sold_out", 409, "The product is sold out")
+LIMIT_REACHED = ProblemType("limit_reached", 409, "No more of these can be kept")
 TOO_LARGE = ProblemType("content_too_large", 413, "The body is too large")
 UNSUPPORTED_MEDIA_TYPE = ProblemType("unsupported_media_type", 415, "The body must be application/json")
 INVALID = ProblemType("invalid", 422, "Some fields are missing, unknown or wrong")
@@ -44,7 +46,7 @@ class Problem(Exception):
     """Raised to answer a request with a problem document.
 
     `errors` are {"detail", "pointer"} with JSON Pointers (RFC 6901) into the body as URI fragments, or {"detail",
-    "parameter"} with the name of a query parameter or header. `headers` have their names in lower case.
+    "parameter"} with the name of a parameter or header. `headers` have their names in lower case.
     """
 
     def __init__(

@@ -75,6 +75,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     # Api
     read_timeout_s: Seconds = 3.0
+    addresses_max: Positive = 50
+    cart_lines_max: Positive = 100
 
     # Life of an order
     hold_ttl_s: Seconds = 30.0

@@ -9,6 +9,7 @@ import signal
 import socket
 import threading
 import time
+import uuid
 from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 import uvloop
 from aiokafka.errors import KafkaError
 
+from api.app import Kept
 from api.app import build as build_api
 from contracts.auth import BearerVerifier
 from contracts.errors import SettingsError, Unavailable
@@ -31,6 +33,8 @@ from ingest.app import Ingest
 from ingest.backpressure import Backpressure
 from ingest.gate import PayloadMemory, SoldOutGate
 from ingest.publisher import Publisher, start_producer
+from stock_ledger.addresses import PostgresAddressBook
+from stock_ledger.carts import PostgresCarts
 from stock_ledger.commands.due import DueStore
 from stock_ledger.commands.postgres import PostgresCommandLedger
 from stock_ledger.figures import FigureStore
@@ -138,6 +142,7 @@ async def api(settings: Settings, stop: asyncio.Event) -> None:
         ReceiptSigner(settings.receipt_secret),
         now,
         time.monotonic,
+        Kept(PostgresAddressBook(pool), PostgresCarts(pool), lambda: uuid.uuid4().hex),
     )
     try:
         await serve(app, Interface.ASGI, settings.api_port, settings, stop, settings.shutdown_drain_s)

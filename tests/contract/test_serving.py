@@ -8,8 +8,10 @@ from contextlib import asynccontextmanager
 import msgspec
 import pytest
 from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
 
-from api.web import application
+from api.web import Json, application, read_json, route
 from contracts.errors import SettingsError
 from contracts.http import JSON, Answer, Exchange, Pages, Scope, health, respond
 from contracts.settings import Settings
@@ -94,9 +96,9 @@ def request(
     return b"%b %b HTTP/1.1\r\n%b%b%b\r\n%b" % (method, path, kind, sized, headers, body)
 
 
-def chunked(*chunks: bytes) -> bytes:
+def chunked(*chunks: bytes, method: bytes = b"POST") -> bytes:
     body = b"".join(b"%x\r\n%b\r\n" % (len(chunk), chunk) for chunk in chunks) + b"0\r\n\r\n"
-    return request(body, headers=b"transfer-encoding: chunked\r\n", length=False)
+    return request(body, method=method, headers=b"transfer-encoding: chunked\r\n", length=False)
 
 
 async def test_a_body_comes_whole_with_a_length_and_in_chunks(offline_settings: Settings) -> None:
@@ -285,6 +287,46 @@ async def test_a_port_that_is_taken_is_told(offline_settings: Settings) -> None:
 async def test_starlette_is_served_too(offline_settings: Settings) -> None:
     async with served(Starlette(), offline_settings, Interface.ASGI) as server:
         assert (await server.ask(request(method=b"GET")))[0] == 404
+
+
+async def test_a_body_reaches_the_read_side_whole_or_is_refused(offline_settings: Settings) -> None:
+    async def echo(asked: Request) -> Response:
+        return Json(await read_json(asked, BODY_MAX))
+
+    async def ready() -> tuple[bool, dict[str, object]]:
+        return True, {}
+
+    app = application([route("/", put=echo)], ready)
+    async with served(app, offline_settings, Interface.ASGI) as server:
+        assert (await server.ask(request(b"abc", method=b"PUT")))[::2] == (200, b"abc")
+        assert (await server.ask(chunked(b"ab", b"c", method=b"PUT")))[::2] == (200, b"abc")
+        for raw in (request(b"x" * 1001, method=b"PUT"), chunked(*[b"x" * 100] * 11, method=b"PUT")):
+            status, head, _ = await server.ask(raw)
+            assert status == 413
+            assert b"connection: close" in head
+
+
+async def test_a_client_of_the_read_side_that_leaves_in_mid_body_is_no_error(
+    offline_settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    begun, ended = asyncio.Event(), asyncio.Event()
+
+    async def echo(asked: Request) -> Response:
+        begun.set()
+        try:
+            return Json(await read_json(asked, BODY_MAX))
+        finally:
+            ended.set()
+
+    async def ready() -> tuple[bool, dict[str, object]]:
+        return True, {}
+
+    async with served(application([route("/", put=echo)], ready), offline_settings, Interface.ASGI) as server:
+        _, writer = await server.send(request(b"x" * 500, method=b"PUT")[:-200])
+        await begun.wait()
+        writer.close()
+        await eventually(ended.is_set)
+    assert [r for r in caplog.records if r.levelno >= logging.ERROR] == []
 
 
 async def test_a_request_that_is_not_http_is_400(offline_settings: Settings) -> None:

@@ -118,10 +118,22 @@ class Answered(msgspec.Struct):
         return orjson.loads(self.body)
 
 
-async def call(app: Any, path: str, *, buyer: str | None = BUYER, method: str = "GET") -> Answered:
-    """One request to an ASGI application."""
+async def call(
+    app: Any,
+    path: str,
+    *,
+    buyer: str | None = BUYER,
+    method: str = "GET",
+    body: bytes | None = None,
+    media_type: str = "application/json",
+) -> Answered:
+    """One request to an ASGI application; a body comes in two parts."""
     path, _, query = path.partition("?")
     headers = [] if buyer is None else [(b"authorization", f"Bearer {token(buyer)}".encode())]
+    parts = [b""]
+    if body is not None:
+        headers.append((b"content-type", media_type.encode()))
+        parts = [body[: len(body) // 2], body[len(body) // 2 :]]
     scope = {
         "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": method, "scheme": "http",
         "path": path, "raw_path": path.encode(), "query_string": query.encode(), "root_path": "",
@@ -130,7 +142,7 @@ async def call(app: Any, path: str, *, buyer: str | None = BUYER, method: str = 
     sent: list[dict[str, Any]] = []
 
     async def receive() -> dict[str, Any]:
-        return {"type": "http.request", "body": b"", "more_body": False}
+        return {"type": "http.request", "body": parts.pop(0), "more_body": bool(parts)}
 
     async def send(message: dict[str, Any]) -> None:
         sent.append(message)

@@ -1,12 +1,16 @@
 """The read side put together on stand-ins, and what its tests ask of answers."""
 
+from itertools import count
 from typing import Any
 
-from api.app import build
+import orjson
+
+from api.app import Kept, build
 from contracts.auth import BearerVerifier
 from contracts.problems import CONTENT_TYPE
 from contracts.receipts import ReceiptSigner
 from contracts.settings import Settings
+from stock_ledger.buyer_fakes import MemoryAddressBook, MemoryCarts
 from tests.unit.api_fakes import (
     BUYER,
     CHECKOUT,
@@ -22,11 +26,20 @@ from tests.unit.api_fakes import (
 
 class Service:
     def __init__(self) -> None:
-        settings = Settings(jwt_hs256_secret=SECRET, receipt_secret=SECRET)
+        settings = Settings(
+            jwt_hs256_secret=SECRET,
+            receipt_secret=SECRET,
+            addresses_max=3,
+            cart_lines_max=2,
+            body_bytes_max=1000,
+        )
         self.reads = FakeReads()
         self.view = FakeView()
         self.signer = ReceiptSigner(SECRET)
-        clock = Clock()
+        self.book = MemoryAddressBook()
+        self.carts = MemoryCarts()
+        clock = self.clock = Clock()
+        new_ids = map(str, count(1))
         self.app = build(
             settings,
             self.reads,
@@ -35,10 +48,18 @@ class Service:
             self.signer,
             clock.now,
             clock.monotonic,
+            Kept(self.book, self.carts, lambda: f"made-{next(new_ids)}"),
         )
 
     async def get(self, path: str, **how: Any) -> Answered:
         return await call(self.app, path, **how)
+
+    async def send(self, method: str, path: str, content: Any = None, **how: Any) -> Answered:
+        """A request with a JSON body, if there is one; text and bytes are sent as they are."""
+        body = content.encode() if isinstance(content, str) else content
+        if body is not None and not isinstance(body, bytes):
+            body = orjson.dumps(content)
+        return await call(self.app, path, method=method, body=body, **how)
 
     def location(self, *positions: tuple[int, int]) -> str:
         signed = receipt(*positions)
