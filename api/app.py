@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 from typing import NamedTuple
 
@@ -15,9 +15,13 @@ from starlette.types import ASGIApp
 from api.addresses import address_routes
 from api.carts import cart_routes
 from api.checkouts import Checkouts, Shown
+from api.desk import Desk, desk_routes
 from api.orders import order_page, order_view, wrong_parameter
+from api.payments.provider import PaymentProvider
+from api.payments.routes import payment_routes
+from api.publisher import CommandPublisher
 from api.status import retry_after_s
-from api.web import Json, Who, application, bearer, private
+from api.web import Json, Who, application, bearer, private, scopes
 from contracts import problems
 from contracts.auth import BearerVerifier
 from contracts.errors import Invalid, Unavailable
@@ -27,6 +31,7 @@ from contracts.requests import CheckoutStatus
 from contracts.settings import Settings
 from stock_ledger.addresses import AddressBook
 from stock_ledger.carts import Carts
+from stock_ledger.commands.reads import CommandReads
 from stock_ledger.reads import Reads
 
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\Z")
@@ -45,6 +50,14 @@ class Kept(NamedTuple):
     new_id: Callable[[], str]
 
 
+class Asked(NamedTuple):
+    """Where commands go and are read, and who takes payments, by name."""
+
+    commands: CommandPublisher
+    reads: CommandReads
+    providers: Mapping[str, PaymentProvider]
+
+
 def build(
     settings: Settings,
     reads: Reads,
@@ -54,6 +67,7 @@ def build(
     clock: Callable[[], datetime],
     monotonic: Callable[[], float],
     kept: Kept,
+    asked: Asked,
 ) -> ASGIApp:
     """The application. Every answer is of the bearer token's buyer; what is another's is not there (404).
 
@@ -61,6 +75,7 @@ def build(
     """
     who = bearer(verifier, clock)
     checkouts = Checkouts(reads, view, settings, monotonic)
+    desk = Desk(asked.commands, asked.reads, who, scopes(verifier, clock), clock, settings)
     endpoints = _Endpoints(reads, view, checkouts, who, signer, settings.cache_timeout_s)
     routes: list[BaseRoute] = [
         Route("/v1/checkouts/{checkout_id}", endpoints.checkout),
@@ -68,6 +83,8 @@ def build(
         Route("/v1/orders/{order_id}", endpoints.order),
         *address_routes(kept.addresses, who, clock, kept.new_id, settings),
         *cart_routes(kept.carts, who, clock, settings),
+        *desk_routes(desk),
+        *payment_routes(desk, asked.providers),
     ]
     return application(routes, endpoints.ready)
 

@@ -43,6 +43,15 @@ def bearer(verifier: BearerVerifier, clock: Callable[[], datetime]) -> Who:
     return who
 
 
+def scopes(verifier: BearerVerifier, clock: Callable[[], datetime]) -> Callable[[Request, str], bool]:
+    """Whether the request's bearer token has a scope."""
+
+    def has(request: Request, scope: str) -> bool:
+        return verifier.has_scope(request.headers.get("authorization"), clock().timestamp(), scope)
+
+    return has
+
+
 def private(content: msgspec.Struct, status: int = 200, **headers: str) -> Response:
     """Something of a buyer that may change: kept by its buyer alone, and asked for again each time."""
     return Json(

@@ -16,6 +16,7 @@ _BUYER = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
 _PEM = re.compile(rb"-----BEGIN PUBLIC KEY-----.*?-----END PUBLIC KEY-----", re.DOTALL)
 _TOKEN_CHARS_MAX = 8192
 _LEEWAY_S = 5
+MERCHANT = "merchant"  # the scope of who runs the shop
 
 
 class BearerVerifier:
@@ -34,7 +35,7 @@ class BearerVerifier:
         self._issuer = settings.jwt_issuer or None
         self._audience = settings.jwt_audience or None
         self._cache_max = settings.jwt_cache_max
-        self._cache: dict[str, tuple[str, float]] = {}
+        self._cache: dict[str, tuple[str, float, str]] = {}  # buyer, expiry, scope
 
     def buyer(self, authorization: str | None, now_s: float) -> str:
         """The token's `sub`. Raises Invalid, with words fit for the client, if there is no good token."""
@@ -60,8 +61,13 @@ class BearerVerifier:
             raise Invalid("the token is not valid: it has expired")
         if len(self._cache) >= self._cache_max:
             self._cache.pop(next(iter(self._cache)))  # the oldest
-        self._cache[authorization] = (buyer, expires_at_s)
+        self._cache[authorization] = (buyer, expires_at_s, str(claims.get("scope", "")))
         return buyer
+
+    def has_scope(self, authorization: str | None, now_s: float, scope: str) -> bool:
+        """Whether the token's `scope` (RFC 8693 §4.2) contains this one. Raises Invalid if there is no good token."""
+        self.buyer(authorization, now_s)
+        return scope in self._cache[authorization or ""][2].split()
 
     def _verify(self, token: str) -> dict[str, Any]:
         try:

@@ -7,10 +7,11 @@ from typing import Any
 import msgspec
 import orjson
 
-from contracts import buyers, problems, requests
+from contracts import asks, buyers, problems, requests
 from contracts.docs_page import page
 from contracts.http import JSON, Answer, Page
 from contracts.openapi_buyer_paths import buyer_paths
+from contracts.openapi_command_paths import command_paths
 from contracts.openapi_parts import problem_response
 from contracts.openapi_paths import paths
 from contracts.outcomes import Reason
@@ -71,6 +72,19 @@ def document() -> dict[str, Any]:
         buyers.AddressList,
         buyers.CartRequest,
         buyers.CartView,
+        asks.CloseRequest,
+        asks.ShipRequest,
+        asks.NoRequest,
+        asks.StockRequest,
+        asks.ProductRequest,
+        asks.ProductPatch,
+        asks.CommandAccepted,
+        asks.CommandStatus,
+        asks.CommandLog,
+        asks.ProductStock,
+        asks.ProductView,
+        asks.PaymentStarted,
+        asks.ProviderCallback,
         Problem,
     )
     _, schemas = msgspec.json.schema_components(types, ref_template=_REF)
@@ -98,9 +112,12 @@ def document() -> dict[str, Any]:
             {"name": "orders", "description": "What a buyer has ordered."},
             {"name": "addresses", "description": "Where a buyer has things sent to."},
             {"name": "cart", "description": "What a buyer means to buy."},
+            {"name": "products", "description": "The catalogue, and stock."},
+            {"name": "payments", "description": "Paying, and what providers tell."},
+            {"name": "commands", "description": "What became of what was asked."},
             {"name": "service", "description": "Health and this description."},
         ],
-        "paths": paths() | buyer_paths(),
+        "paths": paths() | buyer_paths() | command_paths(),
         "components": {
             "schemas": dict(sorted(schemas.items())),
             "responses": {kind.code: problem_response(kind) for kind in problems.ALL},

@@ -103,6 +103,60 @@ CART_LINE: dict[str, Any] = {
 }
 CART: dict[str, Any] = {"lines": [CART_LINE]}
 
+COMMAND_ID = "7a1c0e2b-3c5d-5e6f-8a7b-9c0d1e2f3a4b"
+_COMMAND = {"command_id": COMMAND_ID, "action": "cancel", "subject": ORDER_ID}
+COMMAND_ACCEPTED: dict[str, Any] = {
+    **_COMMAND,
+    "status_url": f"/v1/commands/{COMMAND_ID}",
+    "partition": _PARTITION,
+    "offset": 12,
+}
+COMMAND: dict[str, Any] = {
+    **_COMMAND,
+    "actor": "buyer:buyer-1",
+    "status": "applied",
+    "partition": _PARTITION,
+    "offset": 12,
+    "decided_at": "2025-11-01T09:40:00.000Z",
+    "reason": None,
+}
+PAYMENT_STARTED: dict[str, Any] = {
+    "order_id": ORDER_ID,
+    "provider": "wechat",
+    "kind": "qr",
+    "value": "weixin://wxpay/bizpayurl?pr=p4lpSuKzz",
+}
+PRODUCT_REQUEST: dict[str, Any] = {
+    "name": "Kettle",
+    "price": "159.00",
+    "sale_price": "129.00",
+    "currency": "CNY",
+    "buyer_limit": 2,
+    "stock": 500,
+}
+PRODUCT_VIEW: dict[str, Any] = {
+    "product_id": "sku-1001",
+    "name": "Kettle",
+    "cover": "covers/kettle.jpg",
+    "price": _PRICE,
+    "regular_price": {"amount": "159.00", "currency": "CNY"},
+    "on_shelf": True,
+    "buyer_limit": 2,
+    "payment_ttl_s": 900,
+    "sale_from": None,
+    "sale_to": None,
+    "available": 412,
+    "version": 3,
+}
+PRODUCT_STOCK: dict[str, Any] = {
+    "product_id": "sku-1001",
+    "available": 412,
+    "held": 1,
+    "pending_payment": 37,
+    "paid": 50,
+    "total": 500,
+}
+
 
 def problem(kind: ProblemType) -> dict[str, Any]:
     """A problem document of this kind."""

@@ -83,6 +83,28 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     timer_interval_s: Seconds = 1.0
     timer_rows_max: Positive = 5000
 
+    # Payment providers: one is offered if its secrets are set
+    payment_replay_window_s: Positive = 300  # how old, or ahead, the signature of a callback may be
+    payment_timeout_s: Seconds = 10.0  # for a provider's answer
+    payment_plugins: str = ""  # entry points of further providers, comma-separated
+
+    sandbox_secrets: str = ""  # comma-separated, each at least 32 bytes; the first signs, all are taken
+    sandbox_shares: str = (
+        "declines=0.05,pays_twice=0.02,pays_late=0.02,pays_wrong_amount=0.01,never_pays=0.05"
+    )
+
+    stripe_secret_key: str = ""
+    stripe_webhook_secret: str = ""
+
+    wechat_mchid: str = ""
+    wechat_appid: str = ""
+    wechat_apiv3_key: str = ""
+    wechat_private_key_file: str = ""  # the merchant's, PEM (apiclient_key.pem)
+    wechat_certificate_serial: str = ""  # of the merchant's certificate
+    wechat_public_key_id: str = ""  # of WeChat Pay's public key, PUB_KEY_ID_...
+    wechat_public_key_file: str = ""  # that key, PEM (pub_key.pem)
+    wechat_certificates_file: str = ""  # or WeChat Pay's platform certificates, PEM, one after the other
+
     # Workers
     batch_rows_max: Positive = 4000
     batch_bytes_max: Positive = 8 * 1024 * 1024

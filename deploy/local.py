@@ -141,13 +141,15 @@ def with_api(settings: Settings, api_url: str) -> Settings:
     return msgspec.structs.replace(settings, api_public_url=settings.api_public_url or api_url)
 
 
-def token(settings: Settings, buyer_id: str, ttl_s: int) -> str:
+def token(settings: Settings, buyer_id: str, ttl_s: int, scope: str = "") -> str:
     """A buyer's token for trying, signed with the HS256 secret. Raises SettingsError if there is none."""
     if not settings.jwt_hs256_secret:
         raise SettingsError(
             "SLUICEWAY_JWT_HS256_SECRET is not set: tokens for RS256 or ES256 are your issuer's to make"
         )
     claims: dict[str, object] = {"sub": buyer_id, "exp": int(time.time()) + ttl_s}
+    if scope:
+        claims["scope"] = scope
     if settings.jwt_issuer:
         claims["iss"] = settings.jwt_issuer
     if settings.jwt_audience:

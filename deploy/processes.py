@@ -17,8 +17,10 @@ from typing import Any
 import uvloop
 from aiokafka.errors import KafkaError
 
-from api.app import Kept
+from api.app import Asked, Kept
 from api.app import build as build_api
+from api.payments.providers import build as build_providers
+from api.publisher import KafkaCommands
 from contracts.auth import BearerVerifier
 from contracts.errors import SettingsError, Unavailable
 from contracts.http import Pages
@@ -37,6 +39,7 @@ from stock_ledger.addresses import PostgresAddressBook
 from stock_ledger.carts import PostgresCarts
 from stock_ledger.commands.due import DueStore
 from stock_ledger.commands.postgres import PostgresCommandLedger
+from stock_ledger.commands.reads import PostgresCommandReads
 from stock_ledger.figures import FigureStore
 from stock_ledger.postgres import PostgresLedger, connect_pool
 from stock_ledger.reads import PostgresReads
@@ -134,6 +137,8 @@ async def api(settings: Settings, stop: asyncio.Event) -> None:
     settings.require_secrets()
     redis = connect_redis(settings)
     pool = await connect_pool(settings, timeout_s=settings.read_timeout_s)
+    commands = KafkaCommands(lambda: start_producer(settings), settings)
+    providers = build_providers(settings)
     app = build_api(
         settings,
         PostgresReads(pool),
@@ -143,10 +148,14 @@ async def api(settings: Settings, stop: asyncio.Event) -> None:
         now,
         time.monotonic,
         Kept(PostgresAddressBook(pool), PostgresCarts(pool), lambda: uuid.uuid4().hex),
+        Asked(commands, PostgresCommandReads(pool), providers),
     )
     try:
         await serve(app, Interface.ASGI, settings.api_port, settings, stop, settings.shutdown_drain_s)
     finally:
+        await commands.stop()
+        for provider in providers.values():
+            await provider.close()
         await pool.close()
         await redis.aclose()
 

@@ -12,8 +12,6 @@ from contracts.problems import Problem
 from contracts.requests import CheckoutRequest
 from contracts.settings import Settings
 
-_IDEMPOTENCY_KEY_CHARS_MAX = 255
-
 _body = Body(CheckoutRequest)
 _encode = msgspec.json.Encoder().encode
 _checkout_ids = hashlib.blake2b(digest_size=15, person=b"checkout-id")
@@ -31,22 +29,6 @@ class Admitted(msgspec.Struct, frozen=True):
 def parse(body: bytes) -> CheckoutRequest:
     """The request, checked against its schema. Raises Problem: 400 if it is not JSON, 422 with every error."""
     return _body.parse(body)
-
-
-def idempotency_key(header: str) -> str:
-    """The key of an Idempotency-Key header, quoted (RFC 8941 string) or not: both are the same key.
-
-    Raises Problem 400 if it is empty, longer than 255 characters or not printable ASCII.
-    """
-    text = header.strip()
-    if len(text) >= 2 and text[0] == text[-1] == '"':
-        text = text[1:-1].replace('\\"', '"').replace("\\\\", "\\")
-    if not text or len(text) > _IDEMPOTENCY_KEY_CHARS_MAX or not text.isascii() or not text.isprintable():
-        raise Problem(
-            problems.BAD_REQUEST,
-            f"Idempotency-Key must be 1 to {_IDEMPOTENCY_KEY_CHARS_MAX} printable ASCII characters, quoted or not",
-        )
-    return text
 
 
 def checkout_id_of(buyer_id: str, key: str) -> str:

@@ -28,6 +28,7 @@ from contracts.http import (
     not_allowed,
     respond,
 )
+from contracts.idempotency import idempotency_key
 from contracts.kafka import Record
 from contracts.problems import Problem
 from contracts.receipts import ReceiptSigner
@@ -35,7 +36,7 @@ from contracts.requests import Accepted, AcceptedLine
 from contracts.settings import Settings
 from contracts.times import from_ms
 from contracts.topics import partition_of
-from ingest.admission import Admitted, admit, idempotency_key, parse
+from ingest.admission import Admitted, admit, parse
 from ingest.backpressure import Backpressure
 from ingest.gate import SoldOutGate
 from ingest.publisher import Publisher

@@ -8,9 +8,8 @@ from urllib.parse import urlsplit
 
 from api.payments.provider import PaymentProvider
 from api.payments.sandbox import SandboxProvider
-from api.payments.settings import PaymentSettings
 from contracts.errors import SettingsError
-from contracts.settings import PREFIX
+from contracts.settings import PREFIX, Settings
 
 GROUP = "sluiceway.payment_providers"
 CALLBACKS_PATH = "/v1/payments/callbacks/"
@@ -20,7 +19,7 @@ _SECRET_BYTES_MIN = 32
 _APIV3_KEY_BYTES = 32
 
 
-def build(settings: PaymentSettings) -> dict[str, PaymentProvider]:
+def build(settings: Settings) -> dict[str, PaymentProvider]:
     """The configured providers by name. A library is imported only if its provider is.
 
     Raises SettingsError that names every variable that is missing or wrong.
@@ -49,7 +48,7 @@ def by_method(providers: Mapping[str, PaymentProvider]) -> dict[str, PaymentProv
     return serving
 
 
-def _plugins(settings: PaymentSettings) -> list[PaymentProvider]:
+def _plugins(settings: Settings) -> list[PaymentProvider]:
     """Providers of other packages: entry points that are called without arguments."""
     names = _split(settings.payment_plugins)
     found = {point.name: point for point in entry_points(group=GROUP)}
@@ -70,7 +69,7 @@ def _plugins(settings: PaymentSettings) -> list[PaymentProvider]:
     return made
 
 
-def _sandbox(settings: PaymentSettings) -> list[PaymentProvider]:
+def _sandbox(settings: Settings) -> list[PaymentProvider]:
     secrets = _split(settings.sandbox_secrets)
     if any(len(secret.encode()) < _SECRET_BYTES_MIN for secret in secrets):
         raise SettingsError(
@@ -79,7 +78,7 @@ def _sandbox(settings: PaymentSettings) -> list[PaymentProvider]:
     return [SandboxProvider(secrets, settings.payment_replay_window_s)] if secrets else []
 
 
-def _stripe(settings: PaymentSettings) -> list[PaymentProvider]:
+def _stripe(settings: Settings) -> list[PaymentProvider]:
     if not _given(settings, "Stripe", ("stripe_secret_key", "stripe_webhook_secret")):
         return []
     if not settings.stripe_secret_key.startswith(("sk_", "rk_")):
@@ -100,7 +99,7 @@ def _stripe(settings: PaymentSettings) -> list[PaymentProvider]:
     ]
 
 
-def _wechat(settings: PaymentSettings) -> list[PaymentProvider]:
+def _wechat(settings: Settings) -> list[PaymentProvider]:
     merchant: tuple[str, ...] = (
         "wechat_mchid",
         "wechat_appid",
@@ -144,7 +143,7 @@ def _wechat(settings: PaymentSettings) -> list[PaymentProvider]:
         raise SettingsError(f"{_variable('wechat_private_key_file')}: {error}") from error
 
 
-def _given(settings: PaymentSettings, what: str, names: tuple[str, ...], also: tuple[str, ...] = ()) -> bool:
+def _given(settings: Settings, what: str, names: tuple[str, ...], also: tuple[str, ...] = ()) -> bool:
     """Whether all of the variables are set. Raises SettingsError if only some are."""
     missing = [_variable(name) for name in names if not getattr(settings, name)]
     if missing and any(getattr(settings, name) for name in names + also):
@@ -152,7 +151,7 @@ def _given(settings: PaymentSettings, what: str, names: tuple[str, ...], also: t
     return not missing
 
 
-def _read(settings: PaymentSettings, name: str) -> bytes:
+def _read(settings: Settings, name: str) -> bytes:
     """What is in the file; nothing if none is set."""
     path = getattr(settings, name)
     try:

@@ -82,11 +82,14 @@ def audit(
 def token(
     buyer: Annotated[str, typer.Argument(help="The buyer's id.")] = "buyer-00001",
     hours: Annotated[float, typer.Option(min=0.01, help="How long it is valid.")] = 12.0,
+    merchant: Annotated[bool, typer.Option("--merchant", help="One that may also run the shop.")] = False,
 ) -> None:
-    """Print a buyer's bearer token, for trying."""
+    """Print a bearer token, for trying: a buyer's, or a merchant's."""
+    from contracts.auth import MERCHANT
     from deploy import local
 
-    typer.echo(local.token(current_settings(), buyer, int(hours * 3600)))
+    scope = MERCHANT if merchant else ""
+    typer.echo(local.token(current_settings(), buyer, int(hours * 3600), scope))
 
 
 @commands.command()

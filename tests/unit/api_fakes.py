@@ -16,6 +16,7 @@ from contracts.messages import Shipping
 from contracts.outcomes import Kind, Reason
 from contracts.receipts import Receipt
 from contracts.times import to_ms
+from stock_ledger.commands.reads import OrderHead, Shelf, StoredCommand
 from stock_ledger.reads import OrderFilter, Position, StoredItem, StoredOrder, StoredPayment
 from stock_ledger.view import CheckoutView, Progress
 
@@ -126,18 +127,22 @@ async def call(
     method: str = "GET",
     body: bytes | None = None,
     media_type: str = "application/json",
+    token_scope: str = "",
+    headers: Sequence[tuple[str, str]] = (),
 ) -> Answered:
     """One request to an ASGI application; a body comes in two parts."""
     path, _, query = path.partition("?")
-    headers = [] if buyer is None else [(b"authorization", f"Bearer {token(buyer)}".encode())]
+    sending = [(name.lower().encode(), value.encode()) for name, value in headers]
+    if buyer is not None:
+        sending.append((b"authorization", f"Bearer {token(buyer, token_scope)}".encode()))
     parts = [b""]
     if body is not None:
-        headers.append((b"content-type", media_type.encode()))
+        sending.append((b"content-type", media_type.encode()))
         parts = [body[: len(body) // 2], body[len(body) // 2 :]]
     scope = {
         "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": method, "scheme": "http",
         "path": path, "raw_path": path.encode(), "query_string": query.encode(), "root_path": "",
-        "headers": [(b"host", b"test"), *headers], "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 80),
+        "headers": [(b"host", b"test"), *sending], "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 80),
     }  # fmt: skip
     sent: list[dict[str, Any]] = []
 
@@ -152,8 +157,9 @@ async def call(
     return Answered(sent[0]["status"], {k.decode(): v.decode() for k, v in sent[0]["headers"]}, body)
 
 
-def token(buyer: str) -> str:
-    return jwt.encode({"sub": buyer, "exp": 4_000_000_000}, SECRET, "HS256")
+def token(buyer: str, scope: str = "") -> str:
+    claims: dict[str, Any] = {"sub": buyer, "exp": 4_000_000_000}
+    return jwt.encode(claims | ({"scope": scope} if scope else {}), SECRET, "HS256")
 
 
 def receipt(*positions: Position) -> Receipt:
@@ -192,3 +198,24 @@ def stored_order(offset: int, buyer_id: str = BUYER, status: str = "pending_paym
         SHIPPING, "", moment, [StoredItem(0, "sku-1", "Kettle", "kettle.jpg", Decimal("129.00"), 2)],
         StoredPayment("pending", "wechat", Decimal("258.00"), "CNY", moment),
     )  # fmt: skip
+
+
+class FakeCommandReads:
+    """See `stock_ledger.commands.reads.CommandReads`: what a test puts in."""
+
+    def __init__(self) -> None:
+        self.commands: dict[str, StoredCommand] = {}
+        self.orders: dict[str, OrderHead] = {}
+        self.shelves: dict[str, Shelf] = {}
+
+    async def command(self, command_id: str) -> StoredCommand | None:
+        return self.commands.get(command_id)
+
+    async def commands_about(self, subject: str) -> list[StoredCommand]:
+        return [c for c in self.commands.values() if c.subject == subject]
+
+    async def order(self, order_id: str) -> OrderHead | None:
+        return self.orders.get(order_id)
+
+    async def products(self, product_ids: Sequence[str]) -> list[Shelf]:
+        return [self.shelves[i] for i in product_ids if i in self.shelves]

@@ -5,7 +5,9 @@ from typing import Any
 
 import orjson
 
-from api.app import Kept, build
+from api.app import Asked, Kept, build
+from api.payments.providers import build as build_providers
+from api.publisher import MemoryCommands
 from contracts.auth import BearerVerifier
 from contracts.problems import CONTENT_TYPE
 from contracts.receipts import ReceiptSigner
@@ -17,6 +19,7 @@ from tests.unit.api_fakes import (
     SECRET,
     Answered,
     Clock,
+    FakeCommandReads,
     FakeReads,
     FakeView,
     call,
@@ -32,12 +35,16 @@ class Service:
             addresses_max=3,
             cart_lines_max=2,
             body_bytes_max=1000,
+            sandbox_secrets=SECRET,
         )
         self.reads = FakeReads()
         self.view = FakeView()
         self.signer = ReceiptSigner(SECRET)
         self.book = MemoryAddressBook()
         self.carts = MemoryCarts()
+        self.commands = MemoryCommands(settings.partitions)
+        self.command_reads = FakeCommandReads()
+        self.providers = build_providers(settings)
         clock = self.clock = Clock()
         new_ids = map(str, count(1))
         self.app = build(
@@ -49,6 +56,7 @@ class Service:
             clock.now,
             clock.monotonic,
             Kept(self.book, self.carts, lambda: f"made-{next(new_ids)}"),
+            Asked(self.commands, self.command_reads, self.providers),
         )
 
     async def get(self, path: str, **how: Any) -> Answered:

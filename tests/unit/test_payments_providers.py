@@ -15,9 +15,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from api.payments.behaviour import Shares
 from api.payments.provider import PaymentProvider
 from api.payments.providers import build, by_method
-from api.payments.settings import PaymentSettings
 from contracts.errors import BadSignature, SettingsError
-from contracts.settings import PREFIX
+from contracts.settings import PREFIX, Settings
 from tests.harness import NOON
 from tests.unit.payment_senders import (
     APIV3_KEY,
@@ -82,7 +81,7 @@ def plug_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], 
 
 
 def built(**values: Any) -> dict[str, PaymentProvider]:
-    return build(PaymentSettings(**values))
+    return build(Settings(**values))
 
 
 def wrong(why: str, **values: Any) -> None:
@@ -234,7 +233,7 @@ def test_plug_ins_that_are_not_installed() -> None:
 
 
 def test_the_default_shares_can_be_read() -> None:
-    assert Shares.parse(PaymentSettings().sandbox_shares).total() < 1
+    assert Shares.parse(Settings().sandbox_shares).total() < 1
 
 
 @pytest.mark.parametrize(
@@ -245,21 +244,14 @@ def test_only_the_library_of_what_is_configured_is_imported(
 ) -> None:
     script = (
         "import sys\n"
-        "from api.payments.providers import build\nfrom api.payments.settings import PaymentSettings\n"
-        f"build(PaymentSettings(**{values!r}))\n"
+        "from api.payments.providers import build\nfrom contracts.settings import Settings\n"
+        f"build(Settings(**{values!r}))\n"
         "print(*sorted({'stripe', 'wechatpayv3', 'requests'} & sys.modules.keys()))"
     )
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert set(expected) <= set(done.stdout.split()) <= {*expected, *(["requests"] if expected else [])}
-
-
-def test_settings_have_names_that_no_other_setting_has() -> None:
-    assert all(
-        name == "api_public_url" or name.startswith(("payment_", "sandbox_", "stripe_", "wechat_"))
-        for name in msgspec.structs.asdict(PaymentSettings())
-    )
 
 
 async def test_the_provider_of_the_documentation_is_one() -> None:

@@ -1,0 +1,84 @@
+"""Commands into the log: acknowledged by every in-sync replica before anyone is told."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
+
+from aiokafka.errors import KafkaError
+
+from contracts.commands import Command, encode_command
+from contracts.errors import NotAcknowledged
+from contracts.settings import Settings
+from contracts.topics import Topics
+
+logger = logging.getLogger(__name__)
+
+Start = Callable[[], Awaitable[Any]]  # a producer that is started
+
+
+class CommandPublisher(Protocol):
+    """Where commands go."""
+
+    async def publish(self, command: Command) -> tuple[int, int]:
+        """(partition, offset) once it is acknowledged. Raises NotAcknowledged if that is not known in time."""
+        ...
+
+
+class KafkaCommands:
+    """See `CommandPublisher`. A producer that failed is replaced: its sequence may be stuck."""
+
+    def __init__(self, start: Start, settings: Settings) -> None:
+        self._start = start
+        self._settings = settings
+        self._topic = Topics(settings).commands
+        self._producer: Any = None
+        self._starting = asyncio.Lock()
+
+    async def publish(self, command: Command) -> tuple[int, int]:
+        place = command.partition(self._settings.partitions)
+        producer = None
+        try:
+            async with asyncio.timeout(self._settings.produce_ack_deadline_s):
+                producer = await self._ready()
+                sent = await producer.send_and_wait(
+                    self._topic, encode_command(command), command.subject().encode(), place
+                )
+        except (KafkaError, OSError, TimeoutError) as error:
+            await self._drop(producer)
+            raise NotAcknowledged(f"{self._topic}: {error!r}") from error
+        return place, sent.offset
+
+    async def stop(self) -> None:
+        await self._drop(self._producer)
+
+    async def _ready(self) -> Any:
+        async with self._starting:
+            if self._producer is None:
+                self._producer = await self._start()
+            return self._producer
+
+    async def _drop(self, producer: Any) -> None:
+        if producer is None or producer is not self._producer:
+            return
+        self._producer = None
+        try:
+            async with asyncio.timeout(1.0):
+                await producer.stop()
+        except (KafkaError, TimeoutError) as error:
+            logger.warning("producer did not stop cleanly: %r", error, extra={"action": "producer_stop"})
+
+
+class MemoryCommands:
+    """See `CommandPublisher`: keeps what it is given, for tests. `available` False makes it raise."""
+
+    def __init__(self, partitions: int) -> None:
+        self.published: list[Command] = []
+        self.available = True
+        self._partitions = partitions
+
+    async def publish(self, command: Command) -> tuple[int, int]:
+        if not self.available:
+            raise NotAcknowledged("the log in memory is switched off")
+        self.published.append(command)
+        return command.partition(self._partitions), len(self.published) - 1

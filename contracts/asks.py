@@ -1,0 +1,143 @@
+"""What is asked of orders, stock and the catalogue over HTTP, and what is answered. Each becomes a command."""
+
+from typing import Annotated, Literal
+
+import msgspec
+
+from contracts.commands import Why
+from contracts.messages import Amount, Currency, Id, Name, Uuid
+from contracts.outcomes import Refusal
+from contracts.requests import Moment, Total
+
+Cover = Annotated[str, msgspec.Meta(max_length=500, pattern=r"^[^\x00]*\Z")]
+Limit = Annotated[int, msgspec.Meta(ge=1, le=10**12)]
+Seconds = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
+
+
+class CloseRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Why the merchant closes an order."""
+
+    why: Why = ""
+
+
+class ShipRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How the goods are on their way."""
+
+    carrier: Why = ""
+    tracking: Why = ""
+
+
+class NoRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Nothing more is to be said: an empty object."""
+
+
+class StockRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A change of stock. `restock`: `units` more; `adjust`: the count corrected by `units`, up or down, with a reason;
+    `set`: all there is, what is held and sold included, is `units`. Refused where less would be left than is held or sold.
+    """
+
+    kind: Literal["restock", "adjust", "set"]
+    units: Annotated[int, msgspec.Meta(ge=-(10**12), le=10**12)]
+    why: Why = ""
+
+
+class ProductRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A product as it is to be. `stock` counts only when it is new; `sale_price`, if given, is what it sells for."""
+
+    name: Name
+    price: Amount
+    currency: Currency
+    cover: Cover = ""
+    sale_price: Amount | None = None
+    on_shelf: bool = True
+    buyer_limit: Limit | None = None
+    payment_ttl_s: Seconds = 900
+    sale_from: Moment | None = None
+    sale_to: Moment | None = None
+    stock: Annotated[int, msgspec.Meta(ge=0, le=10**12)] = 0
+
+
+class ProductPatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What changes of a product: what is not given stays, null clears (RFC 7396)."""
+
+    name: Name | msgspec.UnsetType = msgspec.UNSET
+    price: Amount | msgspec.UnsetType = msgspec.UNSET
+    cover: Cover | msgspec.UnsetType = msgspec.UNSET
+    sale_price: Amount | msgspec.UnsetType | None = msgspec.UNSET
+    on_shelf: bool | msgspec.UnsetType = msgspec.UNSET
+    buyer_limit: Limit | msgspec.UnsetType | None = msgspec.UNSET
+    payment_ttl_s: Seconds | msgspec.UnsetType = msgspec.UNSET
+    sale_from: Moment | msgspec.UnsetType | None = msgspec.UNSET
+    sale_to: Moment | msgspec.UnsetType | None = msgspec.UNSET
+
+
+class CommandAccepted(msgspec.Struct, frozen=True):
+    """The command is in the log and will be decided; what becomes of it stands at `status_url`."""
+
+    command_id: Uuid
+    action: str
+    subject: str
+    status_url: str
+    partition: int
+    offset: int
+
+
+class CommandStatus(msgspec.Struct, frozen=True):
+    """What became of a command: `applied`, `refused` for `reason`, or `dead_lettered`."""
+
+    command_id: Uuid
+    action: str
+    subject: str
+    actor: str
+    status: Literal["applied", "refused", "dead_lettered"]
+    partition: int
+    offset: int
+    decided_at: Moment
+    reason: Refusal | None = None
+
+
+class CommandLog(msgspec.Struct, frozen=True):
+    """All commands about one order or product, oldest first: its append-only log."""
+
+    commands: list[CommandStatus]
+
+
+class ProductStock(msgspec.Struct, frozen=True):
+    """Units of a product: `total` is the sum of the others."""
+
+    product_id: Id
+    available: int
+    held: int
+    pending_payment: int
+    paid: int
+    total: int
+
+
+class ProductView(msgspec.Struct, frozen=True):
+    """A product as it sells now. `price` is what it sells for, `regular_price` what it costs otherwise."""
+
+    product_id: Id
+    name: str
+    cover: str
+    price: Total
+    regular_price: Total
+    on_shelf: bool
+    buyer_limit: int | None
+    payment_ttl_s: int
+    sale_from: Moment | None
+    sale_to: Moment | None
+    available: int
+    version: int
+
+
+class PaymentStarted(msgspec.Struct, frozen=True):
+    """What the buyer's client needs to pay: a URL to go to, a code to show, a secret for the provider's own form."""
+
+    order_id: Uuid
+    provider: str
+    kind: str
+    value: str
+
+
+class ProviderCallback(msgspec.Struct, frozen=True):
+    """What a payment provider tells, in the provider's own form."""

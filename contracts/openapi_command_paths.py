@@ -1,0 +1,193 @@
+"""The paths of the OpenAPI document under which commands are given: to orders, stock, the catalogue and payments."""
+
+from typing import Any
+
+from contracts import openapi_examples as examples
+from contracts import problems
+from contracts.openapi_parts import READING, json_of, path_id, problems_of, ref
+from contracts.problems import ProblemType
+
+_PRODUCT_ID = {
+    "name": "product_id",
+    "in": "path",
+    "required": True,
+    "schema": {"type": "string", "pattern": r"^[A-Za-z0-9_-]{1,64}\Z"},
+    "example": "sku-1001",
+}
+_KEY = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "required": False,
+    "description": "The same thing asked under the same key is the same command, done once.",
+    "schema": {"type": "string", "minLength": 1, "maxLength": 255},
+}
+_BODY = (
+    problems.MALFORMED_JSON,
+    problems.BAD_REQUEST,
+    problems.TOO_LARGE,
+    problems.UNSUPPORTED_MEDIA_TYPE,
+    problems.INVALID,
+    problems.NOT_ACKNOWLEDGED,
+)
+_BUYER = (*READING, *_BODY, problems.NOT_FOUND, problems.TRANSITION_FORBIDDEN)
+_MERCHANT = (*_BUYER, problems.FORBIDDEN)
+_SHOP = (*READING, *_BODY, problems.FORBIDDEN, problems.UNKNOWN_PRODUCT)
+_SHIPMENT = {"carrier": "SF Express", "tracking": "SF1029384756"}
+_DELIVERY = {"kind": "restock", "units": 100, "why": "delivery 4711"}
+
+
+def command_paths() -> dict[str, Any]:
+    """The paths, patterns as Python reads them."""
+    return _order_paths() | _product_paths()
+
+
+def _order_paths() -> dict[str, Any]:
+    order = path_id("order_id", examples.ORDER_ID)
+    steps = {
+        "cancel": ("Cancel an order (its buyer)", "NoRequest", {}, _BUYER),
+        "close": ("Close an order (merchant)", "CloseRequest", {"why": "damaged"}, _MERCHANT),
+        "pick": ("Take an order's goods from the shelf (merchant)", "NoRequest", {}, _MERCHANT),
+        "ship": ("Send an order off (merchant)", "ShipRequest", _SHIPMENT, _MERCHANT),
+        "complete": ("The buyer has the goods (merchant)", "NoRequest", {}, _MERCHANT),
+    }
+    log = {"commands": [examples.COMMAND]}
+    paying = (*READING, problems.NOT_FOUND, problems.TRANSITION_FORBIDDEN, problems.PAYMENT_REFUSED)
+    paths: dict[str, Any] = {
+        f"/v1/orders/{{order_id}}/{action}": {"post": _ask(f"{action}Order", "orders", order, *of_action)}
+        for action, of_action in steps.items()
+    }
+    return {
+        **paths,
+        "/v1/orders/{order_id}/events": {
+            "get": _read(
+                "listOrderEvents", "orders", order, "What was asked of an order, oldest first", "CommandLog", log,
+                (*READING, problems.NOT_FOUND),
+            )
+        },
+        "/v1/orders/{order_id}/payment": {
+            "post": _read(
+                "startPayment", "payments", order, "What the buyer needs to pay an order", "PaymentStarted",
+                examples.PAYMENT_STARTED, paying,
+            )
+        },
+        "/v1/payments/callbacks/{provider}": {"post": _callback()},
+        "/v1/commands/{command_id}": {
+            "get": _read(
+                "getCommand", "commands", path_id("command_id", examples.COMMAND_ID), "What became of a command",
+                "CommandStatus", examples.COMMAND, (*READING, problems.NOT_FOUND),
+            )
+        },
+    }  # fmt: skip
+
+
+def _product_paths() -> dict[str, Any]:
+    patch = {"sale_price": "99.00", "buyer_limit": None}
+    unknown = (*READING, problems.UNKNOWN_PRODUCT)
+    return {
+        "/v1/products/{product_id}": {
+            "get": _read(
+                "getProduct", "products", _PRODUCT_ID, "A product as it sells now", "ProductView",
+                examples.PRODUCT_VIEW, unknown,
+            ),
+            "put": _ask(
+                "putProduct", "products", _PRODUCT_ID, "Add or replace a product (merchant)", "ProductRequest",
+                examples.PRODUCT_REQUEST, _SHOP,
+            ),
+            "patch": _ask(
+                "patchProduct", "products", _PRODUCT_ID, "Change a product (merchant)", "ProductPatch", patch, _SHOP
+            ),
+        },
+        "/v1/products/{product_id}/stock": {
+            "get": _read(
+                "getStock", "products", _PRODUCT_ID, "Where a product's units are (merchant)", "ProductStock",
+                examples.PRODUCT_STOCK, (*unknown, problems.FORBIDDEN),
+            ),
+            "post": _ask(
+                "changeStock", "products", _PRODUCT_ID, "Restock, adjust or set stock (merchant)", "StockRequest",
+                _DELIVERY, _SHOP,
+            ),
+        },
+    }  # fmt: skip
+
+
+def _ask(
+    operation_id: str, tag: str, about: Any, summary: str, body: str, example: Any, kinds: tuple[ProblemType, ...]
+) -> dict[str, Any]:  # fmt: skip
+    location = {
+        "description": "Where to ask what became of it.",
+        "schema": {"type": "string", "format": "uri-reference"},
+    }
+    return {
+        "operationId": operation_id,
+        "tags": [tag],
+        "summary": summary,
+        "description": "202 once it is in the log: it will be decided in its turn, and what becomes of it stands at "
+        "`Location`. What cannot be is refused at once where that is known already.",
+        "parameters": [about, _KEY],
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": ref(body), "examples": {"one": {"value": example}}}},
+        },
+        "responses": {
+            "202": {
+                "description": "In the log, to be decided.",
+                "headers": {"Location": location},
+                "content": json_of("CommandAccepted", accepted=examples.COMMAND_ACCEPTED),
+            },
+            **problems_of(*kinds),
+        },
+    }
+
+
+def _read(
+    operation_id: str, tag: str, about: Any, summary: str, schema: str, example: Any, kinds: tuple[ProblemType, ...]
+) -> dict[str, Any]:  # fmt: skip
+    return {
+        "operationId": operation_id,
+        "tags": [tag],
+        "summary": summary,
+        "parameters": [about],
+        "responses": {
+            "200": {"description": summary, "content": json_of(schema, one=example)},
+            **problems_of(*kinds),
+        },
+    }
+
+
+def _callback() -> dict[str, Any]:
+    told = {"id": "event-1", "type": "payment.paid", "order_id": examples.ORDER_ID}
+    json_body = {
+        "application/json": {"schema": ref("ProviderCallback"), "examples": {"as_sent": {"value": told}}}
+    }
+    return {
+        "operationId": "tellPayment",
+        "tags": ["payments"],
+        "summary": "A provider tells of a payment",
+        "description": "Signed as the provider signs. Acknowledged, as the provider expects it, once it is in the log; "
+        "the same event again changes nothing.",
+        "security": [],
+        "parameters": [
+            {
+                "name": "provider",
+                "in": "path",
+                "required": True,
+                "schema": {"type": "string", "pattern": r"^[a-z0-9_]{1,32}\Z"},
+                "example": "stripe",
+            }
+        ],
+        "requestBody": {"required": True, "content": json_body},
+        "responses": {
+            "200": {"description": "Taken in."},
+            "204": {"description": "Taken in."},
+            **problems_of(
+                problems.BAD_REQUEST,
+                problems.BAD_SIGNATURE,
+                problems.NOT_FOUND,
+                problems.METHOD_NOT_ALLOWED,
+                problems.TOO_LARGE,
+                problems.CALLBACK_UNREADABLE,
+                problems.INTERNAL,
+                problems.NOT_ACKNOWLEDGED,
+            ),
+        },
+    }

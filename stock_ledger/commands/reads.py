@@ -1,0 +1,120 @@
+"""What the api reads of commands, orders, products and stock, for everyone and not for one buyer alone."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, Protocol
+
+import asyncpg
+import msgspec
+
+from stock_ledger.commands.book import Counts
+from stock_ledger.decide import Product, Stock
+from stock_ledger.postgres import acquired, product_of
+from stock_ledger.sql import PRODUCTS
+
+_COMMAND = """
+SELECT command_id, action, subject, actor, outcome, reason, partition, "offset", decided_at FROM commands
+"""
+COMMAND = _COMMAND + "WHERE command_id = $1 AND outcome IN ('applied', 'refused')"
+COMMANDS_ABOUT = (
+    _COMMAND + """WHERE subject = $1 AND outcome IN ('applied', 'refused') ORDER BY "offset" LIMIT $2"""
+)
+# $1 order
+ORDER = """
+SELECT o.order_id, o.buyer_id, o.status, o.total, o.currency, pay.method, pay.status AS payment, pay.expires_at
+FROM orders AS o JOIN payments AS pay USING (order_id) WHERE o.order_id = $1
+"""
+COMMANDS_MAX = 1000
+
+
+class StoredCommand(msgspec.Struct, frozen=True):
+    """A command as it was decided."""
+
+    command_id: str
+    action: str
+    subject: str
+    actor: str
+    outcome: str
+    reason: str | None
+    partition: int
+    offset: int
+    decided_at: datetime
+
+
+class OrderHead(msgspec.Struct, frozen=True):
+    """Whose an order is, where it is in its life, and what is to be paid."""
+
+    order_id: str
+    buyer_id: str
+    status: str
+    total: Decimal
+    currency: str
+    method: str
+    payment: str
+    expires_at: datetime
+
+
+class Shelf(msgspec.Struct, frozen=True):
+    """A product with its stock."""
+
+    product: Product
+    stock: Stock
+    counts: Counts
+
+
+class CommandReads(Protocol):
+    """Every method raises Unavailable when the server does not answer."""
+
+    async def command(self, command_id: str) -> StoredCommand | None:
+        """The command under this id (a UUID), once it is decided."""
+        ...
+
+    async def commands_about(self, subject: str) -> list[StoredCommand]:
+        """The first COMMANDS_MAX commands about an order or a product, oldest first."""
+        ...
+
+    async def order(self, order_id: str) -> OrderHead | None:
+        """The order under this id (a UUID), whose ever it is."""
+        ...
+
+    async def products(self, product_ids: Sequence[str]) -> list[Shelf]:
+        """Those of the products that exist."""
+        ...
+
+
+class PostgresCommandReads:
+    """See `CommandReads`. One statement per call."""
+
+    def __init__(self, pool: "asyncpg.Pool[Any]") -> None:
+        self._pool = pool
+
+    async def command(self, command_id: str) -> StoredCommand | None:
+        rows = await self._fetch(COMMAND, command_id)
+        return _command(rows[0]) if rows else None
+
+    async def commands_about(self, subject: str) -> list[StoredCommand]:
+        return [_command(row) for row in await self._fetch(COMMANDS_ABOUT, subject, COMMANDS_MAX)]
+
+    async def order(self, order_id: str) -> OrderHead | None:
+        rows = await self._fetch(ORDER, order_id)
+        if not rows:
+            return None
+        fields = {name: rows[0][name] for name in OrderHead.__struct_fields__}
+        return OrderHead(**fields | {"order_id": str(rows[0]["order_id"])})
+
+    async def products(self, product_ids: Sequence[str]) -> list[Shelf]:
+        return [
+            Shelf(product_of(r), Stock(r["available"], r["seq"]), Counts(r["held"], r["pending"], r["paid"]))
+            for r in await self._fetch(PRODUCTS, list(product_ids))
+        ]
+
+    async def _fetch(self, query: str, *arguments: Any) -> list[Any]:
+        async with acquired(self._pool) as connection:
+            rows: list[Any] = await connection.fetch(query, *arguments)
+            return rows
+
+
+def _command(row: Any) -> StoredCommand:
+    fields = {name: row[name] for name in StoredCommand.__struct_fields__}
+    return StoredCommand(**fields | {"command_id": str(row["command_id"])})

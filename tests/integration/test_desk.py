@@ -1,0 +1,137 @@
+"""From HTTP to the end of commands, on Kafka, Postgres and Valkey: an order's life, and its product's stock."""
+
+import time
+import uuid
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+from aiokafka import AIOKafkaProducer
+
+from api.app import Asked, Kept, build
+from api.payments import sandbox
+from api.payments.providers import build as build_providers
+from api.publisher import KafkaCommands
+from contracts.auth import BearerVerifier
+from contracts.kafka import Record, producer_options, send
+from contracts.receipts import ReceiptSigner
+from contracts.settings import Settings
+from contracts.topics import Topics, partition_of
+from stock_ledger.buyer_fakes import MemoryAddressBook, MemoryCarts
+from stock_ledger.commands.reads import PostgresCommandReads
+from stock_ledger.postgres import connect_pool
+from stock_ledger.reads import PostgresReads
+from stock_ledger.redis_view import RedisView, connect_redis
+from tests.harness import encoded, eventually, line_of, real_writer, running
+from tests.unit.api_fakes import SECRET, Answered, call
+
+PRODUCT = "sku-life"
+BUYER: dict[str, Any] = {"buyer": "b1"}
+MERCHANT: dict[str, Any] = {"buyer": "shop", "token_scope": "merchant"}
+
+
+class Shop:
+    """The api on real servers, asked as its clients ask it."""
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+
+    async def ask(self, method: str, path: str, body: bytes = b"{}", **who: Any) -> str:
+        """Ask for something, and wait for its end: "applied", or the reason why not."""
+        answered = await call(self.app, path, method=method, body=body, **who)
+        assert answered.status == 202, answered.body
+        end: list[Answered] = []
+
+        async def is_decided() -> bool:
+            end[:] = [await call(self.app, answered.json["status_url"], **who)]
+            return end[0].status == 200
+
+        await eventually(is_decided)
+        return str(end[0].json["reason"] or end[0].json["status"])
+
+    async def stock(self) -> tuple[int, int, int]:
+        told = (await call(self.app, f"/v1/products/{PRODUCT}/stock", **MERCHANT)).json
+        return told["available"], told["pending_payment"], told["paid"]
+
+
+async def buy(settings: Settings, number: int) -> None:
+    producer = AIOKafkaProducer(**producer_options(settings))
+    await producer.start()
+    try:
+        line = line_of(number, PRODUCT, 2, buyer_id=BUYER["buyer"])
+        place = partition_of(PRODUCT, settings.partitions)
+        records: list[Record] = [(line.partition_key(), encoded(line), [])]
+        for _, ack in await send(producer, Topics(settings).checkouts, place, records, 1):
+            await ack
+    finally:
+        await producer.stop()
+
+
+async def test_an_order_is_paid_cancelled_and_its_units_are_back(settings: Settings) -> None:
+    settings = msgspec.structs.replace(
+        settings, jwt_hs256_secret=SECRET, receipt_secret=SECRET, sandbox_secrets=SECRET
+    )
+    pool = await connect_pool(settings)
+    redis = connect_redis(settings)
+
+    async def start() -> AIOKafkaProducer:
+        producer = AIOKafkaProducer(**producer_options(settings))
+        await producer.start()
+        return producer
+
+    commands = KafkaCommands(start, settings)
+    app = build(
+        settings, PostgresReads(pool), RedisView(redis, settings), BearerVerifier(settings),
+        ReceiptSigner(settings.receipt_secret), lambda: datetime.now(UTC), time.monotonic,
+        Kept(MemoryAddressBook(), MemoryCarts(), lambda: uuid.uuid4().hex),
+        Asked(commands, PostgresCommandReads(pool), build_providers(settings)),
+    )  # fmt: skip
+    shop = Shop(app)
+    try:
+        async with real_writer(settings, "writer") as writer, running(writer):
+            whole = b'{"name":"Kettle","price":"129.00","currency":"CNY","stock":1}'
+            assert await shop.ask("PUT", f"/v1/products/{PRODUCT}", whole, **MERCHANT) == "applied"
+            more = b'{"kind":"restock","units":4}'
+            assert await shop.ask("POST", f"/v1/products/{PRODUCT}/stock", more, **MERCHANT) == "applied"
+            await buy(settings, 1)
+            found: list[Any] = []
+
+            async def is_ordered() -> bool:
+                found[:] = await pool.fetch("SELECT order_id FROM orders")
+                return bool(found)
+
+            await eventually(is_ordered)
+            order_id = str(found[0]["order_id"])
+            assert await shop.stock() == (3, 2, 0)
+            less = b'{"kind":"adjust","units":-4,"why":"lost"}'
+            refused = await shop.ask("POST", f"/v1/products/{PRODUCT}/stock", less, **MERCHANT)
+            assert refused == "below_committed"
+
+            paid = sandbox.SandboxEvent(
+                id="e1", type="payment.paid", order_id=order_id, payment_id="p1", amount="258.00", currency="CNY",
+                occurred_at=datetime.now(UTC),
+            ).body()  # fmt: skip
+            for _ in range(2):  # a provider tells more than once
+                signature = sandbox.sign(paid, [SECRET], datetime.now(UTC))
+                told = await call(
+                    app, "/v1/payments/callbacks/sandbox", method="POST", body=paid, buyer=None,
+                    headers=[(sandbox.HEADER, signature)],
+                )  # fmt: skip
+                assert told.status < 300
+
+            async def is_paid() -> bool:
+                return await shop.stock() == (3, 0, 2)
+
+            await eventually(is_paid)
+            assert await shop.ask("POST", f"/v1/orders/{order_id}/cancel", **BUYER) == "applied"
+            assert await shop.stock() == (5, 0, 0)
+            shown = (await call(app, f"/v1/orders/{order_id}", **BUYER)).json
+            assert (shown["status"], shown["payment"]["status"]) == ("closed_by_user", "refund_due")
+            log = (await call(app, f"/v1/orders/{order_id}/events", **BUYER)).json["commands"]
+            assert [entry["action"] for entry in log] == ["pay", "cancel"]
+            again = await call(app, f"/v1/orders/{order_id}/cancel", method="POST", body=b"{}", **BUYER)
+            assert (again.status, again.json["code"]) == (409, "transition_forbidden")
+    finally:
+        await commands.stop()
+        await redis.aclose()
+        await pool.close()
