@@ -16,9 +16,11 @@ from api.status import (
     decided_line,
     queued_line,
 )
+from api.whole import Whole, ended_line, read_whole, waits_for_the_whole
 from contracts import problems
 from contracts.decisions import Decision
 from contracts.errors import Unavailable
+from contracts.keys import WHOLE
 from contracts.outcomes import Kind
 from contracts.problems import Problem
 from contracts.receipts import Receipt
@@ -47,13 +49,17 @@ class Decisions(Protocol):
 
     async def decisions_of_checkout(self, checkout_id: str) -> list[Decision]: ...
 
+    async def whole_answer(self, checkout_id: str) -> bytes | None: ...
+
 
 class Checkouts:
     """Reads the status of checkouts.
 
     With a receipt, a line is decided exactly when its own position is: at that position lies its decision, the
-    refusal of a conflicting payload, a repeat of an earlier decision, or a dead letter. A cache that does not answer
-    is left alone for `cache_retry_s`.
+    refusal of a conflicting payload, a repeat of an earlier decision, or a dead letter. Where the lines are of an
+    all-or-nothing checkout, all of them being decided is not the end: only the one answer is. That it is not there yet
+    is told by Postgres, never by the view alone, which may have lost it. A cache that does not answer is left alone
+    for `cache_retry_s`.
     """
 
     def __init__(
@@ -74,7 +80,7 @@ class Checkouts:
         """
         positions = receipt.positions
         partitions = sorted({partition for partition, _ in positions})
-        answers, progress = await self._shown(checkout_id, buyer_id, partitions)
+        answers, progress, whole = await self._shown(checkout_id, buyer_id, partitions)
         found = {(a.partition, a.offset): a for a in answers}
         self._marks.decided(found)
         self._marks.shown(progress)
@@ -86,6 +92,9 @@ class Checkouts:
             passed = [(p, offset) for p, offset in waiting if offset < self._marks.next_offset(p)]
             if passed:
                 found |= await self._decided(checkout_id, buyer_id, passed)
+        if all(position in found for position in positions):
+            own = list(enumerate(found[position] for position in positions))
+            return await self._decided_status(checkout_id, buyer_id, own, len(positions), whole)
         lines = [
             decided_line(line, found[position])
             if position in found
@@ -104,7 +113,7 @@ class Checkouts:
 
         Raises Unavailable if neither the cache nor Postgres can tell.
         """
-        answers, _ = await self._shown(checkout_id, buyer_id, ())
+        answers, _, whole = await self._shown(checkout_id, buyer_id, ())
         products = by_product(answers)
         if not are_complete(products):
             try:
@@ -118,22 +127,46 @@ class Checkouts:
         if not products:
             return None
         known = sorted(products.values(), key=lambda answer: (answer.line, answer.product_id))
-        return checkout_status(checkout_id, [decided_line(a.line, a) for a in known], known[0].lines)
+        own = [(answer.line, answer) for answer in known]
+        if are_complete(products):
+            return await self._decided_status(checkout_id, buyer_id, own, known[0].lines, whole)
+        return checkout_status(checkout_id, [decided_line(*one) for one in own], known[0].lines)
+
+    async def _decided_status(
+        self,
+        checkout_id: str,
+        buyer_id: str,
+        own: Sequence[tuple[int, Answer]],
+        count: int,
+        whole: Whole | None,
+    ) -> CheckoutStatus:
+        """The status of a checkout all of whose lines are decided: final, unless it is all or nothing and has no
+        answer as a whole. Before that the one answer counts for no line, so that none is told to be held again.
+        """
+        if not waits_for_the_whole(answer for _, answer in own):
+            return checkout_status(checkout_id, [decided_line(*one) for one in own], count)
+        if whole is None:
+            whole = read_whole(await self._reads.whole_answer(checkout_id), buyer_id)
+        if whole is None:
+            lines = [decided_line(*one) for one in own]
+            return checkout_status(checkout_id, lines, count, waits_for_the_whole=True)
+        return checkout_status(checkout_id, [ended_line(*one, whole) for one in own], count)
 
     async def _shown(
         self, checkout_id: str, buyer_id: str, partitions: Sequence[int]
-    ) -> tuple[list[Answer], dict[int, Progress]]:
+    ) -> tuple[list[Answer], dict[int, Progress], Whole | None]:
         """What the view holds; nothing if the cache is away."""
         if self._monotonic() < self._away_until:
-            return [], {}
+            return [], {}, None
         try:
             view = await self._view.checkout(checkout_id, partitions)
         except Unavailable as error:
             self._away_until = self._monotonic() + self._cache_retry_s
             self._marks.doubt()
             logger.warning("answering from Postgres: %s", error, extra={"action": "cache_away"})
-            return [], {}
-        return answers_of_view(view.results, buyer_id), view.progress
+            return [], {}, None
+        whole = read_whole(view.results.get(WHOLE), buyer_id)
+        return answers_of_view(view.results, buyer_id), view.progress, whole
 
     async def _advance(self, partitions: set[int], progress: dict[int, Progress]) -> None:
         """Hold the marks of `partitions` against Postgres. Raises Unavailable where nobody can tell."""

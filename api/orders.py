@@ -109,7 +109,9 @@ def order_view(order: StoredOrder) -> OrderView:
             order.payment.method,
             money(order.payment.amount, order.payment.currency),
             order.payment.expires_at,
+            order.payment.reference or None,
         ),
+        sequence=order.sequence,
     )
 
 

@@ -9,11 +9,13 @@ from typing import Literal
 import msgspec
 
 from contracts.decisions import Decision
+from contracts.keys import WHOLE
 from contracts.outcomes import Kind, Reason
 from contracts.requests import (
     CheckoutStatus,
     CreatedLine,
     DeadLetteredLine,
+    HeldLine,
     Line,
     LineOrder,
     QueuedLine,
@@ -31,7 +33,7 @@ class Answer(msgspec.Struct, frozen=True):
 
     partition: int
     offset: int
-    status: Literal["created", "refused", "dead_lettered"]
+    status: Literal["created", "held", "refused", "dead_lettered"]
     decided_at: datetime
     buyer_id: str = ""
     line: int = 0
@@ -42,15 +44,18 @@ class Answer(msgspec.Struct, frozen=True):
     reason: Reason | None = None
     retryable: bool = False
     detail: str = ""
+    policy: Literal["independent", "all_or_nothing"] = "independent"
 
 
 _decoder = msgspec.json.Decoder(Answer)
 
 
 def answers_of_view(results: Mapping[str, bytes], buyer_id: str) -> list[Answer]:
-    """The buyer's answers among the documents of the view. One that cannot be read counts as not there."""
+    """The buyer's answers to lines among the documents of the view. One that cannot be read counts as not there."""
     answers = []
     for field, document in results.items():
+        if field == WHOLE:
+            continue
         try:
             answer = _decoder.decode(document)
         except msgspec.DecodeError as error:  # ValidationError is one
@@ -88,10 +93,12 @@ def are_complete(products: Mapping[str, Answer]) -> bool:
 
 
 def decided_line(line: int, answer: Answer) -> Line:
-    """The final answer of a line. A repeated line is told where it was decided first."""
+    """What was decided of a line by itself. A repeated line is told where it was decided first."""
     at = (line, answer.partition, answer.offset, answer.decided_at)
     if answer.order is not None:
         return CreatedLine(*at, answer.product_id, answer.quantity, answer.order)
+    if answer.status == "held":
+        return HeldLine(*at, answer.product_id, answer.quantity)
     if answer.reason is not None:
         return RefusedLine(*at, answer.product_id, answer.quantity, answer.reason, answer.retryable)
     return DeadLetteredLine(*at, answer.detail)
@@ -105,8 +112,12 @@ def queued_line(line: int, position: Position, next_offset: int, decided_per_s: 
     return QueuedLine(line, partition, offset, ahead, eta_s)
 
 
-def checkout_status(checkout_id: str, lines: Sequence[Line], count: int) -> CheckoutStatus:
-    """The status over the known lines of a checkout that has `count` lines."""
+def checkout_status(
+    checkout_id: str, lines: Sequence[Line], count: int, *, waits_for_the_whole: bool = False
+) -> CheckoutStatus:
+    """The status over the known lines of a checkout that has `count` lines, of which all may be decided while it
+    `waits_for_the_whole`.
+    """
     queued = [line for line in lines if isinstance(line, QueuedLine)]
     if len(lines) < count:
         return CheckoutStatus(checkout_id, "queued", list(lines), None, None)
@@ -114,6 +125,8 @@ def checkout_status(checkout_id: str, lines: Sequence[Line], count: int) -> Chec
         etas = [line.eta_s for line in queued if line.eta_s is not None]
         eta_s = max(etas) if len(etas) == len(queued) else None
         return CheckoutStatus(checkout_id, "queued", list(lines), max(line.ahead for line in queued), eta_s)
+    if waits_for_the_whole:
+        return CheckoutStatus(checkout_id, "queued", list(lines), 0, None)
     created = sum(isinstance(line, CreatedLine) for line in lines)
     if created == len(lines):
         return CheckoutStatus(checkout_id, "created", list(lines))

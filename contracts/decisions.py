@@ -102,6 +102,8 @@ class Decision(msgspec.Struct, frozen=True):
         elif self.reason is not None:
             answer["reason"] = self.reason.value
             answer["retryable"] = self.reason in RETRYABLE
+        if self.whole:
+            answer["policy"] = "all_or_nothing"
         return orjson.dumps(answer, option=orjson.OPT_UTC_Z)
 
 

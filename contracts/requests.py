@@ -75,7 +75,9 @@ class LinePayment(msgspec.Struct, frozen=True):
 
 
 class LineOrder(msgspec.Struct, frozen=True):
-    """The order a line became, with the item as it was when it was decided."""
+    """The order a line became, with the item as it was when it was decided. All lines of an all-or-nothing checkout
+    became the same order; `total` is the order's.
+    """
 
     order_id: Uuid
     number: str
@@ -96,8 +98,21 @@ class QueuedLine(msgspec.Struct, frozen=True, tag_field="status", tag="queued"):
     eta_s: float | None
 
 
+class HeldLine(msgspec.Struct, frozen=True, tag_field="status", tag="held"):
+    """A line of an all-or-nothing checkout whose units were kept, until the checkout as a whole has its answer."""
+
+    line: int
+    partition: int
+    offset: int
+    decided_at: Moment
+    product_id: str
+    quantity: int
+
+
 class CreatedLine(msgspec.Struct, frozen=True, tag_field="status", tag="created"):
-    """A line that became an order. `partition` and `offset` are where it was decided."""
+    """A line that became an order. `partition` and `offset` are where it was decided, or held; `decided_at` is when
+    the order was made.
+    """
 
     line: int
     partition: int
@@ -109,7 +124,10 @@ class CreatedLine(msgspec.Struct, frozen=True, tag_field="status", tag="created"
 
 
 class RefusedLine(msgspec.Struct, frozen=True, tag_field="status", tag="refused"):
-    """A line that was refused. `retryable` says whether a new checkout with the same content may succeed."""
+    """A line that was refused. `retryable` says whether a new checkout with the same content may succeed.
+
+    Final even where it is of an all-or-nothing checkout that still waits for other lines.
+    """
 
     line: int
     partition: int
@@ -131,13 +149,16 @@ class DeadLetteredLine(msgspec.Struct, frozen=True, tag_field="status", tag="dea
     detail: str
 
 
-Line = QueuedLine | CreatedLine | RefusedLine | DeadLetteredLine
+Line = QueuedLine | HeldLine | CreatedLine | RefusedLine | DeadLetteredLine
 
 
 class CheckoutStatus(msgspec.Struct, frozen=True):
     """What is known of a checkout. `queued` until every line is decided; then `created` if every line became an order,
-    `refused` if none did, `partly_created` otherwise. `ahead` and `eta_s` are the largest of the queued lines'; None
-    if a line's is not known, as without a receipt.
+    `refused` if none did, `partly_created` otherwise. With policy `all_or_nothing` it is `queued` until there is one
+    answer for all of it, and never `partly_created`.
+
+    `ahead` and `eta_s` are the largest of the queued lines'; None if a line's is not known, as without a receipt. While
+    lines are decided and the one answer is not there, `ahead` is 0 and `eta_s` None.
     """
 
     checkout_id: Uuid
@@ -159,16 +180,17 @@ class OrderItem(msgspec.Struct, frozen=True):
 
 
 class OrderPayment(msgspec.Struct, frozen=True):
-    """The payment of an order."""
+    """The payment of an order. `reference` is the provider's name for the payment that was taken."""
 
     status: str
     method: str
     amount: Total
     expires_at: Moment
+    reference: str | None = None
 
 
 class OrderView(msgspec.Struct, frozen=True):
-    """An order with snapshots of its items and its address."""
+    """An order with snapshots of its items and its address. `sequence` is the number of its newest event, from 1."""
 
     order_id: Uuid
     number: str
@@ -180,6 +202,7 @@ class OrderView(msgspec.Struct, frozen=True):
     created_at: Moment
     items: list[OrderItem]
     payment: OrderPayment
+    sequence: int
 
 
 class OrderPage(msgspec.Struct, frozen=True):

@@ -13,7 +13,8 @@ from contracts.keys import Keys
 from contracts.messages import Shipping
 from contracts.outcomes import Kind, OrderStatus, PaymentStatus
 from contracts.topics import Stream
-from stock_ledger.commands.book import Counts, HoldState, Item, OrderState
+from stock_ledger.commands.book import Counts, Gathering, HoldState, Item, OrderState
+from stock_ledger.commands.whole import whole_answer
 from stock_ledger.decide import Decided, Loaded, Product, Stock
 from stock_ledger.ledger import Advance, Claim, Entry, Need
 from stock_ledger.redis_view import encode_product, read_entry, read_progress
@@ -176,10 +177,13 @@ def order_state(d: Decision, order: Order) -> OrderState:
 
 
 class MemoryReads:
-    """Of `stock_ledger.reads.Reads` what tells decisions, from a ledger in memory."""
+    """Of `stock_ledger.reads.Reads` what tells decisions, from a ledger in memory, and the gatherings of the commands'
+    ledger beside it.
+    """
 
-    def __init__(self, ledger: MemoryLedger) -> None:
+    def __init__(self, ledger: MemoryLedger, gatherings: Mapping[str, Gathering]) -> None:
         self._ledger = ledger
+        self._gatherings = gatherings
 
     async def next_offsets(self, partitions: Sequence[int]) -> dict[int, int]:
         return {p: claim.next_offset for p, claim in (await self._ledger.state(partitions)).items()}
@@ -189,6 +193,11 @@ class MemoryReads:
 
     async def decisions_of_checkout(self, checkout_id: str) -> list[Decision]:
         return self._ledger.decisions_of_checkout(checkout_id)
+
+    async def whole_answer(self, checkout_id: str) -> bytes | None:
+        await self._ledger.state(())  # raises Unavailable
+        gathering = self._gatherings.get(checkout_id)
+        return None if gathering is None else whole_answer(gathering)
 
 
 class Snapshot(msgspec.Struct):

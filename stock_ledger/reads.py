@@ -11,6 +11,9 @@ import msgspec
 from contracts.decisions import Decision, lowest_order_id
 from contracts.messages import Shipping
 from stock_ledger import sql
+from stock_ledger.commands.postgres import gathering_of
+from stock_ledger.commands.sql import GATHERINGS
+from stock_ledger.commands.whole import whole_answer
 from stock_ledger.postgres import acquired, decision_of
 
 Position = tuple[int, int]  # (partition, offset)
@@ -32,17 +35,18 @@ class StoredItem(msgspec.Struct, frozen=True):
 
 
 class StoredPayment(msgspec.Struct, frozen=True):
-    """The payment of an order."""
+    """The payment of an order. `reference` is empty while none was taken."""
 
     status: str
     method: str
     amount: Decimal
     currency: str
     expires_at: datetime
+    reference: str = ""
 
 
 class StoredOrder(msgspec.Struct, frozen=True):
-    """An order as Postgres holds it, items by line."""
+    """An order as Postgres holds it, items by line. `sequence` is the number of its newest event."""
 
     order_id: str
     checkout_id: str
@@ -55,6 +59,7 @@ class StoredOrder(msgspec.Struct, frozen=True):
     created_at: datetime
     items: list[StoredItem]
     payment: StoredPayment
+    sequence: int = 1
 
 
 class OrderFilter(msgspec.Struct, frozen=True):
@@ -90,6 +95,13 @@ class Reads(Protocol):
         """The first decision of each line that has one, by line. `checkout_id` is a UUID."""
         ...
 
+    async def whole_answer(self, checkout_id: str) -> bytes | None:
+        """The one answer to an all-or-nothing checkout as the view shows it, None while there is none.
+
+        `checkout_id` is a UUID.
+        """
+        ...
+
     async def order(self, order_id: str, buyer_id: str) -> StoredOrder | None:
         """The order if there is one and it is this buyer's. `order_id` is a UUID."""
         ...
@@ -118,6 +130,10 @@ class PostgresReads:
 
     async def decisions_of_checkout(self, checkout_id: str) -> list[Decision]:
         return [decision_of(row) for row in await self._fetch(sql.DECISIONS_OF_CHECKOUT, checkout_id)]
+
+    async def whole_answer(self, checkout_id: str) -> bytes | None:
+        rows = await self._fetch(GATHERINGS, [checkout_id])
+        return whole_answer(gathering_of(rows[0])) if rows else None
 
     async def order(self, order_id: str, buyer_id: str) -> StoredOrder | None:
         found = _orders(await self._fetch(sql.ORDER_OF_BUYER, order_id, buyer_id))
@@ -158,7 +174,9 @@ def _orders(rows: Iterable[Any]) -> list[StoredOrder]:
                     row["amount"],
                     row["payment_currency"],
                     row["expires_at"],
+                    row["reference"],
                 ),
+                sequence=row["sequence"],
             )
         order.items.append(StoredItem(*(row[name] for name in StoredItem.__struct_fields__)))
     return list(found.values())

@@ -120,7 +120,7 @@ LEDGER_COLUMNS = ("product_id", "seq", "delta", "available", "kind", "partition"
 # Orders with their payment and items, one row per item.
 _ORDER = """
 SELECT o.*, pay.method, pay.status AS payment_status, pay.amount, pay.currency AS payment_currency, pay.expires_at,
-       i.line, i.product_id, i.name, i.cover, i.price, i.quantity
+       pay.reference, i.line, i.product_id, i.name, i.cover, i.price, i.quantity
 """
 _ORDER_PARTS = "JOIN payments AS pay USING (order_id) JOIN order_items AS i USING (order_id)"
 # $1 order, $2 buyer

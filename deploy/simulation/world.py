@@ -132,7 +132,7 @@ class World:
             self.ledger, self.commanded, self.audited(self.auditor.commands_called)
         )
         self.due: Any = Remote(self.postgres, MemoryDue(self.commanded), untold)
-        self.reads: Any = Remote(self.postgres, MemoryReads(self.truth), untold)
+        self.reads: Any = Remote(self.postgres, MemoryReads(self.truth, self.commanded.gatherings), untold)
         self.view: Any = Remote(self.cache, self.cached, self.audited(self.auditor.view_called))
         self.signer = ReceiptSigner(settings.receipt_secret)
         self.workers: list[Worker] = []

@@ -58,7 +58,7 @@ class PostgresCommandLedger:
             decided={str(r["command_id"]): r["offset"] for r in decided},
             orders=found,
             holds={(h.checkout_id, h.product_id): h for h in map(_hold, holds)},
-            gatherings={str(r["checkout_id"]): _gathering(r) for r in gatherings},
+            gatherings={str(r["checkout_id"]): gathering_of(r) for r in gatherings},
             products={r["product_id"]: product_of(r) for r in products},
             stock={r["product_id"]: Stock(r["available"], r["seq"]) for r in products},
             counts={r["product_id"]: Counts(r["held"], r["pending"], r["paid"]) for r in products},
@@ -246,7 +246,8 @@ def _hold(r: Any) -> HoldState:
     )  # fmt: skip
 
 
-def _gathering(r: Any) -> Gathering:
+def gathering_of(r: Any) -> Gathering:
+    """A gathering from a row of `sql.GATHERINGS`."""
     return Gathering(
         str(r["checkout_id"]), r["partition"], r["state"], r["deadline"], _answers.decode(r["answers"]),
         None if r["order_id"] is None else str(r["order_id"]), r["decided_at"], r["decided_offset"],

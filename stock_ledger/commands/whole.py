@@ -1,11 +1,13 @@
 """The one answer to an all-or-nothing checkout, as it is told and shown."""
 
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
 from contracts.decisions import number_of
-from contracts.outcomes import RETRYABLE, Reason
+from contracts.outcomes import RETRYABLE, PaymentStatus, Reason
 from stock_ledger.commands.book import Gathering
+from stock_ledger.commands.work import dump
 
 
 def whole_document(gathering: Gathering) -> dict[str, Any]:
@@ -39,14 +41,24 @@ def whole_document(gathering: Gathering) -> dict[str, Any]:
             for a in answers
         ],
     }
-    if gathering.order_id is not None:
+    if gathering.order_id is not None and gathering.decided_at is not None:
         total = sum((Decimal(a.price) * a.quantity for a in answers), Decimal(0))
         document["order"] = {
             "order_id": gathering.order_id,
             "number": number_of(gathering.order_id),
             "total": {"amount": str(total), "currency": answers[0].currency},
+            "payment": {
+                "status": PaymentStatus.PENDING.value,
+                "method": answers[0].payment_method,
+                "expires_at": gathering.decided_at + timedelta(seconds=min(a.payment_ttl_s for a in answers)),
+            },
         }
     return document
+
+
+def whole_answer(gathering: Gathering) -> bytes | None:
+    """What the view shows of the checkout as a whole; None while it has no answer."""
+    return None if gathering.decided_at is None else dump(whole_document(gathering))
 
 
 def _why(reason: Reason) -> dict[str, Any]:

@@ -44,7 +44,7 @@ class World(Protocol):
 class MemoryWorld:
     def __init__(self) -> None:
         self.ledger = MemoryLedger()
-        self.reads = MemoryReads(self.ledger)
+        self.reads = MemoryReads(self.ledger, {})
 
     async def put(self, product: Product, stock: Stock, partition: int) -> None:
         self.ledger.put(product, stock, partition)

@@ -9,14 +9,16 @@ import jwt
 import msgspec
 import orjson
 
-from contracts.decisions import Decision, Order, order_id_of
+from contracts.decisions import Decision, Hold, Order, order_id_of
 from contracts.errors import Unavailable
 from contracts.keys import conflict_field
 from contracts.messages import Shipping
 from contracts.outcomes import Kind, Reason
 from contracts.receipts import Receipt
 from contracts.times import to_ms
+from stock_ledger.commands.book import Gathering
 from stock_ledger.commands.reads import OrderHead, Shelf, StoredCommand
+from stock_ledger.commands.whole import whole_answer
 from stock_ledger.reads import OrderFilter, Position, StoredItem, StoredOrder, StoredPayment
 from stock_ledger.view import CheckoutView, Progress
 
@@ -45,6 +47,7 @@ class FakeReads:
         self.next: dict[int, int] = {}
         self.decisions: list[Decision] = []
         self.stored: list[StoredOrder] = []
+        self.gathering: Gathering | None = None
 
     def _called(self, name: str) -> None:
         self.calls.append(name)
@@ -61,8 +64,12 @@ class FakeReads:
 
     async def decisions_of_checkout(self, checkout_id: str) -> list[Decision]:
         self._called("decisions_of_checkout")
-        first = (Kind.CREATED, Kind.REFUSED)
+        first = (Kind.CREATED, Kind.HELD, Kind.REFUSED)
         return [d for d in self.decisions if d.checkout_id == checkout_id and d.kind in first]
+
+    async def whole_answer(self, checkout_id: str) -> bytes | None:
+        self._called("whole_answer")
+        return None if self.gathering is None else whole_answer(self.gathering)
 
     async def order(self, order_id: str, buyer_id: str) -> StoredOrder | None:
         self._called("order")
@@ -177,6 +184,16 @@ def created(partition: int, offset: int, product_id: str = "sku-1", **changes: A
 def refused(partition: int, offset: int, product_id: str = "sku-1", **changes: Any) -> Decision:
     return decided(
         partition, offset, product_id, **{"kind": Kind.REFUSED, "reason": Reason.SOLD_OUT, **changes}
+    )
+
+
+def held(partition: int, offset: int, product_id: str, **changes: Any) -> Decision:
+    hold = Hold("Kettle", "kettle.jpg", Decimal("129.00"), "CNY", 900, "wechat", SHIPPING, "")
+    return decided(
+        partition,
+        offset,
+        product_id,
+        **{"kind": Kind.HELD, "hold": hold, "whole": True, "lines": 2, **changes},
     )
 
 
