@@ -71,7 +71,6 @@ async def _buy(world: World, plan: Purchase, items: Sequence[tuple[str, int]], k
     world.auditor.accepted(document["checkout_id"], document["lines"])
     if plan.policy == "all_or_nothing" and len(items) > 1:
         world.auditor.of_commands.whole.add(document["checkout_id"])
-        return
     await _watch(world, document["checkout_id"], plan, document["receipt"])
 
 
@@ -160,6 +159,11 @@ def _check(world: World, status: CheckoutStatus, receipt: Receipt) -> None:
     """A final answer tells what was decided, of every line."""
     if len(status.lines) != len(receipt.positions):
         raise Violation(f"{status.checkout_id}: not every line is answered")
+    if status.checkout_id in world.auditor.of_commands.whole:
+        orders = {line.order.order_id for line in status.lines if isinstance(line, CreatedLine)}
+        refused = {line.reason.value for line in status.lines if isinstance(line, RefusedLine)}
+        world.auditor.of_commands.answered(status.checkout_id, status.status, orders, refused)
+        return
     for line in status.lines:
         match line:
             case CreatedLine():

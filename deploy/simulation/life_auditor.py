@@ -7,7 +7,7 @@ from contracts.commands import encode_command
 from contracts.decisions import Decision, made_by_command
 from contracts.events import Event
 from contracts.kafka import Record
-from contracts.outcomes import Kind, Outcome
+from contracts.outcomes import Kind, Outcome, Reason
 from contracts.times import to_ms
 from deploy.simulation.life import APPLIED, Hold, Life, Order
 from deploy.simulation.model import Model, Violation
@@ -93,6 +93,21 @@ class LifeAuditor:
                 raise Violation(f"the order of checkout {checkout_id} is of {items}, not of {known}")
             self.life.orders[gathering.order_id] = Order(
                 state.buyer_id, str(state.total), to_ms(state.expires_at), items, whole=checkout_id
+            )
+
+    def answered(self, checkout_id: str, status: str, orders: set[str], refused: set[str]) -> None:
+        """A final answer that a buyer was told: all lines are one order, or all are refused. One of another payload
+        under the same key is told that.
+        """
+        if refused == {Reason.IDEMPOTENCY_CONFLICT} and not orders:
+            return
+        gathering = self._ledger.gatherings.get(checkout_id)
+        if gathering is None or gathering.decided_at is None:
+            raise Violation(f"checkout {checkout_id} is answered {status}, but not decided")
+        expected = set() if gathering.order_id is None else {gathering.order_id}
+        if orders != expected or bool(refused) != (not expected):
+            raise Violation(
+                f"checkout {checkout_id} is answered {status}: {orders}, {refused}; but is {gathering}"
             )
 
     def asked(self, commands: Mapping[int, Sequence[Record]]) -> None:
