@@ -1,4 +1,6 @@
-"""The examples of the OpenAPI document: one checkout of one product, from its request to its order."""
+"""The examples of the OpenAPI document: a checkout of one product from its request to its order, and one that is all
+or nothing.
+"""
 
 import base64
 import uuid
@@ -6,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from contracts import problems
-from contracts.decisions import number_of, order_id_of
+from contracts.decisions import BY_COMMAND, number_of, order_id_of
 from contracts.problems import ProblemType
 from contracts.receipts import ReceiptSigner
 from contracts.times import to_ms
@@ -83,7 +85,68 @@ ORDER: dict[str, Any] = {
     "note": "",
     "created_at": _DECIDED_AT,
     "items": [{"line": 0, **_PRODUCT, **_SNAPSHOT}],
-    "payment": {**_PAYMENT, "amount": _TOTAL},
+    "payment": {**_PAYMENT, "amount": _TOTAL, "reference": None},
+    "sequence": 1,
+}
+_OTHER = {"product_id": "sku-2002", "quantity": 1}
+_OTHER_SNAPSHOT = {
+    "name": "Tea set",
+    "cover": "covers/tea-set.jpg",
+    "price": {"amount": "88.00", "currency": "CNY"},
+}
+_OTHER_PLACE = {"partition": 2, "offset": 915}
+_WHOLE_ID = order_id_of(_ACCEPTED_AT_MS + 895, 5, 61 | BY_COMMAND)
+_WHOLE_TOTAL = {"amount": "346.00", "currency": "CNY"}
+_WHOLE_AT = "2025-11-01T09:30:12.415Z"
+_WHOLE_ORDER = {
+    "order_id": _WHOLE_ID,
+    "number": number_of(_WHOLE_ID),
+    "total": _WHOLE_TOTAL,
+    "payment": _PAYMENT,
+}
+_FIRST_LINE = {"line": 0, **_PLACE, **_PRODUCT}
+_SECOND_LINE = {"line": 1, **_OTHER_PLACE, **_OTHER}
+WHOLE_REQUEST: dict[str, Any] = {
+    "items": [_PRODUCT, _OTHER],
+    "policy": "all_or_nothing",
+    "shipping": _SHIPPING,
+    "expected_total": _WHOLE_TOTAL,
+}
+WHOLE_HELD: dict[str, Any] = {
+    "checkout_id": CHECKOUT_ID,
+    "status": "queued",
+    "lines": [
+        {"status": "held", **_FIRST_LINE, "decided_at": _DECIDED_AT},
+        {"status": "queued", "line": 1, **_OTHER_PLACE, "ahead": 40, "eta_s": 0.1},
+    ],
+    "ahead": 40,
+    "eta_s": 0.1,
+}
+WHOLE_CREATED: dict[str, Any] = {
+    "checkout_id": CHECKOUT_ID,
+    "status": "created",
+    "lines": [
+        {"status": "created", **_FIRST_LINE, "decided_at": _WHOLE_AT, "order": {**_SNAPSHOT, **_WHOLE_ORDER}},
+        {
+            "status": "created",
+            **_SECOND_LINE,
+            "decided_at": _WHOLE_AT,
+            "order": {**_OTHER_SNAPSHOT, **_WHOLE_ORDER},
+        },
+    ],
+    "ahead": 0,
+    "eta_s": 0.0,
+}
+_REFUSED = {"status": "refused", "retryable": True}
+WHOLE_REFUSED: dict[str, Any] = {
+    "checkout_id": CHECKOUT_ID,
+    "status": "refused",
+    "lines": [
+        {**_REFUSED, **_FIRST_LINE, "decided_at": _WHOLE_AT, "reason": "other_line_refused"},
+        {**_REFUSED, **_SECOND_LINE, "decided_at": _DECIDED_AT, "reason": "sold_out"},
+    ],
+    "ahead": 0,
+    "eta_s": 0.0,
 }
 PAGE: dict[str, Any] = {"orders": [ORDER], "next": f"/v1/orders?limit=20&cursor={_CURSOR}"}
 

@@ -55,7 +55,10 @@ def _submit() -> dict[str, Any]:
             "content": {
                 "application/json": {
                     "schema": ref("CheckoutRequest"),
-                    "examples": {"one_product": {"value": examples.REQUEST}},
+                    "examples": {
+                        "one_product": {"value": examples.REQUEST},
+                        "all_or_nothing": {"value": examples.WHOLE_REQUEST},
+                    },
                 }
             },
         },
@@ -116,6 +119,9 @@ def _status() -> dict[str, Any]:
                     queued=examples.QUEUED,
                     created=examples.CREATED,
                     refused=examples.REFUSED,
+                    all_or_nothing_held=examples.WHOLE_HELD,
+                    all_or_nothing_created=examples.WHOLE_CREATED,
+                    all_or_nothing_refused=examples.WHOLE_REFUSED,
                 ),
             },
             **problems_of(*READING, problems.NOT_FOUND, problems.INVALID),

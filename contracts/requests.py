@@ -21,6 +21,9 @@ class Item(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class CheckoutRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A checkout. Exactly one of `address_id` and `shipping` is given.
 
+    `policy` tells what several products are to each other: `independent`, each is bought or refused by itself;
+    `all_or_nothing`, all become one order or all are refused.
+
     `expected_total` is the sum over all items that the buyer saw; every line is refused with `price_changed` if the
     catalogue has come to another one.
     """

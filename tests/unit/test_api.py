@@ -1,13 +1,16 @@
 """The read side over HTTP: who may see what, parameters, headers, problems."""
 
 import base64
+from decimal import Decimal
 
 import msgspec
 import pytest
 
 from api.orders import cursor_of, order_id_of_cursor
+from contracts.decisions import BY_COMMAND, number_of, order_id_of
 from contracts.problems import Problem
 from contracts.requests import CheckoutStatus, OrderPage, OrderView
+from contracts.times import to_ms
 from stock_ledger.view import Progress
 from tests.unit.api_fakes import CHECKOUT, created, stored_order
 from tests.unit.api_service import Service, is_problem
@@ -100,6 +103,25 @@ async def test_an_order_is_its_buyers_alone(service: Service) -> None:
     service.reads.stored = []
     assert is_problem(anothers, 404, "not_found")
     assert anothers.body == (await service.get(path)).body
+
+
+async def test_an_order_of_several_items_made_by_a_command_is_told_whole(service: Service) -> None:
+    one = stored_order(1)
+    other = msgspec.structs.replace(one.items[0], line=1, product_id="sku-2", price=Decimal("1.50"))
+    payment = msgspec.structs.replace(one.payment, status="paid", reference="wx-1")
+    order_id = order_id_of(to_ms(one.created_at), 2, 5 | BY_COMMAND)
+    order = msgspec.structs.replace(
+        one, order_id=order_id, items=[*one.items, other], payment=payment, sequence=2
+    )
+    service.reads.stored = [order]
+    told = msgspec.json.decode((await service.get(f"/v1/orders/{order_id}")).body, type=OrderView)
+    assert [(item.line, item.product_id, item.price.amount) for item in told.items] == [
+        (0, "sku-1", "129.00"),
+        (1, "sku-2", "1.50"),
+    ]
+    assert (told.number, told.sequence) == (number_of(order_id), 2)
+    assert told.number.endswith("0002-000000000005C")
+    assert (told.payment.status, told.payment.reference) == ("paid", "wx-1")
 
 
 async def test_pages_give_every_order_once_newest_first(service: Service) -> None:
