@@ -14,32 +14,34 @@ from rich.table import Table
 
 from contracts.settings import Settings
 from contracts.topics import Topics
+from deploy.audit_commands import LOOK_S, PUBLISH_S, read_commands
 from deploy.records import Offsets, Records, reading
 from stock_ledger.audit import audit
-from stock_ledger.audit_book import DEAD, place_of
+from stock_ledger.audit_book import DEAD
 from stock_ledger.audit_cache import read_cache
 from stock_ledger.audit_decode import event_fact, letter_fact, message_fact
-from stock_ledger.audit_events import TYPES
+from stock_ledger.audit_events import has_event
 from stock_ledger.audit_facts import EventFact, Facts, LetterFact, MessageFact, PostgresFacts, TopicSpan
-from stock_ledger.audit_postgres import snapshot, states_now
+from stock_ledger.audit_postgres import next_commands_now, snapshot, states_now
 from stock_ledger.audit_report import AuditReport, Law
 from stock_ledger.postgres import connect_pool
 
-_LOOK_S = 0.2  # between looks at what is still under way
-_PUBLISH_S = 2.0  # from a commit to its events, at least waited for whatever the time limit
 _SHOWN_MAX = 20  # deviations of a law on the screen
 
 
-async def run(settings: Settings, drain_timeout_s: float = 30.0) -> AuditReport:
+async def run(settings: Settings, drain_timeout_s: float = 30.0, *, timed_out: bool = False) -> AuditReport:
     """Audit the deployment. Waits at most `drain_timeout_s` for what is in the log to be decided and published.
 
+    `timed_out` says that whatever is due by time ought to have ended; without it that is not judged.
     Changes nothing. Raises Unavailable if Kafka or Postgres does not answer; a cache that does not is reported.
     """
-    _, report = await run_on_facts(settings, drain_timeout_s)
+    _, report = await run_on_facts(settings, drain_timeout_s, timed_out=timed_out)
     return report
 
 
-async def run_on_facts(settings: Settings, drain_timeout_s: float) -> tuple[Facts, AuditReport]:
+async def run_on_facts(
+    settings: Settings, drain_timeout_s: float, *, timed_out: bool = False
+) -> tuple[Facts, AuditReport]:
     """The same, with the facts that were audited, for those who hold something else against them."""
     started = time.monotonic()
     deadline = started + drain_timeout_s
@@ -48,6 +50,7 @@ async def run_on_facts(settings: Settings, drain_timeout_s: float) -> tuple[Fact
         with _uncollected():
             async with reading(settings) as log:
                 facts = await _gather(settings, log, pool, deadline)
+                facts.timed_out = timed_out
             return facts, await asyncio.to_thread(audit, facts, started)
     finally:
         await pool.close()
@@ -69,10 +72,12 @@ async def _gather(settings: Settings, log: Records, pool: "asyncpg.Pool[Any]", d
     """Postgres first: what it decided can only be older than what the log and the events hold by then."""
     topics = Topics(settings)
     target = await log.ends(topics.checkouts)
-    await _wait_decided(pool, target, deadline)
+    command_target = await log.ends(topics.commands)
+    await _wait_decided(pool, target, command_target, deadline)
     postgres = await snapshot(pool)
     messages = await _messages(log, topics.checkouts, target, postgres)
     letters = await _letters(log, topics.dead_letters)
+    commands, commands_span = await read_commands(log, topics.commands, postgres, deadline)
     events, events_span = await _events(log, topics.events, postgres, deadline)
     return Facts(
         partitions=settings.partitions,
@@ -85,15 +90,22 @@ async def _gather(settings: Settings, log: Records, pool: "asyncpg.Pool[Any]", d
         events=events,
         letters=letters,
         cache=await read_cache(pool, settings),
+        command_target=command_target,
+        commands_span=commands_span,
+        commands=commands,
     )
 
 
-async def _wait_decided(pool: "asyncpg.Pool[Any]", target: Offsets, deadline: float) -> None:
+async def _wait_decided(
+    pool: "asyncpg.Pool[Any]", target: Offsets, command_target: Offsets, deadline: float
+) -> None:
     while True:
-        states = await states_now(pool)
-        if all(states.get(p, (0, 0))[1] >= end for p, end in target.items()) or time.monotonic() > deadline:
+        states, commands = await states_now(pool), await next_commands_now(pool)
+        decided = all(states.get(p, (0, 0))[1] >= end for p, end in target.items())
+        obeyed = all(commands.get(p, 0) >= end for p, end in command_target.items())
+        if (decided and obeyed) or time.monotonic() > deadline:
             return
-        await asyncio.sleep(_LOOK_S)
+        await asyncio.sleep(LOOK_S)
 
 
 async def _messages(log: Records, topic: str, target: Offsets, postgres: PostgresFacts) -> list[MessageFact]:
@@ -120,11 +132,13 @@ async def _events(
     log: Records, topic: str, postgres: PostgresFacts, deadline: float
 ) -> tuple[list[EventFact], dict[int, TopicSpan]]:
     """All events; waits for those of decisions made, which are published a moment after the commit."""
-    missing: dict[int, set[int]] = {p: set() for p in range(log.partitions)}
+    missing: dict[int, set[str]] = {p: set() for p in range(log.partitions)}
     for row in postgres.decisions:
-        if row.kind in TYPES:
-            missing[row.partition].add(row.offset)
-    deadline = max(deadline, time.monotonic() + _PUBLISH_S)
+        if has_event(row):
+            missing[row.partition].add(f"{row.partition}-{row.offset}")
+    for command in postgres.commands:
+        missing[command.partition].update(event.event_id for event in command.events)
+    deadline = max(deadline, time.monotonic() + PUBLISH_S)
     events: list[EventFact] = []
     firsts = await log.firsts(topic)
     start = firsts
@@ -133,15 +147,13 @@ async def _events(
         async for r in log.read(topic, start, ends):
             event = event_fact(r.partition, r.offset, r.key, r.value, r.headers)
             events.append(event)
-            place = place_of(event.event_id)
-            if place is not None and place[0] == r.partition:
-                missing[r.partition].discard(place[1])
+            missing[r.partition].discard(event.event_id)
         start = ends
         # Where retention has cut the topic, what is not there may have been.
         if not any(of_p for p, of_p in missing.items() if firsts[p] == 0) or time.monotonic() > deadline:
             events.sort(key=lambda event: (event.partition, event.offset))
             return events, {p: TopicSpan(firsts[p], end) for p, end in ends.items()}
-        await asyncio.sleep(_LOOK_S)
+        await asyncio.sleep(LOOK_S)
 
 
 def render(report: AuditReport, console: Console) -> None:
@@ -200,9 +212,10 @@ def _render_deviations(law: Law, console: Console) -> None:
 def _totals(report: AuditReport) -> str:
     t = report.totals
     refused = ", ".join(f"{reason} {count:,}" for reason, count in sorted(t.refused.items())) or "none"
+    commands = ", ".join(f"{outcome} {count:,}" for outcome, count in sorted(t.commands.items())) or "none"
     return (
-        f"{t.messages:,} messages, {t.decided:,} decided: {t.created:,} created, {t.repeated:,} repeated, "
+        f"{t.messages:,} messages, {t.decided:,} decided: {t.created:,} created, {t.held:,} held, {t.repeated:,} repeated, "
         f"{t.conflicts:,} conflicts, {t.dead_lettered:,} dead-lettered; refused: {refused}.\n"
         f"{t.units_sold:,} units of {t.products:,} products sold, {t.oversold:,} oversold, {t.lost:,} lost; "
-        f"{t.events:,} events, {t.redelivered_events:,} redelivered."
+        f"{t.events:,} events, {t.redelivered_events:,} redelivered; commands: {commands}."
     )

@@ -3,8 +3,20 @@
 import time
 from collections.abc import Callable
 
-from stock_ledger import audit_events, audit_log, audit_orders, audit_stock, audit_view
-from stock_ledger.audit_book import CONFLICT, CREATED, DEAD, REFUSED, REPEATED, Book
+from stock_ledger import (
+    audit_buyers,
+    audit_causes,
+    audit_commands,
+    audit_events,
+    audit_holds,
+    audit_life,
+    audit_log,
+    audit_orders,
+    audit_stock,
+    audit_told,
+    audit_view,
+)
+from stock_ledger.audit_book import CONFLICT, CREATED, DEAD, HELD, REFUSED, REPEATED, Book
 from stock_ledger.audit_facts import Facts
 from stock_ledger.audit_report import AuditReport, Law, Totals
 
@@ -18,16 +30,27 @@ LAWS: tuple[Callable[[Book], Law], ...] = (
     audit_log.dead_letter_copies,
     audit_log.repeats,
     audit_log.payloads,
+    audit_commands.drained,
+    audit_commands.complete,
+    audit_commands.faithful,
+    audit_commands.repeats,
+    audit_told.asked,
     audit_orders.orders,
     audit_orders.items,
     audit_orders.payments,
     audit_orders.entries,
+    audit_life.order_life,
+    audit_holds.gatherings,
+    audit_holds.holds,
+    audit_causes.entry_causes,
+    audit_causes.given_back,
     audit_stock.sequence,
     audit_stock.running,
     audit_stock.conservation,
     audit_stock.oversold,
-    audit_stock.refusals,
-    audit_stock.purchases,
+    audit_holds.counts,
+    audit_buyers.refusals,
+    audit_buyers.purchases,
     audit_view.cache_stock,
     audit_view.cache_sold_out,
     audit_view.cache_progress,
@@ -35,6 +58,8 @@ LAWS: tuple[Callable[[Book], Law], ...] = (
     audit_events.events,
     audit_events.event_data,
     audit_events.event_envelope,
+    audit_told.command_events,
+    audit_told.order_events,
     audit_events.figures,
 )
 
@@ -67,8 +92,11 @@ def totals_of(book: Book) -> Totals:
     totals.units_sold = sum(audit_stock.sold(book).values())
     totals.products = len(facts.postgres.products)
     totals.orders = len(facts.postgres.orders)
-    totals.events = len(book.events)
+    totals.events = len(book.events) + len(book.command_events)
     totals.redelivered_events = len(facts.events) - totals.events
+    totals.held = kinds.get(HELD, 0)
+    for command in facts.postgres.commands:
+        totals.commands[command.outcome] = totals.commands.get(command.outcome, 0) + 1
     totals.results_shown = len(facts.cache.results)
     return totals
 
@@ -81,4 +109,7 @@ def _lost(book: Book) -> int:
         due = max(next_offset, book.facts.target.get(p, 0))
         lost += sum(1 for offset in messages if offset < due and offset not in decisions)
         lost += max(book.facts.checkouts[p].first - next_offset, 0)
+    for p, commands in book.command_messages.items():
+        due = max(book.facts.postgres.next_command(p), book.facts.command_target.get(p, 0))
+        lost += sum(1 for offset in commands if offset < due and offset not in book.command_rows.get(p, {}))
     return lost

@@ -3,13 +3,25 @@
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
-from stock_ledger.audit_facts import DecisionRow, EventFact, Facts, MessageFact
+from contracts.commands import Settle
+from stock_ledger.audit_command_facts import CommandMessage, CommandRow, GatheringRow, HoldRow
+from stock_ledger.audit_facts import DecisionRow, EventFact, Facts, LedgerRow, MessageFact, OrderRow
 
 CREATED, REFUSED, REPEATED, CONFLICT, DEAD = "created", "refused", "repeated", "conflict", "dead_lettered"
-FIRST = (CREATED, REFUSED)  # kinds that decide a line; all others refer to one of these or decide nothing
+HELD = "held"
+TAKING = (CREATED, HELD)  # kinds that take units from stock
+FIRST = (
+    CREATED,
+    HELD,
+    REFUSED,
+)  # kinds that decide a line; all others refer to one of these or decide nothing
+TAKEN_BY_LINES = ("order", "hold")  # kinds of ledger entries that lines make; commands make all others
 
 Row = TypeVar("Row")
 Place = tuple[int, int]  # (partition, offset)
+CommandPlace = tuple[int, int, int]  # (partition, offset, number among the command's events)
+BY_COMMAND = 1 << 61  # in the offset of an order id: the offset is one of the commands topic
+APPLIED = "applied"
 
 
 class Book:
@@ -20,6 +32,7 @@ class Book:
         self.decisions: dict[int, dict[int, DecisionRow]] = {p: {} for p in range(facts.partitions)}
         self.twice: list[DecisionRow] = []
         self.created: list[DecisionRow] = []
+        self.held: dict[tuple[str, str], DecisionRow] = {}  # by checkout and product
         for row in facts.postgres.decisions:
             of_partition = self.decisions.setdefault(row.partition, {})
             if row.offset in of_partition:
@@ -27,20 +40,68 @@ class Book:
             of_partition[row.offset] = row
             if row.kind == CREATED:
                 self.created.append(row)
+            elif row.kind == HELD:
+                self.held[row.checkout_id or "", row.product_id] = row
         self.messages: dict[int, dict[int, MessageFact]] = {p: {} for p in range(facts.partitions)}
         for message in facts.messages:
             self.messages[message.partition][message.offset] = message
         self.events: list[
             tuple[EventFact, Place | None]
         ] = []  # the first delivery of each, with its decision's place
+        self.command_events: list[tuple[EventFact, CommandPlace]] = []  # likewise, of commands
         seen: set[str] = set()
         for event in facts.events:
             if event.event_id not in seen:
                 seen.add(event.event_id)
-                self.events.append((event, place_of(event.event_id)))
+                of_command = command_place_of(event.event_id)
+                if of_command is None:
+                    self.events.append((event, place_of(event.event_id)))
+                else:
+                    self.command_events.append((event, of_command))
         self.created_order: dict[str, DecisionRow] = {
             row.order_id: row for row in self.created if row.order_id is not None
         }
+        self._index_commands(facts)
+
+    def _index_commands(self, facts: Facts) -> None:
+        postgres = facts.postgres
+        self.command_rows: dict[int, dict[int, CommandRow]] = {p: {} for p in range(facts.partitions)}
+        self.commands_twice: list[CommandRow] = []
+        self.by_subject: dict[str, list[CommandRow]] = {}  # in the order of the log
+        for row in postgres.commands:
+            of_partition = self.command_rows.setdefault(row.partition, {})
+            if row.offset in of_partition:
+                self.commands_twice.append(row)
+            of_partition[row.offset] = row
+            self.by_subject.setdefault(row.subject, []).append(row)
+        self.command_messages: dict[int, dict[int, CommandMessage]] = {p: {} for p in range(facts.partitions)}
+        for message in facts.commands:
+            self.command_messages.setdefault(message.partition, {})[message.offset] = message
+        self.orders: dict[str, OrderRow] = {row.order_id: row for row in postgres.orders}
+        self.holds: dict[tuple[str, str], HoldRow] = {
+            (row.checkout_id, row.product_id): row for row in postgres.holds
+        }
+        self.gatherings: dict[str, GatheringRow] = {row.checkout_id: row for row in postgres.gatherings}
+        self.confirmed: dict[str, GatheringRow] = {
+            row.order_id: row for row in postgres.gatherings if row.order_id is not None
+        }
+        self.command_entries: dict[Place, list[LedgerRow]] = {}
+        for entry in postgres.ledger:
+            if entry.kind not in TAKEN_BY_LINES and entry.partition is not None and entry.offset is not None:
+                self.command_entries.setdefault((entry.partition, entry.offset), []).append(entry)
+        # Settlements that are told and not decided yet: holds on their way.
+        self.under_way: set[tuple[str, str]] = set()
+        decided = {row.command_id for row in postgres.commands if row.outcome in (APPLIED, "refused")}
+        for row in postgres.commands:
+            for _, command in row.asked:
+                if isinstance(command, Settle) and command.command_id not in decided:
+                    self.under_way.add((command.checkout_id, command.product_id))
+
+    def command(self, place: Place) -> CommandRow | None:
+        return self.command_rows.get(place[0], {}).get(place[1])
+
+    def applied(self, row: CommandRow | None) -> bool:
+        return row is not None and row.outcome == APPLIED
 
     def decision(self, place: Place) -> DecisionRow | None:
         return self.decisions.get(place[0], {}).get(place[1])
@@ -87,5 +148,24 @@ def place_of(event_id: str) -> Place | None:
     return None
 
 
-def where(row: DecisionRow | MessageFact) -> Place:
+def command_place_of(event_id: str) -> CommandPlace | None:
+    """The place of the command that an event id names, and the event's number; None if it names none."""
+    parts = event_id.removeprefix("command-").split("-")
+    if not event_id.startswith("command-") or not all(p.isascii() and p.isdigit() for p in parts):
+        return None
+    numbers = [int(part) for part in parts]
+    if len(numbers) != 3 or event_id != f"command-{numbers[0]}-{numbers[1]}-{numbers[2]}":
+        return None
+    return numbers[0], numbers[1], numbers[2]
+
+
+def by_command(order_id: str) -> bool:
+    """Whether a command made the order, of holds. False for an id that no order can have."""
+    try:
+        return bool(place_in(order_id)[2] & BY_COMMAND)
+    except ValueError:
+        return False
+
+
+def where(row: DecisionRow | MessageFact | CommandRow) -> Place:
     return row.partition, row.offset

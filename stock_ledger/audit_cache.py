@@ -15,7 +15,7 @@ from redis.asyncio import Redis
 from contracts.errors import Unavailable
 from contracts.keys import Keys
 from contracts.settings import Settings
-from stock_ledger.audit_decode import document_fact
+from stock_ledger.audit_decode import result_fact
 from stock_ledger.audit_facts import CacheFacts, ResultFact, ShownProgress, ShownStock, StockRow
 from stock_ledger.audit_postgres import states_now, stock_now
 from stock_ledger.redis_view import connect_redis, translated
@@ -114,7 +114,7 @@ class _Reader:
             for key, fields in zip(fresh, hashes, strict=True):
                 checkout_id = intern(key.removeprefix(prefix))
                 facts += [
-                    ResultFact(checkout_id, intern(field.decode(errors="replace")), document_fact(document))
+                    result_fact(checkout_id, intern(field.decode(errors="replace")), document)
                     for field, document in zip(fields[::2], fields[1::2], strict=True)
                 ]
             if cursor == 0:

@@ -8,8 +8,11 @@ import msgspec
 
 from contracts.errors import UndecodableMessage
 from contracts.events import ORDER_CREATED
+from contracts.keys import WHOLE
 from contracts.messages import decode_checkout_line
-from stock_ledger.audit_facts import Document, EventFact, LetterFact, MessageFact
+from contracts.topics import Stream
+from stock_ledger.audit_decode_commands import counts_of, whole_fact
+from stock_ledger.audit_facts import Document, EventFact, LetterFact, MessageFact, ResultFact
 
 _HEADERS = ("ce_specversion", "ce_id", "ce_source", "ce_type", "ce_time", "ce_subject", "content-type")
 
@@ -70,6 +73,13 @@ def document_fact(value: bytes | None) -> Document | None:
     )  # fmt: skip
 
 
+def result_fact(checkout_id: str, field: str, value: bytes) -> ResultFact:
+    """A result of the view: the answer to a whole checkout under its own field, else that to a line."""
+    if field == WHOLE:
+        return ResultFact(checkout_id, field, None, whole_fact(value))
+    return ResultFact(checkout_id, field, document_fact(value))
+
+
 def event_fact(
     partition: int, offset: int, key: bytes | None, value: bytes | None,
     headers: Sequence[tuple[str, bytes]],
@@ -86,9 +96,13 @@ def event_fact(
         lacking.append("ce_sequence 1")
     if key is not None and told.get("ce_subject", key) != key:
         lacking.append("ce_subject as the key")
+    event_id = told.get("ce_id", b"").decode(errors="replace")
+    sequence = told.get("ce_sequence", b"")
+    of_command = event_id.startswith("command-")
     return EventFact(
-        partition, offset, told.get("ce_id", b"").decode(errors="replace"), intern(kind), key, hash(value),
-        ", ".join(lacking), document_fact(value),
+        partition, offset, event_id, intern(kind), key, hash(value), ", ".join(lacking),
+        None if of_command else document_fact(value), int(sequence) if sequence.isdigit() else None,
+        counts_of(kind, value) if of_command else (),
     )  # fmt: skip
 
 
@@ -100,4 +114,9 @@ def letter_fact(
         source = (int(told["partition"]), int(told["offset"]))
     except (KeyError, ValueError):
         return LetterFact(partition, offset, None, "", key, value)
-    return LetterFact(partition, offset, source, told.get("reason", b"").decode(errors="replace"), key, value)
+    reason = told.get("reason", b"").decode(errors="replace")
+    stream = told.get("stream", Stream.CHECKOUTS.encode()).decode(errors="replace")
+    cut = told.get("truncated-to", b"")
+    return LetterFact(
+        partition, offset, source, reason, key, value, intern(stream), int(cut) if cut.isdigit() else None
+    )

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from decimal import Decimal
 
 from contracts.events import CHECKOUT_REFUSED, ORDER_CREATED
-from stock_ledger.audit_book import CONFLICT, CREATED, REFUSED, Book, Place, place_of, where
-from stock_ledger.audit_facts import DecisionRow
+from stock_ledger.audit_book import CONFLICT, CREATED, REFUSED, Book, Place, command_place_of, place_of, where
+from stock_ledger.audit_facts import DecisionRow, EventCount, EventFact
 from stock_ledger.audit_report import Law
 from stock_ledger.audit_view import told_wrong
 
@@ -23,7 +23,7 @@ def events(book: Book) -> Law:
             if book.is_later(place):
                 continue
         row = None if place is None else book.decision(place)
-        if row is None or row.kind not in TYPES:
+        if row is None or not has_event(row):
             law.deviate(
                 f"event {event.event_id!r} at {event.partition}:{event.offset} has no decision"
                 if row is None
@@ -40,9 +40,12 @@ def events(book: Book) -> Law:
 
 def _redelivered(book: Book, law: Law) -> None:
     """An event may come again, but as it was."""
-    if len(book.events) == len(book.facts.events):
+    if len(book.events) + len(book.command_events) == len(book.facts.events):
         return
-    first = {event.event_id: (event, place) for event, place in book.events}
+    first: dict[str, tuple[EventFact, Place | None]] = {
+        event.event_id: (event, place[:2]) for event, place in book.command_events
+    }
+    first |= {event.event_id: (event, place) for event, place in book.events}
     for event in book.facts.events:
         known, place = first[event.event_id]
         if known is event:
@@ -86,7 +89,12 @@ def _oldest_known(book: Book, published: set[Place]) -> dict[int, int]:
 
 def announced(book: Book) -> Iterator[DecisionRow]:
     """Decisions that have an event."""
-    return (row for row in book.facts.postgres.decisions if row.kind in TYPES)
+    return (row for row in book.facts.postgres.decisions if has_event(row))
+
+
+def has_event(row: DecisionRow) -> bool:
+    """Lines of all-or-nothing checkouts have none: the checkout's one event is told by a command."""
+    return row.kind in TYPES and not row.whole
 
 
 def event_data(book: Book) -> Law:
@@ -94,7 +102,7 @@ def event_data(book: Book) -> Law:
     order_of = {row.order_id: row for row in book.facts.postgres.orders}
     for event, place in book.events:
         row = None if place is None else book.decision(place)
-        if row is None or row.kind not in TYPES:
+        if row is None or not has_event(row):
             continue  # judged by `events`
         law.checked += 1
         document = event.document
@@ -119,7 +127,8 @@ def event_envelope(book: Book) -> Law:
     )
     for event in book.facts.events:
         law.checked += 1
-        place = place_of(event.event_id)
+        of_command = command_place_of(event.event_id)
+        place = place_of(event.event_id) if of_command is None else of_command[:2]
         wrong = [f"lacks {event.lacking}"] if event.lacking else []
         if place is not None and place[0] != event.partition:
             wrong.append(f"lies in partition {event.partition}")
@@ -149,14 +158,7 @@ def figures(book: Book) -> Law:
             law.deviate(f"folded to event {folded[p]}, but the topic ends at {span.end}", place=(p, None))
         else:
             judged.add(p)
-    expected: dict[Cell, tuple[int, int, Decimal]] = {}
-    for event, _ in book.events:
-        told = event.document
-        if told is None or event.partition not in judged or event.offset >= folded.get(event.partition, 0):
-            continue
-        cell = (event.partition, told.product_id, told.reason or told.status, told.currency)
-        lines, units, amount = expected.get(cell, (0, 0, Decimal(0)))
-        expected[cell] = (lines + 1, units + told.quantity, amount + told.total)
+    expected = _sums(book, {p: folded.get(p, 0) for p in judged})
     kept: dict[Cell, tuple[int, int, Decimal]] = {
         row[:4]: row[4:] for row in book.facts.postgres.figures if row.partition in judged
     }
@@ -171,6 +173,26 @@ def figures(book: Book) -> Law:
                 place=(cell[0], None),
             )
     return law
+
+
+def _sums(book: Book, ends: dict[int, int]) -> dict[Cell, tuple[int, int, Decimal]]:
+    """The sums over the events below `ends`, by partition."""
+    sums: dict[Cell, tuple[int, int, Decimal]] = {}
+
+    def add(event: EventFact, count: EventCount) -> None:
+        if event.offset < ends.get(event.partition, 0):
+            cell = (event.partition, count.product_id, count.outcome, count.currency)
+            lines, units, amount = sums.get(cell, (0, 0, Decimal(0)))
+            sums[cell] = (lines + 1, units + count.units, amount + count.amount)
+
+    for event, _ in book.events:
+        if (told := event.document) is not None:
+            outcome = told.reason or told.status
+            add(event, EventCount(told.product_id, outcome, told.currency, told.quantity, told.total))
+    for event, _ in book.command_events:
+        for count in event.counts:
+            add(event, count)
+    return sums
 
 
 def _told(sums: tuple[int, int, Decimal]) -> str:

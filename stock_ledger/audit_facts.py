@@ -5,6 +5,14 @@ from typing import NamedTuple
 
 import msgspec
 
+from stock_ledger.audit_command_facts import (
+    CommandMessage,
+    CommandRow,
+    GatheringRow,
+    HoldRow,
+    WholeDocument,
+)
+
 
 class MessageFact(NamedTuple):
     """A message of the checkouts topic. `error` says why it is not valid; its line's fields are empty then.
@@ -40,6 +48,7 @@ class DecisionRow(NamedTuple):
     order_id: str | None
     first_offset: int | None
     decided_at_ms: int
+    whole: bool = False  # of an all-or-nothing checkout
 
 
 class OrderRow(NamedTuple):
@@ -49,6 +58,7 @@ class OrderRow(NamedTuple):
     status: str
     total: Decimal
     currency: str
+    sequence: int = 1
 
 
 class ItemRow(NamedTuple):
@@ -57,6 +67,7 @@ class ItemRow(NamedTuple):
     product_id: str
     price: Decimal
     quantity: int
+    counted: bool = False
 
 
 class PaymentRow(NamedTuple):
@@ -64,6 +75,8 @@ class PaymentRow(NamedTuple):
     amount: Decimal
     currency: str
     status: str
+    reference: str = ""
+    expires_at_ms: int = 0
 
 
 class LedgerRow(NamedTuple):
@@ -82,6 +95,9 @@ class StockRow(NamedTuple):
     partition: int
     available: int
     seq: int
+    held: int = 0
+    pending: int = 0
+    paid: int = 0
 
 
 class ProductRow(NamedTuple):
@@ -122,8 +138,21 @@ class Document(NamedTuple):
     currency: str
 
 
+class EventCount(NamedTuple):
+    """What the event of a command adds to the live figures."""
+
+    product_id: str
+    outcome: str
+    currency: str
+    units: int
+    amount: Decimal
+
+
 class EventFact(NamedTuple):
-    """A record of the events topic. `lacking` names required headers that are absent or wrong."""
+    """A record of the events topic. `lacking` names required headers that are absent or wrong.
+
+    Events of decisions have a `document`; of commands only what they count for is kept.
+    """
 
     partition: int
     offset: int
@@ -133,10 +162,12 @@ class EventFact(NamedTuple):
     value_hash: int
     lacking: str
     document: Document | None  # None: not readable
+    sequence: int | None = None
+    counts: tuple[EventCount, ...] = ()
 
 
 class LetterFact(NamedTuple):
-    """A record of the dead-letter topic: a copy of the message at (source_partition, source_offset)."""
+    """A record of the dead-letter topic: a copy of the message at (source_partition, source_offset) of a stream."""
 
     partition: int
     offset: int
@@ -144,14 +175,17 @@ class LetterFact(NamedTuple):
     reason: str
     key: bytes | None
     value: bytes | None
+    stream: str = "checkouts"
+    truncated_to: int | None = None  # bytes of key and value, where they were too large for a copy
 
 
 class ResultFact(NamedTuple):
-    """A field of a result hash of the view."""
+    """A field of a result hash of the view: a decision as it was told, or the one answer to a whole checkout."""
 
     checkout_id: str
     field: str
     document: Document | None  # None: not readable
+    whole: WholeDocument | None = None
 
 
 class ShownStock(NamedTuple):
@@ -195,9 +229,11 @@ class TopicSpan(NamedTuple):
 
 
 class PostgresFacts(msgspec.Struct):
-    """All tables as they were at one moment. `states` is (epoch, next_offset) by partition."""
+    """All tables as they were at one moment, `read_at_ms`. `states` is (epoch, next_offset) by partition."""
 
     states: dict[int, tuple[int, int]] = {}
+    next_commands: dict[int, int] = {}
+    read_at_ms: int = 0
     decisions: list[DecisionRow] = []  # by partition and offset
     orders: list[OrderRow] = []
     items: list[ItemRow] = []
@@ -208,17 +244,25 @@ class PostgresFacts(msgspec.Struct):
     purchases: list[PurchaseRow] = []
     figure_states: dict[int, int] = {}
     figures: list[FigureRow] = []
+    commands: list[CommandRow] = []  # by partition and offset
+    holds: list[HoldRow] = []
+    gatherings: list[GatheringRow] = []
 
     def next_offset(self, partition: int) -> int:
         """The next offset to decide; 0 for a partition that was never claimed."""
         state = self.states.get(partition)
         return 0 if state is None else state[1]
 
+    def next_command(self, partition: int) -> int:
+        """The next offset to decide of the commands topic; 0 for a partition that was never claimed."""
+        return self.next_commands.get(partition, 0)
+
 
 class Facts(msgspec.Struct):
     """All that the laws are held against.
 
-    `target` is, by partition, the end of the log when the audit began: all below it ought to be decided.
+    `target` is, by partition, the end of the log when the audit began: all below it ought to be decided;
+    `command_target` the same of the commands topic. `timed_out`: whatever is due by time ought to have ended.
     """
 
     partitions: int
@@ -231,3 +275,7 @@ class Facts(msgspec.Struct):
     events: list[EventFact]
     letters: list[LetterFact]
     cache: CacheFacts
+    command_target: dict[int, int] = {}
+    commands_span: dict[int, TopicSpan] = {}
+    commands: list[CommandMessage] = []
+    timed_out: bool = False

@@ -1,8 +1,12 @@
 """Laws of the log: every message is decided once, as what it says, and what is not valid is set aside."""
 
+from contracts.topics import Stream
 from stock_ledger.audit_book import CONFLICT, DEAD, FIRST, REPEATED, Book, Place, where
+from stock_ledger.audit_command_facts import CommandMessage, CommandRow
 from stock_ledger.audit_facts import DecisionRow, LetterFact, MessageFact
 from stock_ledger.audit_report import Law
+
+CHECKOUTS, COMMANDS = str(Stream.CHECKOUTS), str(Stream.COMMANDS)
 
 
 def drained(book: Book) -> Law:
@@ -148,41 +152,64 @@ def dead_letter_copies(book: Book) -> Law:
         "dead-letter-copies",
         "Every dead-lettered message has a copy with its reason in the dead-letter topic",
     )
-    copies: dict[Place, list[LetterFact]] = {}
+    copies: dict[tuple[str, Place], list[LetterFact]] = {}
     for letter in book.facts.letters:
         law.checked += 1
-        if letter.source is None:
+        if letter.source is None or letter.stream not in (CHECKOUTS, COMMANDS):
             law.deviate("a dead letter does not tell where it lay", place=(letter.partition, letter.offset))
             continue
-        copies.setdefault(letter.source, []).append(letter)
-        decision = book.decision(letter.source)
-        if decision is not None and decision.kind != DEAD:
-            law.deviate(
-                f"set aside, but {decision.kind}",
-                product_id=decision.product_id,
-                checkout_id=decision.checkout_id,
-                place=letter.source,
-            )
-    shortened = {p for p, span in book.facts.letters_span.items() if span.first > 0}
+        copies.setdefault((letter.stream, letter.source), []).append(letter)
+        if became := _became(book, letter.stream, letter.source):
+            law.deviate(f"one of the {letter.stream} was set aside, but {became}", place=letter.source)
     for p, decisions in book.decisions.items():
         for row in decisions.values():
-            if row.kind != DEAD:
-                continue
-            found = copies.get(where(row), [])
-            if not found and p in shortened:
-                law.skip(1, "retention removed the beginning of the dead-letter topic")
-                continue
-            law.checked += 1
-            message = book.messages.get(p, {}).get(row.offset)
-            if not any(_is_copy(letter, row, message) for letter in found):
-                told = "none that equals it" if found else "none"
-                law.deviate(f"dead-lettered ({row.detail}), copies: {told}", place=where(row))
+            if row.kind == DEAD:
+                message = book.messages.get(p, {}).get(row.offset)
+                _judge_copies(book, law, row, message, copies.get((CHECKOUTS, where(row)), []))
+    for p, commands in book.command_rows.items():
+        for of_command in commands.values():
+            if of_command.outcome == DEAD:
+                asked = book.command_messages.get(p, {}).get(of_command.offset)
+                found = copies.get((COMMANDS, where(of_command)), [])
+                _judge_copies(book, law, of_command, asked, found)
     return law
 
 
-def _is_copy(letter: LetterFact, row: DecisionRow, message: MessageFact | None) -> bool:
+def _became(book: Book, stream: str, place: Place) -> str:
+    """What became of a message that is no dead letter; empty for one that is, or is not decided yet."""
+    if stream == COMMANDS:
+        command = book.command(place)
+        return "" if command is None or command.outcome == DEAD else command.outcome
+    decision = book.decision(place)
+    return "" if decision is None or decision.kind == DEAD else decision.kind
+
+
+def _judge_copies(
+    book: Book,
+    law: Law,
+    row: DecisionRow | CommandRow,
+    message: MessageFact | CommandMessage | None,
+    found: list[LetterFact],
+) -> None:
+    span = book.facts.letters_span.get(row.partition)
+    if not found and span is not None and span.first > 0:
+        law.skip(1, "retention removed the beginning of the dead-letter topic")
+        return
+    law.checked += 1
+    if not any(_is_copy(letter, row, message) for letter in found):
+        told = "none that equals it" if found else "none"
+        law.deviate(f"dead-lettered ({row.detail}), copies: {told}", place=where(row))
+
+
+def _is_copy(
+    letter: LetterFact, row: DecisionRow | CommandRow, message: MessageFact | CommandMessage | None
+) -> bool:
     """A message that retention has removed cannot be compared; its reason and place still are."""
-    same = message is None or (letter.key == message.key and letter.value == message.value)
+    cut = slice(letter.truncated_to)
+    same = message is None or (
+        letter.key == (message.key and message.key[cut])
+        and letter.value == (message.value and message.value[cut])
+    )
     return same and letter.reason == row.detail and letter.partition == row.partition
 
 

@@ -6,6 +6,8 @@ from typing import Any, TypeVar
 
 import asyncpg
 
+from stock_ledger.audit_command_facts import HoldRow
+from stock_ledger.audit_decode_commands import command_row, gathering_row
 from stock_ledger.audit_facts import (
     DecisionRow,
     FigureRow,
@@ -25,20 +27,36 @@ _CHUNK_ROWS = 10_000
 # Columns in the order of the facts' fields; ids as text, moments as Unix milliseconds rounded down.
 DECISIONS = """
 SELECT partition, "offset", kind, checkout_id::text, buyer_id, product_id, quantity, payload_hash, line, reason, detail,
-       order_id::text, first_offset, floor(extract(epoch FROM decided_at) * 1000)::bigint
+       order_id::text, first_offset, floor(extract(epoch FROM decided_at) * 1000)::bigint, whole
 FROM decisions ORDER BY partition, "offset"
 """
-ORDERS = "SELECT order_id::text, checkout_id::text, buyer_id, status, total, currency FROM orders"
-ITEMS = "SELECT order_id::text, line, product_id, price, quantity FROM order_items"
-PAYMENTS = "SELECT order_id::text, amount, currency, status FROM payments"
+ORDERS = "SELECT order_id::text, checkout_id::text, buyer_id, status, total, currency, sequence FROM orders"
+ITEMS = "SELECT order_id::text, line, product_id, price, quantity, counted FROM order_items"
+PAYMENTS = """
+SELECT order_id::text, amount, currency, status, reference, floor(extract(epoch FROM expires_at) * 1000)::bigint
+FROM payments
+"""
 LEDGER = """
 SELECT product_id, seq, delta, available, kind, partition, "offset", order_id::text FROM ledger ORDER BY product_id, seq
 """
-STOCK = "SELECT product_id, partition, available, seq FROM stock"
+STOCK = "SELECT product_id, partition, available, seq, held, pending, paid FROM stock"
 PRODUCTS = "SELECT product_id, buyer_limit, version FROM products"
 PURCHASES = "SELECT product_id, buyer_id, quantity FROM purchases"
 FIGURES = "SELECT partition, product_id, outcome, currency, lines, units, amount FROM figures"
 STATES = "SELECT partition, epoch, next_offset FROM partition_state"
+NEXT_COMMANDS = "SELECT partition, next_command FROM partition_state"
+READ_AT = "SELECT floor(extract(epoch FROM now()) * 1000)::bigint"
+COMMANDS = """
+SELECT partition, "offset", command_id::text, action, subject, actor, outcome, reason, detail, first_offset,
+       floor(extract(epoch FROM decided_at) * 1000)::bigint, document, told
+FROM commands ORDER BY partition, "offset"
+"""
+HOLDS = "SELECT checkout_id::text, product_id, buyer_id, quantity, state, counted, order_id::text FROM holds"
+GATHERINGS = """
+SELECT checkout_id::text, partition, state, floor(extract(epoch FROM deadline) * 1000)::bigint, answers, order_id::text,
+       floor(extract(epoch FROM decided_at) * 1000)::bigint, decided_offset
+FROM gatherings
+"""
 FIGURE_STATES = "SELECT partition, next_offset FROM figure_state"
 
 Row = TypeVar("Row")
@@ -70,6 +88,11 @@ async def snapshot(pool: "asyncpg.Pool[Any]") -> PostgresFacts:
             purchases=await rows(PurchaseRow._make, PURCHASES),
             figure_states=dict(await connection.fetch(FIGURE_STATES)),
             figures=await rows(FigureRow._make, FIGURES),
+            next_commands=dict(await connection.fetch(NEXT_COMMANDS)),
+            read_at_ms=await connection.fetchval(READ_AT),
+            commands=await rows(command_row, COMMANDS),
+            holds=await rows(HoldRow._make, HOLDS),
+            gatherings=await rows(gathering_row, GATHERINGS),
         )
 
 
@@ -77,6 +100,12 @@ async def states_now(pool: "asyncpg.Pool[Any]") -> dict[int, tuple[int, int]]:
     """(epoch, next_offset) by partition, as they are now."""
     async with acquired(pool) as connection:
         return await _states(connection)
+
+
+async def next_commands_now(pool: "asyncpg.Pool[Any]") -> dict[int, int]:
+    """The next offset to decide of the commands topic, by partition, as it is now."""
+    async with acquired(pool) as connection:
+        return dict(await connection.fetch(NEXT_COMMANDS))
 
 
 async def stock_now(pool: "asyncpg.Pool[Any]") -> dict[str, StockRow]:

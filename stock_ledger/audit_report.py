@@ -58,7 +58,7 @@ class Law(msgspec.Struct):
 
 
 class Totals(msgspec.Struct):
-    """The sale in figures. `lost` messages were accepted but have no decision; `oversold` is in units."""
+    """The sale in figures. `lost` messages were accepted but have no decision; `oversold` is in units; `commands` by outcome."""
 
     messages: int = 0
     decided: int = 0
@@ -75,6 +75,8 @@ class Totals(msgspec.Struct):
     events: int = 0
     redelivered_events: int = 0
     results_shown: int = 0
+    held: int = 0
+    commands: dict[str, int] = msgspec.field(default_factory=dict)
 
 
 class AuditReport(msgspec.Struct):

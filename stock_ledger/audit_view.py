@@ -1,6 +1,7 @@
 """Laws of the view: it may be empty, older or gone, but never say what Postgres does not."""
 
-from stock_ledger.audit_book import CONFLICT, CREATED, FIRST, Book, where
+from contracts.keys import WHOLE
+from stock_ledger.audit_book import CONFLICT, FIRST, TAKING, Book, where
 from stock_ledger.audit_facts import DecisionRow, Document, ResultFact, ShownStock
 from stock_ledger.audit_report import Law
 
@@ -88,6 +89,9 @@ def cache_results(book: Book) -> Law:
         return law
     for result in book.facts.cache.results:
         document = result.document
+        if result.field == WHOLE:
+            _judge_whole(book, law, result)
+            continue
         if document is None:
             law.checked += 1
             law.deviate(
@@ -112,6 +116,27 @@ def cache_results(book: Book) -> Law:
     return law
 
 
+def _judge_whole(book: Book, law: Law, result: ResultFact) -> None:
+    """The one answer to a whole checkout is word for word what the command that decided it told."""
+    shown = result.whole
+    if shown is not None and shown.offset >= book.facts.postgres.next_command(shown.partition):
+        law.skip(1, "decided after Postgres was read")
+        return
+    law.checked += 1
+    if shown is None:
+        law.deviate("drifted: the checkout's answer is not readable", checkout_id=result.checkout_id)
+        return
+    row = book.command((shown.partition, shown.offset))
+    told = [] if row is None else [r.document for r in row.results if r.checkout_id == result.checkout_id]
+    if shown not in told:
+        law.deviate(
+            f"drifted: the checkout's answer is shown as {shown.status}, told were "
+            f"{[None if t is None else t.status for t in told]}, word for word",
+            checkout_id=result.checkout_id,
+            place=(shown.partition, shown.offset),
+        )
+
+
 def _wrong_result(result: ResultFact, document: Document, row: DecisionRow) -> str:
     if row.kind not in (*FIRST, CONFLICT):
         return f"a result is shown of a decision that is {row.kind}"
@@ -129,7 +154,7 @@ def told_wrong(document: Document, row: DecisionRow) -> str:
         document.checkout_id, document.product_id, document.buyer_id, document.quantity,
     )  # fmt: skip
     true = (
-        where(row), CREATED if row.kind == CREATED else "refused", row.reason or "", row.order_id or "",
+        where(row), row.kind if row.kind in TAKING else "refused", row.reason or "", row.order_id or "",
         row.checkout_id, row.product_id, row.buyer_id, row.quantity,
     )  # fmt: skip
     if told == true:

@@ -8,13 +8,16 @@ from typing import Any
 import asyncpg
 import msgspec
 from aiokafka import AIOKafkaProducer
+from aiokafka.admin import AIOKafkaAdminClient
 from redis.asyncio import Redis
 
-from contracts.kafka import producer_options
+from contracts.commands import Command, encode_command
+from contracts.kafka import producer_options, tp
 from contracts.keys import Keys
 from contracts.settings import Settings
 from contracts.topics import Topics, partition_of
 from deploy.audit import run
+from deploy.records import reading
 from stock_ledger.audit_report import AuditReport
 from stock_ledger.figures import FigureStore
 from tests.harness import (
@@ -27,6 +30,7 @@ from tests.harness import (
     real_writer,
     records_of,
     running,
+    uuid_of,
 )
 
 Sent = tuple[int, bytes, bytes]  # partition, key, value
@@ -84,14 +88,51 @@ class Sale:
 
     async def sell(self) -> None:
         """Decide and publish all; the writer is gone afterwards."""
-        messages = self.messages()
-        await self.send(messages)
+        await self.send(self.messages())
+        await self.decide()
+
+    async def decide(self) -> None:
+        """Until nothing in either log is left. What is decided is told only then: a batch is committed in the end, and
+        a writer that is stopped before leaves the rest of it to the next one.
+        """
+        admin = AIOKafkaAdminClient(bootstrap_servers=self.settings.kafka_url)
+        await admin.start()
 
         async def done() -> bool:
-            return await self.decided() == len(messages)
+            committed = await admin.list_consumer_group_offsets(self.settings.consumer_group)
+            async with reading(self.settings) as log:
+                ends = {
+                    topic: await log.ends(topic) for topic in (self.topics.checkouts, self.topics.commands)
+                }
+            return all(
+                tp(topic, p) in committed and committed[tp(topic, p)].offset == end
+                for topic, of_topic in ends.items()
+                for p, end in of_topic.items()
+                if end
+            )
 
-        async with real_writer(self.settings, "w1") as writer, running(writer):
-            await eventually(done)
+        try:
+            async with real_writer(self.settings, "w1") as writer, running(writer):
+                await eventually(done)
+        finally:
+            await admin.close()
+
+    async def ask(self, *commands: Command) -> None:
+        """Commands into their log, one after the other."""
+        async with self.producing() as producer:
+            for command in commands:
+                await producer.send_and_wait(
+                    self.topics.commands,
+                    encode_command(command),
+                    key=command.subject().encode(),
+                    partition=command.partition(self.settings.partitions),
+                )
+
+    async def order_of(self, name: str | int) -> str:
+        found: str = await self.pool.fetchval(
+            "SELECT order_id::text FROM orders WHERE checkout_id = $1", uuid_of(name)
+        )
+        return found
 
     async def events(self) -> list[Any]:
         """All records of the events topic."""

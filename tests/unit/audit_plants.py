@@ -64,7 +64,7 @@ def _forget_book(facts: Facts) -> None:
     postgres.items = [row for row in postgres.items if row.order_id not in gone]
     postgres.payments = [row for row in postgres.payments if row.order_id not in gone]
     postgres.ledger = [r for r in postgres.ledger if r.product_id == "hot" or r.seq == 1]
-    change(postgres.stock, of_product("book"), available=10, seq=1)
+    change(postgres.stock, of_product("book"), available=10, seq=1, pending=0)
     facts.cache.stock = [s for s in facts.cache.stock if s.product_id == "hot"]
     facts.cache.progress = [p for p in facts.cache.progress if p.partition == 0]
     facts.cache.results = [r for r in facts.cache.results if r.document and r.document.partition == 0]
@@ -170,7 +170,7 @@ def conflict_without_other_payload(facts: Facts) -> None:
 
 @plants.breaks("repeats")
 def unknown_kind(facts: Facts) -> None:
-    change(facts.postgres.decisions, place(0, 4), kind="held")
+    change(facts.postgres.decisions, place(0, 4), kind="lost")
 
 
 @plants.breaks("payloads", "decision-faithful", "cache-results", "event-data")
@@ -187,13 +187,13 @@ def doubled_order(facts: Facts) -> None:
     facts.postgres.orders.append(order._replace(order_id=order_id_of(AT_MS + 1, 1, 0)))
 
 
-@plants.breaks("orders", "order-payments")
+@plants.breaks("orders", "order-payments", "stock-counts")
 def missing_order(facts: Facts) -> None:
     drop(facts.postgres.orders, of_order(1, 0))
     drop(facts.postgres.payments, of_order(1, 0))
 
 
-@plants.breaks("orders", "order-payments")
+@plants.breaks("orders", "order-payments", "order-life", "stock-counts")
 def order_in_an_unknown_status(facts: Facts) -> None:
     change(facts.postgres.orders, of_order(1, 0), status="lost")
 
@@ -203,7 +203,7 @@ def order_of_another_buyer(facts: Facts) -> None:
     change(facts.postgres.orders, of_order(1, 0), buyer_id="b7")
 
 
-@plants.breaks("orders", "order-entries", "event-data", "cache-results")
+@plants.breaks("orders", "order-entries", "given-back", "event-data", "cache-results")
 def order_made_of_another_place(facts: Facts) -> None:
     postgres, wrong = facts.postgres, order_id_of(AT_MS, 1, 1)
     change(postgres.decisions, place(1, 0), order_id=wrong)
@@ -217,7 +217,7 @@ def refusal_with_an_order(facts: Facts) -> None:
     change(facts.postgres.decisions, place(1, 1), order_id=order_id_of(AT_MS, 1, 1))
 
 
-@plants.breaks("order-items", "order-payments")
+@plants.breaks("order-items", "order-payments", "given-back", "stock-counts")
 def item_with_another_quantity(facts: Facts) -> None:
     change(facts.postgres.items, of_order(1, 0), quantity=9)
 
@@ -242,12 +242,12 @@ def stray_payment(facts: Facts) -> None:
     facts.postgres.payments.append(PaymentRow(order_id_of(AT_MS, 1, 3), PRICE, "CNY", "pending"))
 
 
-@plants.breaks("order-payments")
+@plants.breaks("order-payments", "order-life")
 def paid_though_pending(facts: Facts) -> None:
     change(facts.postgres.payments, of_order(1, 0), status="paid")
 
 
-@plants.breaks("order-entries", "conservation", "ledger-sequence")
+@plants.breaks("order-entries", "entry-causes", "given-back", "conservation", "ledger-sequence")
 def missing_entry(facts: Facts) -> None:
     drop(facts.postgres.ledger, of_order(1, 2))
     facts.postgres.ledger.append(LedgerRow("book", 4, 0, 2, "restock", None, None, None))

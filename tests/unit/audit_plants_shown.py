@@ -22,7 +22,7 @@ def gap_in_the_ledger(facts: Facts) -> None:
     change(facts.postgres.stock, of_product("book"), seq=4)
 
 
-@plants.breaks("ledger-sequence")
+@plants.breaks("ledger-sequence", "entry-causes", "conservation", "oversold")
 def entry_of_an_unknown_kind(facts: Facts) -> None:
     change(facts.postgres.ledger, lambda row: bool(row.product_id == "book" and row.seq == 1), kind="gift")
 
@@ -158,7 +158,7 @@ def missing_event(facts: Facts) -> None:
     drop(facts.events, of_event("1-1"))
 
 
-@plants.breaks("events", "figures")
+@plants.breaks("events", "order-events", "figures")
 def event_without_decision(facts: Facts) -> None:
     facts.events.append(facts.events[0]._replace(event_id="0-4"))
 

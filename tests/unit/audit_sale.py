@@ -7,11 +7,13 @@ from typing import Any
 
 import msgspec
 
+from contracts.commands import Restock
 from contracts.decisions import Decision, Order, order_id_of
 from contracts.events import event_of
 from contracts.messages import CheckoutLine, Shipping
 from contracts.outcomes import Kind, Reason
 from contracts.times import from_ms
+from stock_ledger.audit_command_facts import CommandMessage, CommandRow
 from stock_ledger.audit_decode import document_fact, event_fact, letter_fact, message_fact
 from stock_ledger.audit_facts import (
     CacheFacts,
@@ -68,6 +70,7 @@ class Sale:
         )
         self.stock = {"hot": 5, "book": 10}
         self.seq = {"hot": 1, "book": 1}
+        self.given = 10  # of book
         self.ends = [0, 0]
         self.event_ends = [0, 0]
 
@@ -127,13 +130,32 @@ class Sale:
         ]
         self.facts.letters.append(letter_fact(p, 0, b"k", b"{", headers))
 
+    def restock(self, units: int) -> None:
+        """More of book, by a command."""
+        command = Restock(
+            command_id=checkout(900), actor="merchant:m", asked_at_ms=AT_MS, product_id="book", units=units
+        )
+        self.stock["book"] += units
+        self.seq["book"] += 1
+        self.given += units
+        self.postgres.ledger.append(
+            LedgerRow("book", self.seq["book"], units, self.stock["book"], "restock", 1, 0, None)
+        )
+        self.postgres.commands.append(
+            CommandRow(
+                1, 0, command.command_id, "restock", "book", command.actor, "applied", None, "", None, AT_MS, command
+            )
+        )  # fmt: skip
+        self.facts.commands.append(CommandMessage(1, 0, "", command))
+        self.postgres.next_commands[1] = 1
+
     def end(self) -> Facts:
         """The sale as it is shown and counted when all is decided."""
         postgres, facts = self.postgres, self.facts
         postgres.states = {p: (3, end) for p, end in enumerate(self.ends)}
         postgres.stock = [
-            StockRow("hot", 0, self.stock["hot"], self.seq["hot"]),
-            StockRow("book", 1, self.stock["book"], self.seq["book"]),
+            StockRow("hot", 0, self.stock["hot"], self.seq["hot"], 0, 5 - self.stock["hot"]),
+            StockRow("book", 1, self.stock["book"], self.seq["book"], 0, self.given - self.stock["book"]),
         ]
         postgres.decisions.sort()
         postgres.ledger.sort()
@@ -161,7 +183,7 @@ class Sale:
         postgres.orders.append(
             OrderRow(order.order_id, d.checkout_id or "", d.buyer_id, "pending_payment", order.total, "CNY")
         )
-        postgres.items.append(ItemRow(order.order_id, 0, product, PRICE, d.quantity))
+        postgres.items.append(ItemRow(order.order_id, 0, product, PRICE, d.quantity, product == "hot"))
         postgres.payments.append(PaymentRow(order.order_id, order.total, "CNY", "pending"))
         postgres.ledger.append(
             LedgerRow(

@@ -1,0 +1,170 @@
+"""Laws of buyers' limits: what counts against them, over orders and holds that were not given back."""
+
+from collections import Counter
+
+from contracts.commands import Settle
+from stock_ledger.audit_book import FIRST, TAKING, Book, by_command, where
+from stock_ledger.audit_causes import CLOSED_STATUSES
+from stock_ledger.audit_facts import DecisionRow, LedgerRow
+from stock_ledger.audit_report import Law
+from stock_ledger.audit_stock import Places, ledgers
+
+Buyer = tuple[str, str]  # (product_id, buyer_id)
+_CHANGED = "limits of products whose catalogue entry changed"
+
+
+def refusals(book: Book) -> Law:
+    law = Law(
+        "refusals",
+        "Lines refused for stock or a buyer's limit had, at their place in the log, too little left",
+    )
+    places = {product_id: Places(rows) for product_id, rows in ledgers(book).items()}
+    products = {row.product_id: row for row in book.facts.postgres.products}
+    bought = _bought(book)
+    for row in book.facts.postgres.decisions:
+        if row.kind not in FIRST:
+            continue
+        at = places.get(row.product_id)
+        if row.reason == "buyer_limit":
+            product = products.get(row.product_id)
+            if product is None or product.version != 1:
+                law.skip(1, _CHANGED)
+                continue
+            law.checked += 1
+            had = [0] if at is None else _had(bought.get((row.product_id, row.buyer_id), []), at, row)
+            limit = product.buyer_limit
+            if limit is None or not any(units + row.quantity > limit for units in had):
+                _deviate(
+                    law,
+                    row,
+                    f"buyer {row.buyer_id} had {had}, asked for {row.quantity}, the limit is {limit}",
+                )
+        elif row.reason in ("sold_out", "insufficient_stock"):
+            law.checked += 1
+            left = [] if at is None else [at.rows[i].available for i in at.before(row.offset)]
+            if not any(_too_little(row, available) for available in left):
+                _deviate(law, row, f"{row.reason} for {row.quantity}, but available were {left}")
+    return law
+
+
+def _bought(book: Book) -> dict[Buyer, list[tuple[int, int]]]:
+    """Of every buyer who was refused for a limit: (index of the ledger's entry, units that it changed)."""
+    refused = {
+        (row.product_id, row.buyer_id) for row in book.facts.postgres.decisions if row.reason == "buyer_limit"
+    }
+    changes: dict[Buyer, list[tuple[int, int]]] = {}
+    if not refused:
+        return changes
+    limited = {product_id for product_id, _ in refused}
+    for product_id, rows in ledgers(book).items():
+        for i, entry in enumerate(rows) if product_id in limited else ():
+            buyer = (product_id, _buyer_of(book, entry))
+            if entry.delta and buyer in refused:
+                changes.setdefault(buyer, []).append((i, -entry.delta))
+    return changes
+
+
+def _buyer_of(book: Book, entry: LedgerRow) -> str:
+    """Whose units an entry moves; empty for one that is about no buyer."""
+    if entry.kind in ("order", "hold") and entry.partition is not None and entry.offset is not None:
+        decision = book.decision((entry.partition, entry.offset))
+        return "" if decision is None else decision.buyer_id
+    if entry.kind == "release" and entry.partition is not None and entry.offset is not None:
+        row = book.command((entry.partition, entry.offset))
+        if row is not None and isinstance(row.command, Settle):
+            hold = book.holds.get((row.command.checkout_id, entry.product_id))
+            return "" if hold is None else hold.buyer_id
+    order = book.orders.get(entry.order_id or "")
+    return "" if order is None else order.buyer_id
+
+
+def _had(changes: list[tuple[int, int]], at: Places, row: DecisionRow) -> list[int]:
+    """What the buyer may have had by then: more than one value where commands moved stock around the line."""
+    window = at.before(row.offset)
+    units = sum(change for i, change in changes if i <= window.start)
+    had = [units]
+    for i, change in changes:
+        if window.start < i < window.stop:
+            units += change
+            had.append(units)
+    return had
+
+
+def _too_little(row: DecisionRow, available: int) -> bool:
+    """Whether the reason of the refusal holds with so many units available."""
+    return available <= 0 if row.reason == "sold_out" else 0 < available < row.quantity
+
+
+def purchases(book: Book) -> Law:
+    law = Law(
+        "purchases",
+        "Units counted of a buyer are those bought and not given back, and within the product's limit",
+    )
+    products = {row.product_id: row for row in book.facts.postgres.products}
+    counted = {(row.product_id, row.buyer_id): row.quantity for row in book.facts.postgres.purchases}
+    bought, late = _counting(book)
+    for buyer in sorted(counted.keys() | bought.keys()):
+        product_id, buyer_id = buyer
+        law.checked += 1
+        has, made = counted.get(buyer, 0), bought.get(buyer, 0)
+        if has != made:
+            law.deviate(
+                f"{has} units counted of buyer {buyer_id}, {made} were bought under a limit and not given back",
+                product_id=product_id,
+            )
+            continue
+        product = products.get(product_id)
+        if product is not None and product.version != 1:
+            law.skip(1, _CHANGED)
+            continue
+        limit = None if product is None else product.buyer_limit
+        if limit is None:
+            law.deviate(
+                f"{has} units counted of buyer {buyer_id}, the product has no limit", product_id=product_id
+            )
+        elif made - late[buyer] > limit:
+            law.deviate(f"buyer {buyer_id} has {made} units, the limit is {limit}", product_id=product_id)
+    _uncounted(book, law)
+    return law
+
+
+def _counting(book: Book) -> tuple[Counter[Buyer], Counter[Buyer]]:
+    """Units that count, and those of them that a late payment took again, whatever the limit was by then."""
+    bought: Counter[Buyer] = Counter()
+    late: Counter[Buyer] = Counter()
+    taken_again = {e.order_id for of in book.command_entries.values() for e in of if e.kind == "late_payment"}
+    for item in book.facts.postgres.items:
+        order = book.orders.get(item.order_id)
+        if item.counted and order is not None and not by_command(item.order_id):
+            buyer = (item.product_id, order.buyer_id)
+            back = order.status in CLOSED_STATUSES
+            bought[buyer] += 0 if back else item.quantity
+            late[buyer] += item.quantity if not back and item.order_id in taken_again else 0
+    for hold in book.facts.postgres.holds:
+        if hold.counted:
+            bought[hold.product_id, hold.buyer_id] += 0 if hold.state == "released" else hold.quantity
+    return bought, late
+
+
+def _uncounted(book: Book, law: Law) -> None:
+    """Where a limit never changed, whatever a line took counts against it."""
+    limited = {
+        p.product_id for p in book.facts.postgres.products if p.buyer_limit is not None and p.version == 1
+    }
+    if not limited:
+        return
+    counted = {(item.order_id, item.product_id): item.counted for item in book.facts.postgres.items}
+    for row in book.facts.postgres.decisions:
+        if row.kind not in TAKING or row.product_id not in limited:
+            continue
+        if row.order_id is not None:
+            counts = counted.get((row.order_id, row.product_id), True)  # no item: judged by order-items
+        else:
+            hold = book.holds.get((row.checkout_id or "", row.product_id))
+            counts = hold is None or hold.counted
+        if not counts:
+            _deviate(law, row, f"{row.quantity} units of buyer {row.buyer_id} do not count against the limit")
+
+
+def _deviate(law: Law, row: DecisionRow, detail: str) -> None:
+    law.deviate(detail, product_id=row.product_id, checkout_id=row.checkout_id, place=where(row))
