@@ -9,6 +9,7 @@ import asyncpg
 import msgspec
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaError
 from redis.asyncio import Redis
 
 from contracts.commands import Command, encode_command
@@ -99,7 +100,10 @@ class Sale:
         await admin.start()
 
         async def done() -> bool:
-            committed = await admin.list_consumer_group_offsets(self.settings.consumer_group)
+            try:
+                committed = await admin.list_consumer_group_offsets(self.settings.consumer_group)
+            except KafkaError:  # the first group of a fresh server has no coordinator yet
+                return False
             async with reading(self.settings) as log:
                 ends = {
                     topic: await log.ends(topic) for topic in (self.topics.checkouts, self.topics.commands)
@@ -112,7 +116,11 @@ class Sale:
             )
 
         try:
-            async with real_writer(self.settings, "w1") as writer, running(writer):
+            async with (
+                reading(self.settings),
+                real_writer(self.settings, "w1") as writer,
+                running(writer),
+            ):
                 await eventually(done)
         finally:
             await admin.close()
