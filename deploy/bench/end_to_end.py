@@ -1,15 +1,17 @@
 """End to end: over HTTP, from when a request falls due until its decision is told, at shares of what is sustained."""
 
 import os
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from contracts.errors import Unavailable
+from deploy.bench import load as closed
 from deploy.bench import told
 from deploy.bench.checkouts import OTHERS, requests
 from deploy.bench.children import child
 from deploy.bench.ground import Bench, Ground, plentiful
-from deploy.bench.rounds import Ramp, Row, at_least, at_most
+from deploy.bench.rounds import WITHIN, Goal, Ramp, Row, at_least, at_most
 from deploy.overload import load
 
 _SUSTAINED_PER_S = 12_000
@@ -17,8 +19,11 @@ _P50_MS, _P99_MS = 50.0, 250.0
 _SHARES = (0.25, 0.50, 0.75)
 _GOAL_SHARE = 0.50
 _FIRST_PER_S, _STEP, _LOWEST_PER_S = 1000.0, 1.25, 60.0
+_STEP_S = 4.0
+_QUICK_PER_S = 100.0  # not found, but taken
 _PATIENCE_MS = 1000.0  # decided within that: sustained
 _CONNECTIONS = 512
+_FLOOD_CONNECTIONS = 256
 
 
 class Sale:
@@ -39,6 +44,16 @@ class Sale:
         await self.ground.caught_up()
         return outcome
 
+    async def flood(self, seconds: float) -> float:
+        """Take in as many checkouts as can be, and wait until all are decided; the seconds both took."""
+        settings = self.ground.settings
+        [ingest] = self.ground.fleet.of("ingest")
+        plan = closed.Plan(settings.host, ingest.port, self._requests, _FLOOD_CONNECTIONS, seconds)
+        began = time.monotonic()
+        await child("deploy.bench.load", plan, closed.Outcome)
+        await self.ground.caught_up()
+        return time.monotonic() - began
+
 
 @asynccontextmanager
 async def sale(bench: Bench, **changes: object) -> AsyncIterator[Sale]:
@@ -52,16 +67,16 @@ async def find_sustained(bench: Bench) -> float:
 
     Raises Unavailable if not even the first is.
     """
+    if bench.quick:
+        return _QUICK_PER_S
     if bench.sustained_per_s:
         return bench.sustained_per_s
-    seconds = 1.0 if bench.quick else 4.0
-    first_per_s, tries = (_FIRST_PER_S / 4, 1) if bench.quick else (_FIRST_PER_S, 2)
-    ramp = Ramp(first_per_s, _STEP, tries, _LOWEST_PER_S)
+    ramp = Ramp(_FIRST_PER_S, _STEP, lowest_per_s=_LOWEST_PER_S)
     async with sale(bench) as trial:
-        await trial.load(ramp.per_s, seconds)  # warms up: every buyer's token is new
-        while not ramp.is_over and not (bench.quick and ramp.best_per_s):
+        await trial.load(ramp.per_s, _STEP_S)  # warms up: every buyer's token is new
+        while not ramp.is_over:
             per_s = ramp.per_s
-            outcome = await trial.load(per_s, seconds)
+            outcome = await trial.load(per_s, _STEP_S)
             held = outcome.is_sustained(_PATIENCE_MS)
             bench.say(f"  {per_s:,.0f}/s {'sustained' if held else 'too much'}: {_describe(outcome)}")
             ramp.tell(held=held)
@@ -89,11 +104,11 @@ async def run(bench: Bench) -> list[Row]:
         )
     ]
     for share, outcomes in found.items():
-        rows += _latencies(f"{share:.0%} of it", outcomes, is_goal=share == _GOAL_SHARE)
+        rows += _latencies(f"{share:.0%} of it", outcomes, goal=WITHIN if share == _GOAL_SHARE else None)
     return rows
 
 
-def _latencies(at: str, outcomes: list[told.Outcome], *, is_goal: bool) -> list[Row]:
+def _latencies(at: str, outcomes: list[told.Outcome], *, goal: Goal | None) -> list[Row]:
     """A round in which some were turned away or not told has no latency to speak of: it counts as the patience of the
     generator.
     """
@@ -102,10 +117,8 @@ def _latencies(at: str, outcomes: list[told.Outcome], *, is_goal: bool) -> list[
         decided = [_or_late(o, o.decided_ms, name) for o in outcomes]
         polled = [_or_late(o, o.polled_ms, name) for o in outcomes]
         rows += [
-            at_most("end-to-end", f"due → event read, {name} at {at}", "ms", decided, limit, is_goal=is_goal),
-            at_most(
-                "end-to-end", f"due → told to who polls, {name} at {at}", "ms", polled, limit, is_goal=False
-            ),
+            at_most("end-to-end", f"due → event read, {name} at {at}", "ms", decided, limit, goal=goal),
+            at_most("end-to-end", f"due → told to who polls, {name} at {at}", "ms", polled, limit, goal=None),
         ]
     return rows
 

@@ -197,10 +197,12 @@ class Ground:
         """Wait until all that is in the log now is decided."""
         async with reading(self.settings) as log:
             end_of_log = sum((await log.ends(Topics(self.settings).checkouts)).values())
-        deadline = time.monotonic() + _STALL_S
-        while (count := await self.decided()) < end_of_log:
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"of {end_of_log} messages only {count} are decided")
+        seen, seen_at = -1, time.monotonic()
+        while (done := await self.decided()) < end_of_log:
+            if done != seen:
+                seen, seen_at = done, time.monotonic()
+            if time.monotonic() > seen_at + _STALL_S:
+                raise TimeoutError(f"of {end_of_log} messages only {done} are decided")
             await asyncio.sleep(_LOOK_S)
 
     async def decided(self) -> int:

@@ -74,11 +74,19 @@ def at_least(suite: str, what: str, unit: str, values: Iterable[float], wanted: 
     return row(suite, what, unit, "wanted", [(value, wanted) for value in values], Goal(1.0))
 
 
+WITHIN = Goal(1.0, at_most=True)
+
+
 def at_most(
-    suite: str, what: str, unit: str, values: Iterable[float], allowed: float, *, is_goal: bool = True
+    suite: str,
+    what: str,
+    unit: str,
+    values: Iterable[float],
+    allowed: float,
+    *,
+    goal: Goal | None = WITHIN,
 ) -> Row:
     """Held against a fixed figure that is not to be exceeded."""
-    goal = Goal(1.0, at_most=True) if is_goal else None
     return row(suite, what, unit, "allowed", [(value, allowed) for value in values], goal)
 
 

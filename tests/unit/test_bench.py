@@ -48,7 +48,7 @@ def test_fixed_figures_are_reached_or_not_exceeded() -> None:
     assert at_least("s", "w", "/s", [50, 55, 70], 60).met is False
     assert at_most("s", "w", "ms", [50, 60, 70], 60).met is True
     assert at_most("s", "w", "ms", [61, 62, 10], 60).met is False
-    assert at_most("s", "w", "ms", [61], 60, is_goal=False).met is None
+    assert at_most("s", "w", "ms", [61], 60, goal=None).met is None
 
 
 @given(limit=st.floats(100, 1e5), first=st.floats(1, 99), factor=st.floats(1.1, 3), tries=st.integers(1, 3))
