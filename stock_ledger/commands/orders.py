@@ -29,7 +29,8 @@ def close(work: Work, command: Close) -> Refusal | None:
 
 def expire(work: Work, command: Expire) -> Refusal | None:
     order = work.book.orders.get(command.order_id)
-    if order is not None and to_ms(order.expires_at) != command.expires_at_ms:
+    moved = order is not None and to_ms(order.expires_at) != command.expires_at_ms
+    if order is not None and moved and after(order.status, "expire") is not None:
         return Refusal.NOT_DUE
     return _advance(work, order, "expire")
 
