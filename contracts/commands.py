@@ -8,10 +8,12 @@ import msgspec
 from contracts.decisions import order_partition
 from contracts.errors import UndecodableMessage
 from contracts.messages import Amount, Currency, Id, Money, Name, Note, PaymentMethod, Shipping, Uuid
+from contracts.outcomes import Reason
 from contracts.topics import partition_of
 
 Units = Annotated[int, msgspec.Meta(ge=1, le=10**12)]
-Moment = Annotated[datetime, msgspec.Meta(tz=True)]
+Millis = Annotated[int, msgspec.Meta(ge=0, le=4_102_444_800_000)]  # since 1970, up to the year 2100
+Moment = Annotated[datetime, msgspec.Meta(tz=True)]  # `decode_command` keeps it within 1970 to 2100
 Why = Annotated[str, msgspec.Meta(pattern=r"^[^\x00]*\Z", max_length=500)]
 Short = Annotated[str, msgspec.Meta(pattern=r"^[^\x00]*\Z", min_length=1, max_length=255)]
 
@@ -25,7 +27,7 @@ class _Command(msgspec.Struct, frozen=True, kw_only=True, tag_field="action", om
     v: Literal[1] = 1
     command_id: Uuid
     actor: Annotated[str, msgspec.Meta(pattern=r"^[^\x00]*\Z", min_length=1, max_length=100)]
-    asked_at_ms: Annotated[int, msgspec.Meta(ge=0, le=4_102_444_800_000)]
+    asked_at_ms: Millis
 
 
 class _OfOrder(_Command, frozen=True):
@@ -90,7 +92,7 @@ class Complete(_OfOrder, frozen=True, tag="complete"):
 class Expire(_OfOrder, frozen=True, tag="expire"):
     """The time for paying is over. `expires_at_ms` is what the timer read: if it was moved since, nothing happens."""
 
-    expires_at_ms: int
+    expires_at_ms: Millis
 
 
 class Pay(_OfOrder, frozen=True, tag="pay"):
@@ -101,7 +103,7 @@ class Pay(_OfOrder, frozen=True, tag="pay"):
     reference: Short
     outcome: Literal["paid", "failed", "refunded"]
     amount: Money
-    occurred_at_ms: int
+    occurred_at_ms: Millis
 
 
 class Restock(_OfProduct, frozen=True, tag="restock"):
@@ -165,16 +167,16 @@ class HoldAnswer(_OfCheckout, frozen=True, tag="hold_answer"):
 
     product_id: Id
     buyer_id: Id
-    payload_hash: str
-    line: int
-    lines: int
-    quantity: int
-    reason: str = ""  # empty: held
-    name: str = ""
-    cover: str = ""
+    payload_hash: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{32}\Z")]
+    line: Annotated[int, msgspec.Meta(ge=0, le=999)]
+    lines: Annotated[int, msgspec.Meta(ge=1, le=1000)]
+    quantity: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
+    reason: Annotated[str, msgspec.Meta(pattern=r"^[a-z_]*\Z", max_length=50)] = ""  # a Reason; empty: held
+    name: Why = ""
+    cover: Why = ""
     price: Amount = "0"
-    currency: str = ""
-    payment_ttl_s: int = 0
+    currency: Annotated[str, msgspec.Meta(pattern=r"^([A-Z]{3})?\Z")] = ""
+    payment_ttl_s: Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)] = 0
     payment_method: PaymentMethod = "wechat"
     shipping: Shipping | None = None
     note: Note = ""
@@ -199,6 +201,8 @@ Command = (
 
 _decoder: msgspec.json.Decoder[Command] = msgspec.json.Decoder(Command)
 _encoder = msgspec.json.Encoder()
+_FIRST_YEAR, _LAST_YEAR = 1970, 2100
+_REASONS = frozenset(Reason)
 _ERROR_CHARS_MAX = 500  # an error quotes its input, which may be of any length
 
 
@@ -217,8 +221,27 @@ def decode_command(value: bytes | None, key: bytes | None, partition: int, parti
         command = _decoder.decode(value)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UndecodableMessage(str(error)[:_ERROR_CHARS_MAX]) from error
+    if wrong := _wrong_with(command):
+        raise UndecodableMessage(wrong)
     if key != command.subject().encode():
         raise UndecodableMessage("the key is not what the command is about")
     if command.partition(partitions) != partition:
         raise UndecodableMessage(f"{command.subject()} does not belong to partition {partition}")
     return command
+
+
+def _wrong_with(command: Command) -> str:
+    """What types cannot say; empty if there is nothing."""
+    if isinstance(command, PutProduct | PatchProduct):
+        for name in ("sale_from", "sale_to"):
+            moment = getattr(command, name)
+            if isinstance(moment, datetime) and not _FIRST_YEAR <= moment.year < _LAST_YEAR:
+                return f"{name} must lie between the years {_FIRST_YEAR} and {_LAST_YEAR}"
+    if isinstance(command, HoldAnswer):
+        if command.line >= command.lines:
+            return f"line {command.line} is not one of {command.lines}; lines count from 0"
+        if command.reason and command.reason not in _REASONS:
+            return f"{command.reason} is not a reason; an empty one says that the line is held"
+        if not command.reason and (command.shipping is None or not command.name or not command.currency):
+            return "a line that is held needs its name, currency and shipping"
+    return ""

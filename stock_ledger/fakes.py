@@ -92,7 +92,7 @@ class MemoryLedger:
             raise Unavailable("the connection broke before the commit")
         self.check(advances, decided, loaded)
         for a in advances:
-            self.claims[a.partition] = a.claim.advanced(Stream.CHECKOUTS, a.next_offset)
+            self.claims[a.partition] = self.claims[a.partition].advanced(Stream.CHECKOUTS, a.next_offset)
         for d in decided.decisions:
             self.decided[d.partition, d.offset] = d
             self._take(d)
@@ -134,8 +134,7 @@ class MemoryLedger:
 
     def check(self, advances: Sequence[Advance], decided: Decided, loaded: Loaded) -> None:
         """All that can refuse a batch, before anything is written."""
-        if any(self.claims.get(a.partition) != a.claim for a in advances):
-            raise FenceLost(f"of partitions {[a.partition for a in advances]} not all are still ours")
+        self.pass_fence(Stream.CHECKOUTS, advances)
         taken: set[tuple[int, int] | tuple[str, str]] = set()
         for d in decided.decisions:
             if (at := (d.partition, d.offset)) in self.decided or at in taken:
@@ -153,6 +152,13 @@ class MemoryLedger:
                 or after.available < 0
             ):
                 raise StaleView(f"stock or catalogue of {i} is not as loaded")
+
+    def pass_fence(self, stream: Stream, advances: Sequence[Advance]) -> None:
+        """Raises FenceLost unless all are still ours and, in this stream, where we think."""
+        for a in advances:
+            there = self.claims.get(a.partition, Claim(0, -1, -1))
+            if (there.epoch, there.next_of(stream)) != (a.claim.epoch, a.claim.next_of(stream)):
+                raise FenceLost(f"of partitions {[a.partition for a in advances]} not all are still ours")
 
     def _answer(self) -> None:
         if not self.available:

@@ -3,10 +3,19 @@
 from collections.abc import Sequence
 from datetime import datetime
 
-from contracts.errors import FenceLost, StaleView, Unavailable
+from contracts.errors import StaleView, Unavailable
 from contracts.outcomes import Outcome, PaymentStatus
 from contracts.topics import Stream
-from stock_ledger.commands.book import Book, CommandDecision, Counts, Gathering, Need, Obeyed, Told
+from stock_ledger.commands.book import (
+    Book,
+    CommandDecision,
+    Counts,
+    Gathering,
+    LedgerEntry,
+    Need,
+    Obeyed,
+    Told,
+)
 from stock_ledger.commands.due import Due
 from stock_ledger.decide import Stock
 from stock_ledger.fakes import MemoryLedger
@@ -22,6 +31,7 @@ class MemoryCommandLedger:
         self.ledger = ledger
         self.decided: dict[tuple[int, int], CommandDecision] = {}  # (partition, offset)
         self.gatherings: dict[str, Gathering] = {}
+        self.entries: list[LedgerEntry] = []  # what commands did to stock, in order
         self._first: dict[str, int] = {}  # command id -> offset
 
     async def load(self, need: Need) -> Book:
@@ -48,7 +58,7 @@ class MemoryCommandLedger:
             raise Unavailable("the connection broke before the commit")
         self.check(advances, obeyed)
         for a in advances:
-            ledger.claims[a.partition] = a.claim.advanced(Stream.COMMANDS, a.next_offset)
+            ledger.claims[a.partition] = ledger.claims[a.partition].advanced(Stream.COMMANDS, a.next_offset)
         for d in obeyed.decisions:
             self.decided[d.partition, d.offset] = d
             if d.command is not None and d.outcome in _FIRST:
@@ -58,6 +68,7 @@ class MemoryCommandLedger:
         ledger.catalogue |= obeyed.products
         ledger.stock |= obeyed.stock
         ledger.counts |= obeyed.counts
+        self.entries += obeyed.ledger
         ledger.orders |= obeyed.orders | {i: o.state for i, o in obeyed.new_orders.items()}
         ledger.holds |= obeyed.holds
         self.gatherings |= obeyed.gatherings
@@ -74,8 +85,7 @@ class MemoryCommandLedger:
 
     def check(self, advances: Sequence[Advance], obeyed: Obeyed) -> None:
         """All that can refuse a batch, before anything is written."""
-        if any(self.ledger.claims.get(a.partition) != a.claim for a in advances):
-            raise FenceLost(f"of partitions {[a.partition for a in advances]} not all are still ours")
+        self.ledger.pass_fence(Stream.COMMANDS, advances)
         taken: set[str] = set()
         for d in obeyed.decisions:
             if (d.partition, d.offset) in self.decided:

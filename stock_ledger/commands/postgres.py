@@ -119,7 +119,7 @@ async def _put_orders(connection: Any, obeyed: Obeyed) -> None:
         new = list(obeyed.new_orders.values())
         await copy(connection, "orders", (*ORDER_COLUMNS, "sequence"), [_order_row(o) for o in new])
         await copy(connection, "order_items", ITEM_COLUMNS, [row for o in new for row in _item_rows(o.state)])
-        await copy(connection, "payments", PAYMENT_COLUMNS, [_payment_row(o) for o in new])
+        await copy(connection, "payments", (*PAYMENT_COLUMNS, "reference"), [_payment_row(o) for o in new])
     if not obeyed.orders:
         return
     o = list(obeyed.orders.values())
@@ -206,7 +206,16 @@ def _item_rows(order: OrderState) -> list[tuple[Any, ...]]:
 
 def _payment_row(order: NewOrder) -> tuple[Any, ...]:
     s = order.state
-    return s.order_id, s.total, s.currency, s.method, s.payment.value, s.expires_at, order.created_at
+    return (
+        s.order_id,
+        s.total,
+        s.currency,
+        s.method,
+        s.payment.value,
+        s.expires_at,
+        order.created_at,
+        s.reference,
+    )
 
 
 def orders_of(rows: list[Any]) -> list[OrderState]:

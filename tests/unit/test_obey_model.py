@@ -1,0 +1,188 @@
+"""Any sequence of lines and commands: every unit is in one place, given back once, and no checkout is left open."""
+
+from collections import Counter
+from typing import Any, Literal
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from contracts.commands import Abandon, Adjust, Command, PatchProduct, Restock, SetStock
+from contracts.outcomes import Outcome
+from contracts.times import to_ms
+from stock_ledger.commands.book import OrderState, Told
+from stock_ledger.lifecycle import ACTIONS, CLOSED
+from tests.desk import PARTITIONS, Desk, asked, notice_of, step_of
+from tests.harness import line_of, product_in, product_of
+
+PRODUCTS = [product_in(0, PARTITIONS), product_in(1, PARTITIONS), product_in(1, PARTITIONS, 1)]
+LIMIT = 6
+OPENING = {"initial", "restock", "adjust", "set_stock"}
+product_ids = st.sampled_from(PRODUCTS)
+units = st.integers(1, 4)
+buyers = st.sampled_from(["ann", "bob"])
+
+
+class Sale(RuleBasedStateMachine):
+    """Lines and commands as they come; what is asked of other partitions waits, and may come late or twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.desk = Desk()
+        self.checkouts = 0
+        self.sent: list[Command] = []
+        for product_id in PRODUCTS:
+            self.desk.put(product_of(product_id, buyer_limit=LIMIT), 8)
+
+    def obey(self, *commands: Command) -> None:
+        self.sent += commands
+        self.desk.obey(*commands)
+
+    def some_order(self, data: st.DataObject) -> OrderState:
+        return data.draw(st.sampled_from(self.desk.orders()))
+
+    @rule(product_id=product_ids, quantity=units, buyer=buyers)
+    def buy(self, product_id: str, quantity: int, buyer: str) -> None:
+        self.checkouts += 1
+        self.desk.sell(line_of(self.checkouts, product_id, quantity, buyer_id=buyer))
+
+    @rule(quantities=st.dictionaries(product_ids, units, min_size=2), buyer=buyers, data=st.data())
+    def buy_all_or_nothing(self, quantities: dict[str, int], buyer: str, data: st.DataObject) -> None:
+        """Sometimes not all of its lines come into the log."""
+        self.checkouts += 1
+        come = data.draw(st.integers(1, len(quantities)) | st.just(len(quantities)))
+        for n, (product_id, quantity) in enumerate(list(quantities.items())[:come]):
+            self.desk.sell(
+                line_of(
+                    self.checkouts, product_id, quantity, buyer_id=buyer, policy="all_or_nothing", line=n,
+                    lines=len(quantities),
+                )
+            )  # fmt: skip
+
+    @precondition(lambda self: self.desk.asked)
+    @rule(data=st.data())
+    def pass_on(self, data: st.DataObject) -> None:
+        """The next command for one of the partitions: each partition's come in order."""
+        waiting = {c.partition(PARTITIONS): c for c in reversed(self.desk.asked)}
+        command = waiting[data.draw(st.sampled_from(sorted(waiting)))]
+        self.desk.asked.remove(command)
+        self.obey(command)
+
+    @precondition(lambda self: self.sent)
+    @rule(data=st.data())
+    def send_again(self, data: st.DataObject) -> None:
+        command = data.draw(st.sampled_from(self.sent))
+        (decision,) = self.desk.obey(command)
+        assert decision.outcome is Outcome.REPEATED
+        assert decision.told == Told([], [], [])
+
+    @precondition(lambda self: self.desk.ledger.orders)
+    @rule(action=st.sampled_from(ACTIONS), data=st.data())
+    def step(self, action: str, data: st.DataObject) -> None:
+        self.obey(step_of(self.some_order(data), action))
+
+    @precondition(lambda self: self.desk.ledger.orders)
+    @rule(
+        outcome=st.sampled_from(["paid", "failed", "refunded"]),
+        reference=st.sampled_from(["pay-1", "pay-2"]),
+        data=st.data(),
+    )
+    def notice(
+        self, outcome: Literal["paid", "failed", "refunded"], reference: str, data: st.DataObject
+    ) -> None:
+        self.obey(notice_of(self.some_order(data), outcome, reference))
+
+    @rule(
+        product_id=product_ids, change=st.integers(-6, 6), kind=st.sampled_from(["restock", "adjust", "set"])
+    )
+    def change_stock(self, product_id: str, change: int, kind: str) -> None:
+        if kind == "restock":
+            self.obey(asked(Restock, product_id=product_id, units=abs(change) + 1))
+        elif kind == "adjust":
+            self.obey(asked(Adjust, product_id=product_id, units=change, why="counted"))
+        else:
+            self.obey(asked(SetStock, product_id=product_id, total=max(0, 8 + change)))
+
+    @rule(
+        product_id=product_ids, limit=st.sampled_from([None, LIMIT]), price=st.sampled_from(["1.00", "2.50"])
+    )
+    def patch(self, product_id: str, limit: int | None, price: str) -> None:
+        self.obey(asked(PatchProduct, product_id=product_id, buyer_limit=limit, sale_price=price))
+
+    @rule(seconds=st.sampled_from([1, 20, 40]))
+    def wait(self, seconds: int) -> None:
+        self.desk.tick(seconds)
+
+    @rule()
+    def abandon_what_is_late(self) -> None:
+        for g in list(self.desk.commands.gatherings.values()):
+            if g.decided_at is None and g.deadline <= self.desk.now:
+                asked_at = to_ms(self.desk.now)
+                self.obey(asked(Abandon, checkout_id=g.checkout_id, asked_at_ms=asked_at))
+                assert self.desk.commands.gatherings[g.checkout_id].decided_at is not None
+
+    @invariant()
+    def every_unit_is_in_one_place(self) -> None:
+        for product_id in PRODUCTS:
+            places = self.desk.stock(product_id)
+            assert min(places) >= 0
+            entries = self.desk.entries[product_id]
+            assert sum(delta for kind, delta in entries if kind in OPENING) == sum(places)
+            assert sum(delta for _, delta in entries) == places[0]
+            assert self.desk.ledger.stock[product_id].seq == len(entries)
+
+    @invariant()
+    def counts_are_those_of_orders_and_holds(self) -> None:
+        there: dict[str, Counter[str]] = {i: Counter() for i in PRODUCTS}
+        bought: Counter[tuple[str, str]] = Counter()
+        for order in self.desk.orders():
+            if order.order_id in self.whole_orders() or order.status in CLOSED:
+                continue
+            (item,) = order.items
+            there[item.product_id]["pending" if order.status == "pending_payment" else "paid"] += (
+                item.quantity
+            )
+            bought[item.product_id, order.buyer_id] += item.quantity * item.counted
+        for (_, product_id), hold in self.desk.ledger.holds.items():
+            if hold.state != "released":
+                there[product_id][hold.state] += hold.quantity
+                bought[product_id, hold.buyer_id] += hold.quantity * hold.counted
+        for product_id, counter in there.items():
+            states = (counter["held"], counter["pending"], counter["paid"])
+            assert self.desk.stock(product_id)[1:] == states
+        purchases = self.desk.ledger.purchases
+        assert {pair: n for pair, n in purchases.items() if n} == {pair: n for pair, n in bought.items() if n}
+
+    def whole_orders(self) -> set[str | None]:
+        return {g.order_id for g in self.desk.commands.gatherings.values()}
+
+    @invariant()
+    def events_of_an_order_have_no_gap(self) -> None:
+        for order in self.desk.orders():
+            sequences = [sequence for _, sequence in self.desk.told(order.order_id)]
+            assert sequences == list(range(1, order.sequence + 1))
+
+    def teardown(self) -> None:
+        """In the end, with everything passed on and every deadline over, each checkout has its one answer."""
+        self.desk.deliver()
+        self.desk.tick(60)
+        self.abandon_what_is_late()
+        self.desk.deliver()
+        self.every_unit_is_in_one_place()
+        self.counts_are_those_of_orders_and_holds()
+        answers: Counter[Any] = Counter(checkout_id for checkout_id, _, _ in self.desk.results)
+        for g in self.desk.commands.gatherings.values():
+            assert g.decided_at is not None
+            assert answers[g.checkout_id] == 1
+        for (checkout_id, _), hold in self.desk.ledger.holds.items():
+            order_id = self.desk.commands.gatherings[checkout_id].order_id
+            status = None if order_id is None else self.desk.order(order_id).status
+            waiting = status == "pending_payment"
+            expected = (
+                "released" if status is None or status in CLOSED else "pending" if waiting else "paid"
+            )  # fmt: skip
+            assert hold.state == expected
+
+
+TestSale = Sale.TestCase
+TestSale.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
