@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from contracts.openapi import document
+from contracts.outcomes import RETRYABLE, Reason
 from contracts.settings import PREFIX, Settings
 
 ROOT = Path(__file__).parent.parent.parent
@@ -16,6 +18,26 @@ def test_every_setting_is_documented_with_its_default() -> None:
     documented = dict(re.findall(rf"\| `{PREFIX}(\w+)` \| (?:`([^`]*)`|empty) \|", page))
     expected = {name.upper(): str(getattr(Settings(), name)) for name in Settings.__struct_fields__}
     assert documented == expected
+
+
+def test_every_reason_is_documented_in_its_order_and_whether_to_retry() -> None:
+    page = (ROOT / "docs/reference/statuses.md").read_text().split("## Reasons")[1]
+    documented = re.findall(r"\| `(\w+)` \| .* \| (yes|no) \|", page)
+    assert documented == [(r.value, "yes" if r in RETRYABLE else "no") for r in Reason]
+
+
+def test_every_status_is_documented() -> None:
+    checkout, line = (ROOT / "docs/reference/statuses.md").read_text().split("## Of a line")
+    schemas = document()["components"]["schemas"]
+    of_lines = {
+        schemas[name]["properties"]["status"]["enum"][0]
+        for name in schemas
+        if name.endswith("Line") and "status" in schemas[name]["properties"]
+    }
+    assert set(re.findall(r"^\| `(\w+)`", checkout, re.MULTILINE)) - {"status"} == set(
+        schemas["CheckoutStatus"]["properties"]["status"]["enum"]
+    )
+    assert set(re.findall(r"^\| `(\w+)`", line.split("## Reasons")[0], re.MULTILINE)) - {"status"} == of_lines
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
