@@ -121,6 +121,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     postgres_timeout_s: Seconds = 15.0
     postgres_pool_max: Positive = 4
 
+    # A second stock source
+    stock_source_url: str = ""
+    stock_source_token: str = ""
+    stock_source_deadline_s: Seconds = 1.0
+    stock_source_calls_max: Positive = 16
+    stock_source_failures_max: Positive = 5
+    stock_source_retry_s: Seconds = 5.0
+
     log_level: str = "INFO"
 
     @classmethod
@@ -162,8 +170,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             wrong.append("postgres_timeout_s must be below stall_exit_s")
         if self.gate_stale_s <= self.idle_beat_s:
             wrong.append("gate_stale_s must exceed idle_beat_s, or an idle writer's gate always stands open")
+        wrong += self._wrong_about_stock_source()
         if wrong:
             raise SettingsError("; ".join(wrong))
+
+    def _wrong_about_stock_source(self) -> list[str]:
+        wrong = []
+        if self.stock_source_url and not self.stock_source_url.startswith(("http://", "https://")):
+            wrong.append("stock_source_url must begin with http:// or https://")
+        if self.stock_source_deadline_s >= self.not_ready_after_s:
+            wrong.append("stock_source_deadline_s must be below not_ready_after_s")
+        return wrong
 
     def require_secrets(self) -> None:
         """Raise SettingsError unless buyers can be told apart and receipts signed."""

@@ -3,11 +3,13 @@
 import re
 from pathlib import Path
 
+import orjson
 import pytest
 
 from contracts.openapi import document
 from contracts.outcomes import RETRYABLE, Reason
 from contracts.settings import PREFIX, Settings
+from tests.conftest import examples
 
 ROOT = Path(__file__).parent.parent.parent
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
@@ -44,3 +46,11 @@ def test_every_status_is_documented() -> None:
 def test_links_between_pages_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
         assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_what_a_stock_source_is_told_to_answer_is_what_the_examples_say() -> None:
+    page = (ROOT / "docs/how-to/connect-a-second-stock-source.md").read_text()
+    shown = [orjson.loads(block) for block in re.findall(r"```json\n(.*?)```", page, re.DOTALL)]
+    names = ("reservation", "reserved", "return", "returned", "in-stock")
+    files = [examples() / f"stock-source.{name}.json" for name in names]
+    assert shown == [orjson.loads(file.read_bytes()) for file in files]

@@ -76,6 +76,8 @@ def test_a_value_out_of_range_is_named(name: str, value: str) -> None:
         ({"stall_exit_s": "20", "not_ready_after_s": "20"}, "stall_exit_s"),
         ({"stall_exit_s": "30", "postgres_timeout_s": "30"}, "postgres_timeout_s"),
         ({"gate_stale_s": "1", "idle_beat_s": "1"}, "gate_stale_s"),
+        ({"stock_source_url": "warehouse:80"}, "stock_source_url"),
+        ({"stock_source_deadline_s": "5", "not_ready_after_s": "5"}, "stock_source_deadline_s"),
     ],
 )
 def test_values_that_contradict_each_other_are_named(values: dict[str, str], named: str) -> None:
@@ -92,6 +94,8 @@ def test_values_that_contradict_each_other_are_named(values: dict[str, str], nam
         {"stall_exit_s": "20.1", "not_ready_after_s": "20"},
         {"stall_exit_s": "30.1", "postgres_timeout_s": "30"},
         {"gate_stale_s": "1.1", "idle_beat_s": "1"},
+        {"stock_source_url": "http://warehouse"},
+        {"stock_source_deadline_s": "5", "not_ready_after_s": "5.1"},
     ],
 )
 def test_values_that_just_fit(values: dict[str, str]) -> None:
