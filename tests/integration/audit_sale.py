@@ -104,10 +104,7 @@ class Sale:
                 committed = await admin.list_consumer_group_offsets(self.settings.consumer_group)
             except KafkaError:  # the first group of a fresh server has no coordinator yet
                 return False
-            async with reading(self.settings) as log:
-                ends = {
-                    topic: await log.ends(topic) for topic in (self.topics.checkouts, self.topics.commands)
-                }
+            ends = {topic: await log.ends(topic) for topic in (self.topics.checkouts, self.topics.commands)}
             return all(
                 tp(topic, p) in committed and committed[tp(topic, p)].offset == end
                 for topic, of_topic in ends.items()
@@ -117,7 +114,7 @@ class Sale:
 
         try:
             async with (
-                reading(self.settings),
+                reading(self.settings) as log,
                 real_writer(self.settings, "w1") as writer,
                 running(writer),
             ):
