@@ -14,9 +14,10 @@ import msgspec
 
 from contracts import problems
 from contracts.decisions import number_of
+from contracts.messages import Moment
 from contracts.outcomes import OrderStatus
 from contracts.problems import Problem
-from contracts.requests import Moment, OrderItem, OrderPage, OrderPayment, OrderView, Total
+from contracts.requests import OrderItem, OrderPage, OrderPayment, OrderView, Total
 from stock_ledger.reads import OrderFilter, Reads, StoredOrder
 
 LIMIT_DEFAULT = 20

@@ -9,6 +9,7 @@ from aiokafka.errors import KafkaError
 
 from contracts.commands import Command, encode_command
 from contracts.errors import NotAcknowledged
+from contracts.kafka import stop_producer
 from contracts.settings import Settings
 from contracts.topics import Topics
 
@@ -62,11 +63,7 @@ class KafkaCommands:
         if producer is None or producer is not self._producer:
             return
         self._producer = None
-        try:
-            async with asyncio.timeout(1.0):
-                await producer.stop()
-        except (KafkaError, TimeoutError) as error:
-            logger.warning("producer did not stop cleanly: %r", error, extra={"action": "producer_stop"})
+        await stop_producer(producer)
 
 
 class MemoryCommands:

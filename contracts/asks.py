@@ -5,13 +5,20 @@ from typing import Annotated, Literal
 import msgspec
 
 from contracts.commands import Why
-from contracts.messages import Amount, Currency, Id, Name, Uuid
+from contracts.messages import (
+    Amount,
+    BuyerLimit,
+    Cover,
+    Currency,
+    Id,
+    Moment,
+    Name,
+    PaymentTtl,
+    StockUnits,
+    Uuid,
+)
 from contracts.outcomes import Refusal
-from contracts.requests import Moment, Total
-
-Cover = Annotated[str, msgspec.Meta(max_length=500, pattern=r"^[^\x00]*\Z")]
-Limit = Annotated[int, msgspec.Meta(ge=1, le=10**12)]
-Seconds = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
+from contracts.requests import Total
 
 
 class CloseRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -50,11 +57,11 @@ class ProductRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     cover: Cover = ""
     sale_price: Amount | None = None
     on_shelf: bool = True
-    buyer_limit: Limit | None = None
-    payment_ttl_s: Seconds = 900
+    buyer_limit: BuyerLimit | None = None
+    payment_ttl_s: PaymentTtl = 900
     sale_from: Moment | None = None
     sale_to: Moment | None = None
-    stock: Annotated[int, msgspec.Meta(ge=0, le=10**12)] = 0
+    stock: StockUnits = 0
 
 
 class ProductPatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -65,8 +72,8 @@ class ProductPatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     cover: Cover | msgspec.UnsetType = msgspec.UNSET
     sale_price: Amount | msgspec.UnsetType | None = msgspec.UNSET
     on_shelf: bool | msgspec.UnsetType = msgspec.UNSET
-    buyer_limit: Limit | msgspec.UnsetType | None = msgspec.UNSET
-    payment_ttl_s: Seconds | msgspec.UnsetType = msgspec.UNSET
+    buyer_limit: BuyerLimit | msgspec.UnsetType | None = msgspec.UNSET
+    payment_ttl_s: PaymentTtl | msgspec.UnsetType = msgspec.UNSET
     sale_from: Moment | msgspec.UnsetType | None = msgspec.UNSET
     sale_to: Moment | msgspec.UnsetType | None = msgspec.UNSET
 

@@ -4,8 +4,8 @@ from typing import Annotated
 
 import msgspec
 
-from contracts.messages import AddressText, Id, Name, Phone
-from contracts.requests import Moment, Total
+from contracts.messages import AddressText, Id, Moment, Name, Phone
+from contracts.requests import Total
 
 
 class AddressRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -7,13 +7,27 @@ import msgspec
 
 from contracts.decisions import order_partition
 from contracts.errors import UndecodableMessage
-from contracts.messages import Amount, Currency, Id, Money, Name, Note, PaymentMethod, Shipping, Uuid
+from contracts.messages import (
+    Amount,
+    BuyerLimit,
+    Cover,
+    Currency,
+    Id,
+    Moment,
+    Money,
+    Name,
+    Note,
+    PaymentMethod,
+    PaymentTtl,
+    Shipping,
+    StockUnits,
+    Uuid,
+)
 from contracts.outcomes import Reason
 from contracts.topics import partition_of
 
 Units = Annotated[int, msgspec.Meta(ge=1, le=10**12)]
 Millis = Annotated[int, msgspec.Meta(ge=0, le=4_102_444_800_000)]  # since 1970, up to the year 2100
-Moment = Annotated[datetime, msgspec.Meta(tz=True)]  # `decode_command` keeps it within 1970 to 2100
 Why = Annotated[str, msgspec.Meta(pattern=r"^[^\x00]*\Z", max_length=500)]
 Short = Annotated[str, msgspec.Meta(pattern=r"^[^\x00]*\Z", min_length=1, max_length=255)]
 
@@ -123,7 +137,7 @@ class Adjust(_OfProduct, frozen=True, tag="adjust"):
 class SetStock(_OfProduct, frozen=True, tag="set_stock"):
     """All there is of a product, what is held and sold included, is `total` units."""
 
-    total: Annotated[int, msgspec.Meta(ge=0, le=10**12)]
+    total: StockUnits
     why: Why = ""
 
 
@@ -133,14 +147,14 @@ class PutProduct(_OfProduct, frozen=True, tag="put_product"):
     name: Name
     price: Amount
     currency: Currency
-    cover: Annotated[str, msgspec.Meta(max_length=500, pattern=r"^[^\x00]*\Z")] = ""
+    cover: Cover = ""
     sale_price: Amount | None = None
     on_shelf: bool = True
-    buyer_limit: Annotated[int, msgspec.Meta(ge=1, le=10**12)] | None = None
-    payment_ttl_s: Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)] = 900
-    sale_from: Moment | None = None
+    buyer_limit: BuyerLimit | None = None
+    payment_ttl_s: PaymentTtl = 900
+    sale_from: Moment | None = None  # `decode_command` keeps these within 1970 to 2100
     sale_to: Moment | None = None
-    stock: Annotated[int, msgspec.Meta(ge=0, le=10**12)] = 0
+    stock: StockUnits = 0
 
 
 class PatchProduct(_OfProduct, frozen=True, tag="patch_product"):
@@ -148,13 +162,11 @@ class PatchProduct(_OfProduct, frozen=True, tag="patch_product"):
 
     name: Name | msgspec.UnsetType = msgspec.UNSET
     price: Amount | msgspec.UnsetType = msgspec.UNSET
-    cover: Annotated[str, msgspec.Meta(max_length=500, pattern=r"^[^\x00]*\Z")] | msgspec.UnsetType = (
-        msgspec.UNSET
-    )
+    cover: Cover | msgspec.UnsetType = msgspec.UNSET
     sale_price: Amount | msgspec.UnsetType | None = msgspec.UNSET
     on_shelf: bool | msgspec.UnsetType = msgspec.UNSET
-    buyer_limit: Annotated[int, msgspec.Meta(ge=1, le=10**12)] | msgspec.UnsetType | None = msgspec.UNSET
-    payment_ttl_s: Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)] | msgspec.UnsetType = msgspec.UNSET
+    buyer_limit: BuyerLimit | msgspec.UnsetType | None = msgspec.UNSET
+    payment_ttl_s: PaymentTtl | msgspec.UnsetType = msgspec.UNSET
     sale_from: Moment | msgspec.UnsetType | None = msgspec.UNSET
     sale_to: Moment | msgspec.UnsetType | None = msgspec.UNSET
 

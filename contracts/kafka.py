@@ -1,9 +1,10 @@
 """How Sluiceway talks to Kafka: the client settings that the guarantees need, and batches built by hand.
 
-Opens no connection: it configures clients and frames what goes over them.
+Opens no connection: it configures clients, frames what goes over them, and ends those that failed.
 """
 
 import asyncio
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +14,10 @@ from aiokafka.structs import TopicPartition
 
 from contracts.errors import NotAcknowledged
 from contracts.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+_STOP_S = 1.0
 
 Record = tuple[bytes | None, bytes | None, list[tuple[str, bytes]]]  # key, value, headers
 
@@ -78,6 +83,15 @@ async def _submit(
         return count, await producer.send_batch(builder, topic, partition=partition)
     except KafkaError as error:
         raise NotAcknowledged(f"{topic}[{partition}]: {error!r}") from error
+
+
+async def stop_producer(producer: Any) -> None:
+    """Stop a producer without waiting for what it could not send: whoever has it sends that again."""
+    try:
+        async with asyncio.timeout(_STOP_S):
+            await producer.stop()
+    except (KafkaError, TimeoutError) as error:
+        logger.warning("producer did not stop cleanly: %r", error, extra={"action": "producer_stop"})
 
 
 def tp(topic: str, partition: int) -> TopicPartition:

@@ -1,5 +1,6 @@
 """The messages on the checkouts topic, their decoding, and the types they share with the HTTP requests."""
 
+from datetime import datetime
 from decimal import Decimal
 from typing import Annotated, Literal
 
@@ -31,6 +32,11 @@ PaymentMethod = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9_]{1,32}\Z", examp
 Name = Annotated[str, msgspec.Meta(pattern=r"^[^\x00]*\Z", min_length=1, max_length=100)]
 Phone = Annotated[str, msgspec.Meta(pattern=r"^[0-9+() .-]{3,32}\Z", examples=["+86 138 0000 0000"])]
 AddressText = Annotated[str, msgspec.Meta(pattern=r"^[^\x00]*\Z", min_length=1, max_length=500)]
+Cover = Annotated[str, msgspec.Meta(max_length=500, pattern=r"^[^\x00]*\Z")]
+BuyerLimit = Annotated[int, msgspec.Meta(ge=1, le=10**12)]  # units
+PaymentTtl = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]  # seconds
+StockUnits = Annotated[int, msgspec.Meta(ge=0, le=10**12)]
+Moment = Annotated[datetime, msgspec.Meta(tz=True)]  # RFC 3339, UTC
 Note = Annotated[str, msgspec.Meta(pattern=r"^[^\x00]*\Z", max_length=10_000)]
 
 

@@ -1,18 +1,16 @@
 """Payments at the border: what providers tell, what is asked of them, and amounts in their units."""
 
-from datetime import datetime
 from decimal import Decimal
 from typing import Annotated, Literal
 
 import msgspec
 
 from contracts.errors import Invalid
-from contracts.messages import Currency, PaymentMethod, Uuid
+from contracts.messages import Currency, Moment, PaymentMethod, Uuid
 
 ProviderName = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9_]{1,32}\Z", examples=["stripe"])]
 # Printable ASCII, so that they fit in Postgres, in a header and in a log line.
 ProviderId = Annotated[str, msgspec.Meta(pattern=r"^[\x21-\x7e]{1,255}\Z", examples=["evt_1"])]
-Moment = Annotated[datetime, msgspec.Meta(tz=True)]
 
 Outcome = Literal["paid", "failed", "refunded"]
 Mismatch = Literal["currency", "amount"]

@@ -1,14 +1,11 @@
 """What HTTP clients send and get. The OpenAPI document is made from these types, and they validate."""
 
-from datetime import datetime
 from typing import Annotated, Literal
 
 import msgspec
 
-from contracts.messages import Currency, Id, Money, Note, PaymentMethod, Shipping, Uuid
+from contracts.messages import Currency, Id, Moment, Money, Note, PaymentMethod, Shipping, Uuid
 from contracts.outcomes import Reason
-
-Moment = Annotated[datetime, msgspec.Meta(tz=True)]  # RFC 3339, UTC
 
 
 class Item(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -10,7 +10,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
 from contracts.errors import IdempotencyConflict, NotAcknowledged, Overloaded, SluicewayError, SoldOut
-from contracts.kafka import Record, producer_options, send
+from contracts.kafka import Record, producer_options, send, stop_producer
 from contracts.settings import Settings
 from ingest.backpressure import Backpressure
 from ingest.gate import PayloadMemory
@@ -290,8 +290,4 @@ class Publisher:
         if producer is None or producer is not self._producer:
             return
         self._producer = None
-        try:
-            async with asyncio.timeout(1.0):
-                await producer.stop()
-        except (KafkaError, TimeoutError) as error:
-            logger.warning("producer did not stop cleanly: %r", error, extra={"action": "producer_stop"})
+        await stop_producer(producer)

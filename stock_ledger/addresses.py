@@ -8,7 +8,7 @@ import asyncpg
 import msgspec
 
 from contracts.messages import Shipping
-from stock_ledger.postgres import acquired
+from stock_ledger.postgres import acquired, fetch
 
 # The buyer's default comes first.
 ADDRESSES_OF_BUYER = """
@@ -91,8 +91,7 @@ class PostgresAddressBook:
         self._pool = pool
 
     async def addresses(self, buyer_id: str) -> list[Address]:
-        async with acquired(self._pool) as connection:
-            return default_first(map(_entry, await connection.fetch(ADDRESSES_OF_BUYER, buyer_id)))
+        return default_first(map(_entry, await fetch(self._pool, ADDRESSES_OF_BUYER, buyer_id)))
 
     async def put(
         self,

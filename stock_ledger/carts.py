@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import asyncpg
 import msgspec
 
-from stock_ledger.postgres import acquired
+from stock_ledger.postgres import acquired, fetch
 
 _SHOWN = """
 SELECT c.product_id, c.quantity, p.name, p.cover, coalesce(p.sale_price, p.price) AS price, p.currency, p.on_shelf,
@@ -125,8 +125,7 @@ class PostgresCarts:
         self._pool = pool
 
     async def lines(self, buyer_id: str) -> list[CartLine]:
-        async with acquired(self._pool) as connection:
-            return [_line(row) for row in await connection.fetch(LINES_OF_BUYER, buyer_id)]
+        return [_line(row) for row in await fetch(self._pool, LINES_OF_BUYER, buyer_id)]
 
     async def put(
         self, buyer_id: str, product_id: str, quantity: int, now: datetime, *, lines_max: int

@@ -9,7 +9,7 @@ import asyncpg
 import msgspec
 
 from contracts.errors import Invalid
-from contracts.messages import AddressText, Amount, Currency, Id, Name, Phone
+from contracts.messages import AddressText, Amount, Cover, Currency, Id, Name, PaymentTtl, Phone, StockUnits
 from contracts.topics import partition_of
 from stock_ledger.postgres import acquired
 
@@ -54,11 +54,11 @@ class ProductEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name: Name
     price: Amount
     currency: Currency
-    stock: Annotated[int, msgspec.Meta(ge=0, le=10**12)]
-    cover: Annotated[str, msgspec.Meta(max_length=500, pattern=r"^[^\x00]*\Z")] = ""
+    stock: StockUnits
+    cover: Cover = ""
     on_shelf: bool = True
     buyer_limit: Annotated[int, msgspec.Meta(ge=1)] | None = None
-    payment_ttl_s: Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)] = 900
+    payment_ttl_s: PaymentTtl = 900
 
 
 class AddressEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

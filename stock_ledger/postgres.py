@@ -71,6 +71,13 @@ async def acquired(pool: "asyncpg.Pool[Any]") -> AsyncIterator[Any]:
         raise Unavailable(f"Postgres: {error!r}") from error
 
 
+async def fetch(pool: "asyncpg.Pool[Any]", query: str, *arguments: Any) -> list[Any]:
+    """The rows of one statement. Raises Unavailable."""
+    async with acquired(pool) as connection:
+        rows: list[Any] = await connection.fetch(query, *arguments)
+        return rows
+
+
 class PostgresLedger:
     """See `stock_ledger.ledger.Ledger`."""
 
@@ -78,20 +85,20 @@ class PostgresLedger:
         self._pool = pool
 
     async def claim(self, partitions: Sequence[int], owner: str, now: datetime) -> dict[int, Claim]:
-        return _claims(await self._fetch(sql.CLAIM, list(partitions), owner, now))
+        return _claims(await fetch(self._pool, sql.CLAIM, list(partitions), owner, now))
 
     async def state(self, partitions: Sequence[int]) -> dict[int, Claim]:
-        return _claims(await self._fetch(sql.STATE, list(partitions)))
+        return _claims(await fetch(self._pool, sql.STATE, list(partitions)))
 
     async def products(self, product_ids: Sequence[str]) -> dict[str, Entry]:
-        return _entries(await self._fetch(sql.PRODUCTS, list(product_ids)))
+        return _entries(await fetch(self._pool, sql.PRODUCTS, list(product_ids)))
 
     async def partition_products(self, partition: int) -> dict[str, Entry]:
-        return _entries(await self._fetch(sql.PARTITION_PRODUCTS, partition))
+        return _entries(await fetch(self._pool, sql.PARTITION_PRODUCTS, partition))
 
     async def load(self, need: Need, entries: dict[str, Entry]) -> Loaded:
         decided, bought, addresses = await asyncio.gather(
-            self._fetch(sql.DECIDED, need.checkouts),
+            fetch(self._pool, sql.DECIDED, need.checkouts),
             self._fetch_pairs(sql.BOUGHT, need.limited),
             self._fetch_pairs(sql.ADDRESSES, need.addresses),
         )
@@ -120,10 +127,10 @@ class PostgresLedger:
                         await copy(connection, "orders", sql.ORDER_COLUMNS, _order_rows(created))
                         await copy(connection, "order_items", sql.ITEM_COLUMNS, _item_rows(created))
                         await copy(connection, "payments", sql.PAYMENT_COLUMNS, _payment_rows(created))
-                    held = [(d, d.hold) for d in decided.decisions if d.hold is not None]
-                    if held:
+                    if decided.held:
+                        held = [(d, d.hold) for d in decided.decisions if d.hold is not None]
                         await copy(connection, "holds", sql.HOLD_COLUMNS, _hold_rows(held))
-                    if created or held:
+                    if created or decided.held:
                         await copy(
                             connection, "ledger", sql.LEDGER_COLUMNS, _ledger_rows(decided.decisions, loaded)
                         )
@@ -133,18 +140,15 @@ class PostgresLedger:
                 raise StaleView(f"{error.constraint_name}: {error.detail or error}") from error
 
     async def decisions(self, partition: int, start: int, end: int) -> list[Decision]:
-        return [decision_of(row) for row in await self._fetch(sql.DECISIONS_BETWEEN, partition, start, end)]
-
-    async def _fetch(self, query: str, *arguments: Any) -> list[Any]:
-        async with acquired(self._pool) as connection:
-            rows: list[Any] = await connection.fetch(query, *arguments)
-            return rows
+        return [
+            decision_of(row) for row in await fetch(self._pool, sql.DECISIONS_BETWEEN, partition, start, end)
+        ]
 
     async def _fetch_pairs(self, query: str, pairs: list[tuple[str, str]]) -> list[Any]:
         if not pairs:
             return []
         first, second = zip(*pairs, strict=True)
-        return await self._fetch(query, first, second)
+        return await fetch(self._pool, query, first, second)
 
 
 async def pass_fence(connection: Any, stream: Stream, advances: Sequence[Advance]) -> None:
@@ -292,34 +296,26 @@ def product_of(row: Any) -> Product:
     return Product(**{name: row[name] for name in Product.__struct_fields__})
 
 
+def _snapshot(row: Any) -> dict[str, Any]:
+    """What a hold and an order keep alike of the item and the buyer's wishes."""
+    return {
+        **{name: row[name] for name in ("name", "cover", "price", "currency", "note", "counted")},
+        "payment_method": row["method"],
+        "shipping": Shipping(row["contact_name"], row["phone"], row["address"]),
+    }
+
+
 def decision_of(row: Any) -> Decision:
     """A decision as it was persisted, from a row of `sql.DECISIONS`."""
     order = hold = None
     if row["kind"] == Kind.HELD:
-        hold = Hold(
-            name=row["name"],
-            cover=row["cover"],
-            price=row["price"],
-            currency=row["currency"],
-            payment_ttl_s=row["payment_ttl_s"],
-            payment_method=row["method"],
-            shipping=Shipping(row["contact_name"], row["phone"], row["address"]),
-            note=row["note"],
-            counted=row["counted"],
-        )
+        hold = Hold(**_snapshot(row), payment_ttl_s=row["payment_ttl_s"])
     elif row["order_id"] is not None:
         order = Order(
+            **_snapshot(row),
             order_id=str(row["order_id"]),
-            name=row["name"],
-            cover=row["cover"],
-            price=row["price"],
-            currency=row["currency"],
             total=row["total"],
-            payment_method=row["method"],
             expires_at=row["expires_at"],
-            shipping=Shipping(row["contact_name"], row["phone"], row["address"]),
-            note=row["note"],
-            counted=row["counted"],
         )
     return Decision(
         partition=row["partition"],

@@ -14,7 +14,7 @@ from stock_ledger import sql
 from stock_ledger.commands.postgres import gathering_of
 from stock_ledger.commands.sql import GATHERINGS
 from stock_ledger.commands.whole import whole_answer
-from stock_ledger.postgres import acquired, decision_of
+from stock_ledger.postgres import decision_of, fetch
 
 Position = tuple[int, int]  # (partition, offset)
 
@@ -118,37 +118,34 @@ class PostgresReads:
         self._pool = pool
 
     async def next_offsets(self, partitions: Sequence[int]) -> dict[int, int]:
-        rows = await self._fetch(sql.STATE, list(partitions))
+        rows = await fetch(self._pool, sql.STATE, list(partitions))
         return {row["partition"]: row["next_offset"] for row in rows}
 
     async def decisions_at(self, positions: Sequence[Position]) -> dict[Position, Decision]:
         if not positions:
             return {}
         partitions, offsets = zip(*positions, strict=True)
-        decisions = map(decision_of, await self._fetch(sql.DECISIONS_AT, partitions, offsets))
+        decisions = map(decision_of, await fetch(self._pool, sql.DECISIONS_AT, partitions, offsets))
         return {(d.partition, d.offset): d for d in decisions}
 
     async def decisions_of_checkout(self, checkout_id: str) -> list[Decision]:
-        return [decision_of(row) for row in await self._fetch(sql.DECISIONS_OF_CHECKOUT, checkout_id)]
+        return [decision_of(row) for row in await fetch(self._pool, sql.DECISIONS_OF_CHECKOUT, checkout_id)]
 
     async def whole_answer(self, checkout_id: str) -> bytes | None:
-        rows = await self._fetch(GATHERINGS, [checkout_id])
+        rows = await fetch(self._pool, GATHERINGS, [checkout_id])
         return whole_answer(gathering_of(rows[0])) if rows else None
 
     async def order(self, order_id: str, buyer_id: str) -> StoredOrder | None:
-        found = _orders(await self._fetch(sql.ORDER_OF_BUYER, order_id, buyer_id))
+        found = _orders(await fetch(self._pool, sql.ORDER_OF_BUYER, order_id, buyer_id))
         return found[0] if found else None
 
     async def orders(self, buyer_id: str, wanted: OrderFilter, limit: int) -> list[StoredOrder]:
         lowest, below = wanted.id_range()
         statuses = list(wanted.statuses) or None
         bounded = max(0, min(limit, ORDERS_MAX))
-        return _orders(await self._fetch(sql.ORDERS_OF_BUYER, buyer_id, below, lowest, statuses, bounded))
-
-    async def _fetch(self, query: str, *arguments: Any) -> list[Any]:
-        async with acquired(self._pool) as connection:
-            rows: list[Any] = await connection.fetch(query, *arguments)
-            return rows
+        return _orders(
+            await fetch(self._pool, sql.ORDERS_OF_BUYER, buyer_id, below, lowest, statuses, bounded)
+        )
 
 
 def _orders(rows: Iterable[Any]) -> list[StoredOrder]:

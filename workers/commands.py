@@ -40,10 +40,9 @@ class CommandLane:
         As for checkouts, with one difference: what is told is kept with each decision, to be told again from there.
         """
         now = self._clock()
-        taken, advances = await self.intake.take(batch, claims, self._decode, now)  # 2
-        if not taken:
+        given, advances = await self.intake.take(batch, claims, self._decode, Given, now)  # 2
+        if not given:
             return 0
-        given = [Given(*one) for one in taken]
         book = await self._ledger.load(need_of(given))  # 3
         obeyed = obey(given, book, now, self._settings.partitions, self._settings.hold_ttl_s)  # 4
         await self._ledger.persist(advances, obeyed)  # 5

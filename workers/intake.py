@@ -16,6 +16,7 @@ _LETTER_BYTES_MAX = (
 )  # of a key or value set aside: with its reason it must fit where the original did
 
 T = TypeVar("T")
+P = TypeVar("P")
 
 
 class Intake:
@@ -30,14 +31,15 @@ class Intake:
         batch: Batch,
         claims: Mapping[int, Claim],
         decode: Callable[[Message, int], T],
+        placed: Callable[[int, int, T | None, str], P],
         now: datetime,
-    ) -> tuple[list[tuple[int, int, T | None, str]], list[Advance]]:
-        """What is next in each claimed partition, decoded, as (partition, offset, content, error), and the advances.
+    ) -> tuple[list[P], list[Advance]]:
+        """What is next in each claimed partition, decoded and `placed` at its (partition, offset), and the advances.
 
-        What cannot be decoded is in the dead-letter topic, and its error here. Raises StaleView if a message is
+        What cannot be decoded is in the dead-letter topic, and placed with its error. Raises StaleView if a message is
         missing, LogTruncated if the log has lost it.
         """
-        taken: list[tuple[int, int, T | None, str]] = []
+        taken: list[P] = []
         advances: list[Advance] = []
         dead: dict[int, list[tuple[Message, str]]] = defaultdict(list)
         for partition, messages in batch.items():
@@ -54,10 +56,10 @@ class Intake:
                         f"partition {partition}: expected offset {expected}, read {message.offset}"
                     )
                 try:
-                    taken.append((partition, message.offset, decode(message, partition), ""))
+                    taken.append(placed(partition, message.offset, decode(message, partition), ""))
                 except UndecodableMessage as error:
                     dead[partition].append((message, str(error)))
-                    taken.append((partition, message.offset, None, str(error)))
+                    taken.append(placed(partition, message.offset, None, str(error)))
                 expected += 1
             if expected != start:
                 advances.append(Advance(partition, claim, expected))

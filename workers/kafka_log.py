@@ -12,7 +12,7 @@ from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 from aiokafka.structs import TopicPartition
 
 from contracts.errors import FenceLost, NotAcknowledged, Unavailable
-from contracts.kafka import Record, consumer_options, producer_options, send, tp
+from contracts.kafka import Record, consumer_options, producer_options, send, stop_producer, tp
 from contracts.settings import Settings
 from contracts.topics import Stream, Topics
 from workers.log import Batch, Revoked
@@ -179,11 +179,7 @@ class KafkaLog:
         producer, self._producer = self._producer, None
         if producer is None:
             return
-        try:
-            async with asyncio.timeout(1.0):
-                await producer.stop()
-        except (KafkaError, TimeoutError) as error:
-            logger.warning("producer did not stop cleanly: %r", error, extra={"action": "producer_stop"})
+        await stop_producer(producer)
 
     @property
     def _reader(self) -> AIOKafkaConsumer:

@@ -45,10 +45,9 @@ class LineLane:
         repeated from Postgres.
         """
         now = self._clock()
-        taken, advances = await self.intake.take(batch, claims, self._decode, now)  # 2
-        if not taken:
+        received, advances = await self.intake.take(batch, claims, self._decode, Received, now)  # 2
+        if not received:
             return 0
-        received = [Received(*one) for one in taken]
         loaded = await self._load(received, claims)  # 3
         decided = decide(received, loaded, now)  # 4
         await self._ledger.persist(advances, decided, loaded)  # 5

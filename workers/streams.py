@@ -45,13 +45,15 @@ def build(
         stream_ack_exceptions=False,
         stream_ack_cancelled_tasks=False,
     )
-    events = app.topic(
-        Topics(settings).events,
-        key_type=bytes,
-        value_type=bytes,
-        key_serializer="raw",
-        value_serializer="raw",
-    )
+    raw: dict[str, Any] = {
+        "key_type": bytes,
+        "value_type": bytes,
+        "key_serializer": "raw",
+        "value_serializer": "raw",
+    }
+    events = app.topic(Topics(settings).events, **raw)
+    commands = app.topic(Topics(settings).commands, **raw)
+    timers = Timers(due, settings, clock)
 
     @app.agent(events, concurrency=1)
     async def sale_figures(stream: Any) -> None:
@@ -68,15 +70,6 @@ def build(
             for event in taken:
                 await stream.ack(event)
             health.decided(len(taken))
-
-    commands = app.topic(
-        Topics(settings).commands,
-        key_type=bytes,
-        value_type=bytes,
-        key_serializer="raw",
-        value_serializer="raw",
-    )
-    timers = Timers(due, settings, clock)
 
     @app.timer(interval=settings.timer_interval_s)  # type: ignore[untyped-decorator]
     async def ask_for_what_is_due() -> None:

@@ -19,8 +19,8 @@ from api.payments.provider import (
     text_of,
 )
 from contracts.errors import BadSignature, UnreadableCallback
-from contracts.messages import Amount, Currency, Uuid
-from contracts.payments import Charge, Moment, Outcome, PaymentNotice, ProviderId, Started
+from contracts.messages import Amount, Currency, Moment, Uuid
+from contracts.payments import Charge, Outcome, PaymentNotice, ProviderId, Started
 
 NAME = "sandbox"
 HEADER = "Sluiceway-Signature"

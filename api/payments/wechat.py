@@ -17,9 +17,9 @@ from wechatpayv3.utils import aes_decrypt, rsa_verify
 from api.payments.provider import Acknowledgement, check_time, lower_case, notice_of, refund_key, text_of
 from api.payments.wechat_keys import PlatformKey
 from contracts.errors import BadSignature, Invalid, PaymentRefused, Unavailable, UnreadableCallback
+from contracts.messages import Moment
 from contracts.payments import (
     Charge,
-    Moment,
     Outcome,
     PaymentNotice,
     ProviderId,

@@ -25,11 +25,12 @@ from deploy.bench.checkouts import BUYERS, Backlog, write
 from deploy.bench.children import ROOT
 from deploy.fleet import Fleet, Member
 from deploy.local import prepare
+from deploy.progress import decided
 from deploy.records import Records, reading
 from deploy.stack import LocalStack, end, spawn
 from deploy.stack.ports import find_free
 from stock_ledger.catalogue import ProductEntry
-from stock_ledger.postgres import acquired, connect_pool
+from stock_ledger.postgres import acquired, connect_pool, fetch
 
 PLENTY = 10**9  # units: nothing is sold out
 _LOOK_S = 0.02
@@ -38,7 +39,6 @@ _PAUSED_S = 60.0  # workers are held that long at most while a backlog is writte
 _EXECUTE_S = 1800.0
 _ERASE = 5000  # keys at once
 
-DECIDED = "SELECT coalesce(sum(next_offset), 0)::bigint FROM partition_state"
 # What decisions came to, in every table that has a row of each order.
 COUNTS = """
 SELECT (SELECT count(*) FROM decisions) AS decisions,
@@ -207,7 +207,7 @@ class Ground:
 
     async def decided(self) -> int:
         """How many messages are decided."""
-        return int((await self.fetch(DECIDED))[0][0])
+        return await decided(self._pool)
 
     async def counts(self) -> Counts:
         return Counts(**dict((await self.fetch(COUNTS))[0]))
@@ -222,9 +222,7 @@ class Ground:
             await connection.execute(statement, *arguments, timeout=_EXECUTE_S)
 
     async def fetch(self, query: str, *arguments: Any) -> list[Any]:
-        async with acquired(self._pool) as connection:
-            rows: list[Any] = await connection.fetch(query, *arguments)
-            return rows
+        return await fetch(self._pool, query, *arguments)
 
 
 async def until(condition: Callable[[], bool], seconds: float) -> None:

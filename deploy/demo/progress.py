@@ -14,8 +14,8 @@ from rich.text import Text
 
 from contracts.errors import Unavailable
 from deploy.demo.buyers import Tally
+from deploy.progress import decided
 from stock_ledger.figures import Figures, FigureStore
-from stock_ledger.postgres import acquired
 
 _EVERY_S = 0.25
 _PLAIN_EVERY_S = 1.0
@@ -59,10 +59,7 @@ class Progress:
 
     async def _sample(self) -> Snapshot:
         try:
-            async with acquired(self._pool) as connection:
-                self._decided = int(
-                    await connection.fetchval("SELECT coalesce(sum(next_offset), 0) FROM partition_state")
-                )
+            self._decided = await decided(self._pool)
             self._folded = await self._figures.read()
         except Unavailable:
             self._console.log("Postgres does not answer; the display waits for it")

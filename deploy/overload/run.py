@@ -15,13 +15,13 @@ from contracts.settings import Settings
 from deploy import audit, sample
 from deploy.bench.checkouts import OTHERS, requests, write_hot
 from deploy.bench.children import child
-from deploy.bench.progress import drained
 from deploy.bench.rounds import Ramp
 from deploy.fleet import Fleet, Member
 from deploy.local import prepare, running, with_api
 from deploy.overload.load import Load, Outcome, Plan
 from deploy.overload.verdict import Result, describe, is_sustained, judge
 from deploy.overload.watch import Watch
+from deploy.progress import drained
 from deploy.stack import LocalStack
 from stock_ledger.audit_report import AuditReport
 from stock_ledger.postgres import acquired, connect_pool

@@ -7,9 +7,9 @@ from typing import Any
 
 from contracts.settings import Settings
 from contracts.topics import Topics
-from deploy.bench.progress import decided
 from deploy.fleet import Fleet
 from deploy.overload.verdict import Look
+from deploy.progress import decided
 from deploy.records import Records, reading
 from stock_ledger.postgres import connect_pool
 

@@ -126,9 +126,8 @@ async def poison(world: World) -> None:
         key = good.product_id.encode()
         _write(world, partition, key, world.random.choice(_POISON), is_poison=True)
         if world.random.random() < 0.5:
-            offset = world.broker.commands.append(partition, key, world.random.choice(_POISON))
+            offset = world.append_command(partition, key, world.random.choice(_POISON))
             world.auditor.of_commands.poison.add((partition, offset))
-            world.arrivals.tell(partition)
         await asyncio.sleep(world.random.uniform(0.0, 0.2))
 
 
@@ -138,10 +137,9 @@ async def deliver_again(world: World) -> None:
     commands = world.broker.commands.messages[partition]
     if commands and world.random.random() < 0.5:
         command = world.random.choice(commands)
-        offset = world.broker.commands.append(partition, command.key, command.value)
+        offset = world.append_command(partition, command.key, command.value)
         if (partition, command.offset) in world.auditor.of_commands.poison:
             world.auditor.of_commands.poison.add((partition, offset))
-        world.arrivals.tell(partition)
     messages = world.broker.messages[partition]
     if messages:
         message = world.random.choice(messages)

@@ -125,8 +125,7 @@ class Shop:
         while True:
             await world.kafka.delay()
             if world.kafka.up:
-                world.broker.commands.append(place, command.subject().encode(), encode_command(command))
-                world.arrivals.tell(place)
+                world.append_command(place, command.subject().encode(), encode_command(command))
                 if world.random.random() >= world.kafka.losing:
                     return
             await world.loop.after(_AGAIN_S)
@@ -139,8 +138,7 @@ class Shop:
         async def send(key: bytes, value: bytes, partition: int) -> Awaitable[Any]:
             while not world.kafka.up:
                 await current_node().loop.after(_AGAIN_S)
-            world.broker.commands.append(partition, key, value)
-            world.arrivals.tell(partition)
+            world.append_command(partition, key, value)
             ack = world.loop.create_future()
             ack.set_result(None)
             return ack

@@ -169,6 +169,12 @@ class World:
             self.loop.errors.append(error)
         self.loop.call_later(0.2, self.add_worker, context=self.loop.world.context)
 
+    def append_command(self, partition: int, key: bytes | None, value: bytes | None) -> int:
+        """A command reaches the log; gives its offset."""
+        offset = self.broker.commands.append(partition, key, value)
+        self.arrivals.tell(partition)
+        return offset
+
     def flush_cache(self) -> None:
         self.cached.flush()
         self.auditor.view_set_back()

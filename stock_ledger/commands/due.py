@@ -10,7 +10,7 @@ import msgspec
 
 from contracts.commands import Abandon, Command, Expire
 from contracts.times import to_ms
-from stock_ledger.postgres import acquired
+from stock_ledger.postgres import fetch
 
 _TIMERS = uuid.UUID("a3f0c1de-4a56-5d0e-9a0f-5f3a2f9d7c21")
 
@@ -55,8 +55,7 @@ class DueStore:
         return await self._fetch(GATHERINGS, now, after, rows_max)
 
     async def _fetch(self, query: str, now: datetime, after: Due, rows_max: int) -> list[Due]:
-        async with acquired(self._pool) as connection:
-            rows = await connection.fetch(query, now, after[0], after[1], rows_max)
+        rows = await fetch(self._pool, query, now, after[0], after[1], rows_max)
         return [(when, str(what)) for when, what in rows]
 
 

@@ -14,7 +14,7 @@ from contracts.outcomes import Kind, OrderStatus, PaymentStatus, Refusal
 from contracts.times import to_ms
 from stock_ledger.commands.book import Gathering, Item, NewOrder, OrderState
 from stock_ledger.commands.orders import ask_to_settle, settle_items
-from stock_ledger.commands.whole import whole_document
+from stock_ledger.commands.whole import pay_until, total_of, whole_document
 from stock_ledger.commands.work import Work
 
 _ANSWERS = uuid.UUID("6c3dd7d8-33f1-5d6f-8e0f-0b6a3a4b1c55")
@@ -129,7 +129,7 @@ def _refuse(work: Work, gathering: Gathering) -> None:
 
 
 def _confirm(work: Work, gathering: Gathering) -> None:
-    """All lines are held: one order with all items and one payment, which expires as its shortest item says."""
+    """All lines are held: one order with all items and one payment."""
     answers = sorted(gathering.answers, key=lambda a: a.line)
     first = answers[0]
     if len({a.currency for a in answers}) > 1:  # no payment could be taken for it
@@ -143,7 +143,7 @@ def _confirm(work: Work, gathering: Gathering) -> None:
         buyer_id=first.buyer_id,
         status=OrderStatus.PENDING_PAYMENT,
         sequence=0,
-        total=sum((Decimal(a.price) * a.quantity for a in answers), Decimal(0)),
+        total=total_of(answers),
         currency=first.currency,
         items=tuple(
             Item(a.line, a.product_id, a.name, a.cover, Decimal(a.price), a.quantity, counted=False)
@@ -151,7 +151,7 @@ def _confirm(work: Work, gathering: Gathering) -> None:
         ),
         method=first.payment_method,
         payment=PaymentStatus.PENDING,
-        expires_at=work.now + timedelta(seconds=min(a.payment_ttl_s for a in answers)),
+        expires_at=pay_until(answers, work.now),
     )
     if first.shipping is None:
         raise AssertionError("a held line has its shipping")

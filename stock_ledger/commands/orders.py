@@ -61,13 +61,13 @@ def _advance(work: Work, order: OrderState | None, action: str, **more: str) -> 
     if status in CLOSED:
         give_back(work, order, action)
         payment = PaymentStatus.REFUND_DUE if payment is PaymentStatus.PAID else PaymentStatus.EXPIRED
-    work.order_event(
+    told = work.order_event(
         f"order.{'closed' if status in CLOSED else status.value}",
         msgspec.structs.replace(order, status=status, payment=payment),
         **more,
     )
     if payment is PaymentStatus.REFUND_DUE and order.payment is PaymentStatus.PAID:
-        refund_due(work, work.book.orders[order.order_id], order.reference)
+        refund_due(work, told, order.reference)
     return None
 
 

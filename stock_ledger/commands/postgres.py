@@ -29,7 +29,16 @@ from stock_ledger.commands.book import (
 )
 from stock_ledger.decide import Stock
 from stock_ledger.ledger import Advance
-from stock_ledger.postgres import StockMove, acquired, advance_stock, copy, pass_fence, product_of, rows_of
+from stock_ledger.postgres import (
+    StockMove,
+    acquired,
+    advance_stock,
+    copy,
+    fetch,
+    pass_fence,
+    product_of,
+    rows_of,
+)
 from stock_ledger.sql import ITEM_COLUMNS, LEDGER_COLUMNS, ORDER_COLUMNS, PAYMENT_COLUMNS, PRODUCTS
 
 _answers = msgspec.json.Decoder(Gathering.__annotations__["answers"])
@@ -75,7 +84,12 @@ class PostgresCommandLedger:
                     await _put_orders(connection, obeyed)
                     await _put_checkouts(connection, obeyed)
                     if obeyed.ledger:
-                        await copy(connection, "ledger", LEDGER_COLUMNS, [tuple(e) for e in _ledger(obeyed)])
+                        await copy(
+                            connection,
+                            "ledger",
+                            LEDGER_COLUMNS,
+                            [msgspec.structs.astuple(e) for e in obeyed.ledger],
+                        )
                         await advance_stock(connection, _moves(obeyed))
                     if obeyed.bought:
                         products, buyers = zip(*obeyed.bought, strict=True)
@@ -107,11 +121,8 @@ class PostgresCommandLedger:
             await connection.execute(sql.OPEN_STOCK, new, [partition_of(i, self._partitions) for i in new])
 
     async def _fetch(self, query: str, first: Any, *more: Any) -> list[Any]:
-        if first == []:
-            return []
-        async with acquired(self._pool) as connection:
-            rows: list[Any] = await connection.fetch(query, first, *more)
-            return rows
+        """None are asked for, none are there."""
+        return await fetch(self._pool, query, first, *more) if first != [] else []
 
 
 async def _put_orders(connection: Any, obeyed: Obeyed) -> None:
@@ -158,10 +169,6 @@ async def _put_checkouts(connection: Any, obeyed: Obeyed) -> None:
 def _version_before(obeyed: Obeyed, product_id: str) -> int:
     before = obeyed.before.products.get(product_id)
     return 0 if before is None else before.version
-
-
-def _ledger(obeyed: Obeyed) -> list[Any]:
-    return [msgspec.structs.astuple(entry) for entry in obeyed.ledger]
 
 
 def _moves(obeyed: Obeyed) -> list[StockMove]:

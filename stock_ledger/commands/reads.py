@@ -10,7 +10,7 @@ import msgspec
 
 from stock_ledger.commands.book import Counts
 from stock_ledger.decide import Product, Stock
-from stock_ledger.postgres import acquired, product_of
+from stock_ledger.postgres import fetch, product_of
 from stock_ledger.sql import PRODUCTS
 
 _COMMAND = """
@@ -90,14 +90,14 @@ class PostgresCommandReads:
         self._pool = pool
 
     async def command(self, command_id: str) -> StoredCommand | None:
-        rows = await self._fetch(COMMAND, command_id)
+        rows = await fetch(self._pool, COMMAND, command_id)
         return _command(rows[0]) if rows else None
 
     async def commands_about(self, subject: str) -> list[StoredCommand]:
-        return [_command(row) for row in await self._fetch(COMMANDS_ABOUT, subject, COMMANDS_MAX)]
+        return [_command(row) for row in await fetch(self._pool, COMMANDS_ABOUT, subject, COMMANDS_MAX)]
 
     async def order(self, order_id: str) -> OrderHead | None:
-        rows = await self._fetch(ORDER, order_id)
+        rows = await fetch(self._pool, ORDER, order_id)
         if not rows:
             return None
         fields = {name: rows[0][name] for name in OrderHead.__struct_fields__}
@@ -106,13 +106,8 @@ class PostgresCommandReads:
     async def products(self, product_ids: Sequence[str]) -> list[Shelf]:
         return [
             Shelf(product_of(r), Stock(r["available"], r["seq"]), Counts(r["held"], r["pending"], r["paid"]))
-            for r in await self._fetch(PRODUCTS, list(product_ids))
+            for r in await fetch(self._pool, PRODUCTS, list(product_ids))
         ]
-
-    async def _fetch(self, query: str, *arguments: Any) -> list[Any]:
-        async with acquired(self._pool) as connection:
-            rows: list[Any] = await connection.fetch(query, *arguments)
-            return rows
 
 
 def _command(row: Any) -> StoredCommand:

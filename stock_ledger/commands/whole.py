@@ -1,9 +1,11 @@
 """The one answer to an all-or-nothing checkout, as it is told and shown."""
 
-from datetime import timedelta
+from collections.abc import Sequence
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
+from contracts.commands import HoldAnswer
 from contracts.decisions import number_of
 from contracts.outcomes import RETRYABLE, PaymentStatus, Reason
 from stock_ledger.commands.book import Gathering
@@ -42,18 +44,27 @@ def whole_document(gathering: Gathering) -> dict[str, Any]:
         ],
     }
     if gathering.order_id is not None and gathering.decided_at is not None:
-        total = sum((Decimal(a.price) * a.quantity for a in answers), Decimal(0))
         document["order"] = {
             "order_id": gathering.order_id,
             "number": number_of(gathering.order_id),
-            "total": {"amount": str(total), "currency": answers[0].currency},
+            "total": {"amount": str(total_of(answers)), "currency": answers[0].currency},
             "payment": {
                 "status": PaymentStatus.PENDING.value,
                 "method": answers[0].payment_method,
-                "expires_at": gathering.decided_at + timedelta(seconds=min(a.payment_ttl_s for a in answers)),
+                "expires_at": pay_until(answers, gathering.decided_at),
             },
         }
     return document
+
+
+def total_of(answers: Sequence[HoldAnswer]) -> Decimal:
+    """What the order of these lines costs."""
+    return sum((Decimal(a.price) * a.quantity for a in answers), Decimal(0))
+
+
+def pay_until(answers: Sequence[HoldAnswer], decided_at: datetime) -> datetime:
+    """When the payment of the order of these lines expires: as its shortest item says."""
+    return decided_at + timedelta(seconds=min(a.payment_ttl_s for a in answers))
 
 
 def whole_answer(gathering: Gathering) -> bytes | None:

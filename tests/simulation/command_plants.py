@@ -126,7 +126,7 @@ def command_poison_dropped() -> AbstractContextManager[Any]:
 
     async def take(self: Intake, *arguments: Any) -> Any:
         taken, advances = await original(self, *arguments)
-        return [one for one in taken if one[2] is not None], advances
+        return [one for one in taken if one.error == ""], advances
 
     return patch.object(Intake, "take", take)
 

@@ -62,10 +62,9 @@ def _step_in_order(*order: str) -> AbstractContextManager[Any]:
 
     async def step(self: LineLane, batch: Batch, claims: Claims) -> int:
         now = self._clock()
-        taken, advances = await self.intake.take(batch, claims, self._decode, now)
-        if not taken:
+        received, advances = await self.intake.take(batch, claims, self._decode, Received, now)
+        if not received:
             return 0
-        received = [Received(*one) for one in taken]
         loaded = await self._load(received, claims)
         decided = deciding.decide(received, loaded, now)
         results, events, _ = self._tell(decided.decisions)
