@@ -7,8 +7,9 @@ import orjson
 import pytest
 
 from contracts.openapi import document
-from contracts.outcomes import RETRYABLE, Reason
+from contracts.outcomes import RETRYABLE, OrderStatus, PaymentStatus, Reason
 from contracts.settings import PREFIX, Settings
+from stock_ledger.lifecycle import ACTIONS, TRANSITIONS
 from tests.conftest import examples
 
 ROOT = Path(__file__).parent.parent.parent
@@ -40,6 +41,32 @@ def test_every_status_is_documented() -> None:
         schemas["CheckoutStatus"]["properties"]["status"]["enum"]
     )
     assert set(re.findall(r"^\| `(\w+)`", line.split("## Reasons")[0], re.MULTILINE)) - {"status"} == of_lines
+
+
+def test_the_life_of_an_order_is_drawn_and_told_as_it_is() -> None:
+    page = (ROOT / "docs/reference/orders.md").read_text()
+    life = sorted((before.value, action, after.value) for (before, action), after in TRANSITIONS.items())
+    edges = re.findall(r"^    (\S+) --> (\S+?)(?:: (\w+))?$", page, re.MULTILINE)
+    assert sorted((before, action, after) for before, after, action in edges if action) == life
+    rows = re.findall(r"^\| `(\w+)` \| `(\w+)` \| `(\w+)` \|", page, re.MULTILINE)
+    assert sorted(rows) == life
+    begin = {after for before, after, _ in edges if before == "[*]"}
+    end = {before for before, after, _ in edges if after == "[*]"}
+    assert begin == {OrderStatus.PENDING_PAYMENT}
+    assert end == set(OrderStatus) - {before for before, _ in TRANSITIONS}
+
+
+def test_every_action_and_payment_status_is_told() -> None:
+    page = (ROOT / "docs/reference/orders.md").read_text()
+    who = page.split("| action | who | how |")[1].split("\n\n")[0]
+    named = [
+        a
+        for line in who.splitlines()
+        for a in re.findall(r"`(\w+)`", line.split("|")[1] if "|" in line else "")
+    ]
+    assert sorted(named) == sorted(ACTIONS)
+    payment = page.split("## The payment")[1]
+    assert set(re.findall(r"^\| `(\w+)` \|", payment, re.MULTILINE)) == set(PaymentStatus)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
