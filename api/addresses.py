@@ -9,7 +9,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from api.orders import wrong_parameter
-from api.web import Who, private, read_json, route
+from api.web import Who, private, route, whole_body
 from contracts import problems
 from contracts.bodies import Body
 from contracts.buyers import AddressList, AddressRequest, AddressView
@@ -78,7 +78,7 @@ class _Endpoints:
         return Response(status_code=204)
 
     async def _store(self, request: Request, address_id: str) -> StoredAddress:
-        body = await read_json(request, self._settings.body_bytes_max)
+        body = await whole_body(request, self._settings.body_bytes_max)
         buyer_id = self._who(request)
         if not _ID.match(address_id):
             raise wrong_parameter("address_id", "an address id is 1-64 of A-Z a-z 0-9 _ -")

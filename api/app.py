@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 from typing import NamedTuple
@@ -15,10 +16,12 @@ from starlette.types import ASGIApp
 from api.addresses import address_routes
 from api.carts import cart_routes
 from api.checkouts import Checkouts, Shown
-from api.desk import Desk, desk_routes
+from api.desk import Desk, command_routes
+from api.order_desk import order_routes
 from api.orders import order_page, order_view, wrong_parameter
 from api.payments.provider import PaymentProvider
 from api.payments.routes import payment_routes
+from api.products import product_routes
 from api.publisher import CommandPublisher
 from api.status import retry_after_s
 from api.web import Json, Who, application, bearer, private, scopes
@@ -75,16 +78,21 @@ def build(
     """
     who = bearer(verifier, clock)
     checkouts = Checkouts(reads, view, settings, monotonic)
-    desk = Desk(asked.commands, asked.reads, who, scopes(verifier, clock), clock, settings)
-    endpoints = _Endpoints(reads, view, checkouts, who, signer, settings.cache_timeout_s)
+    desk = Desk(asked.commands, asked.reads, who, scopes(verifier, clock), signer, clock, settings)
+    refused: Counter[str] = Counter()
+    endpoints = _Endpoints(
+        reads, view, checkouts, who, signer, asked.commands, refused, settings.cache_timeout_s
+    )
     routes: list[BaseRoute] = [
         Route("/v1/checkouts/{checkout_id}", endpoints.checkout),
         Route("/v1/orders", endpoints.orders),
         Route("/v1/orders/{order_id}", endpoints.order),
         *address_routes(kept.addresses, who, clock, kept.new_id, settings),
         *cart_routes(kept.carts, who, clock, settings),
-        *desk_routes(desk),
-        *payment_routes(desk, asked.providers),
+        *order_routes(desk),
+        *product_routes(desk),
+        *command_routes(desk),
+        *payment_routes(desk, asked.providers, refused),
     ]
     return application(routes, endpoints.ready)
 
@@ -97,6 +105,8 @@ class _Endpoints:
         checkouts: Checkouts,
         who: Who,
         signer: ReceiptSigner,
+        commands: CommandPublisher,
+        refused: Counter[str],
         ready_within_s: float,
     ) -> None:
         self._reads = reads
@@ -104,6 +114,8 @@ class _Endpoints:
         self._checkouts = checkouts
         self._who = who
         self._signer = signer
+        self._commands = commands
+        self._refused = refused
         self._ready_within_s = ready_within_s
 
     async def checkout(self, request: Request) -> Response:
@@ -135,12 +147,19 @@ class _Endpoints:
         return private(await order_page(self._reads, buyer_id, request.query_params))
 
     async def ready(self) -> tuple[bool, dict[str, object]]:
-        """One of Postgres and the cache is enough to answer most polls."""
+        """One of Postgres and the cache is enough to answer most polls; Kafka is only told of."""
         postgres, cache = await asyncio.gather(
             _state(self._reads.next_offsets([0]), self._ready_within_s),
             _state(self._view.progress([0]), self._ready_within_s),
         )
-        return "ok" in (postgres, cache), {"postgres": postgres, "cache": cache}
+        told: dict[str, object] = {
+            "postgres": postgres,
+            "cache": cache,
+            "kafka": self._commands.problem or "ok",
+        }
+        if self._refused:
+            told["bad_signatures"] = dict(self._refused)  # of callbacks, by provider, since the start
+        return "ok" in (postgres, cache), told
 
 
 def status_response(status: CheckoutStatus) -> Response:

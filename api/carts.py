@@ -9,7 +9,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from api.orders import money
-from api.web import Who, private, read_json, route
+from api.web import Who, private, route, whole_body
 from contracts import problems
 from contracts.bodies import Body
 from contracts.buyers import CartLineView, CartRequest, CartView
@@ -43,7 +43,7 @@ class _Endpoints:
         return private(CartView([line_view(line) for line in lines]))
 
     async def put(self, request: Request) -> Response:
-        body = await read_json(request, self._settings.body_bytes_max)
+        body = await whole_body(request, self._settings.body_bytes_max)
         buyer_id, product_id = self._who(request), request.path_params["product_id"]
         quantity = _body.parse(body).quantity
         if quantity > self._settings.quantity_max:

@@ -1,4 +1,4 @@
-"""What buyers and merchants ask of orders, stock and the catalogue: each request becomes a command in the log."""
+"""Where requests become commands in the log: who asks, under which id, what is answered, and what became of it."""
 
 import re
 import uuid
@@ -11,248 +11,166 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from api.orders import wrong_parameter
 from api.publisher import CommandPublisher
-from api.web import Who, private, read_json, route
+from api.web import Who, private, route
 from contracts import asks, problems
 from contracts.auth import MERCHANT
-from contracts.bodies import Body
-from contracts.commands import (
-    Adjust,
-    Cancel,
-    Close,
-    Command,
-    Complete,
-    PatchProduct,
-    Pick,
-    PutProduct,
-    Restock,
-    SetStock,
-    Ship,
-)
-from contracts.errors import NotAcknowledged
+from contracts.commands import Command, read_command
+from contracts.errors import Invalid, NotAcknowledged
 from contracts.idempotency import idempotency_key
-from contracts.outcomes import OrderStatus, Refusal
+from contracts.outcomes import Outcome, Refusal
 from contracts.problems import Problem
-from contracts.requests import Total
+from contracts.receipts import ReceiptSigner
 from contracts.settings import Settings
 from contracts.times import to_ms
-from stock_ledger.commands.reads import CommandReads, OrderHead, Shelf, StoredCommand
-from stock_ledger.lifecycle import after, allowed
+from stock_ledger.commands.reads import CommandReads, StoredCommand
 
-_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\Z")
-_ID = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
+UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\Z")
 _REQUESTS = uuid.UUID("5f0e1f0b-52f3-5b0f-8e6e-1a0e4e6f7c3d")
-_close, _ship, _none = Body(asks.CloseRequest), Body(asks.ShipRequest), Body(asks.NoRequest)
-_put, _patch = Body(asks.ProductRequest), Body(asks.ProductPatch)
-_stock = Body(asks.StockRequest)
+_NO_COMMAND = (
+    "no such command of yours is decided; while it is queued, poll the Location of the 202 as it is, "
+    "since that carries the receipt"
+)
+_RETRY = {"retry-after": "1"}
 
 
 class Desk(NamedTuple):
-    """What the routes below work with."""
+    """What routes that give commands work with."""
 
     commands: CommandPublisher
     reads: CommandReads
     who: Who
     has_scope: Callable[[Request, str], bool]
+    signer: ReceiptSigner
     clock: Callable[[], datetime]
     settings: Settings
 
-
-def desk_routes(desk: Desk) -> list[Route]:
-    e = _Endpoints(desk)
-    return [
-        route("/v1/orders/{order_id}/cancel", post=e.cancel),
-        route("/v1/orders/{order_id}/close", post=e.close),
-        route("/v1/orders/{order_id}/pick", post=e.pick),
-        route("/v1/orders/{order_id}/ship", post=e.ship),
-        route("/v1/orders/{order_id}/complete", post=e.complete),
-        route("/v1/orders/{order_id}/events", get=e.events),
-        route("/v1/products/{product_id}", get=e.product, put=e.put_product, patch=e.patch_product),
-        route("/v1/products/{product_id}/stock", get=e.stock, post=e.change_stock),
-        route("/v1/commands/{command_id}", get=e.command),
-    ]
-
-
-class _Endpoints:
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
-        self._bytes_max = desk.settings.body_bytes_max
-
-    async def cancel(self, request: Request) -> Response:
-        _none.parse(await read_json(request, self._bytes_max))
-        buyer_id = self._desk.who(request)
-        order = await self._order(request)
-        if order.buyer_id != buyer_id:
-            raise _no_order()
-        _allow(order, "cancel")
-        base = self._base(request, f"buyer:{buyer_id}", f"cancel {order.order_id}")
-        return await self._send(Cancel(**base, order_id=order.order_id, buyer_id=buyer_id))
-
-    async def close(self, request: Request) -> Response:
-        asked = _close.parse(await read_json(request, self._bytes_max))
-        return await self._step(request, Close, why=asked.why)
-
-    async def pick(self, request: Request) -> Response:
-        _none.parse(await read_json(request, self._bytes_max))
-        return await self._step(request, Pick)
-
-    async def ship(self, request: Request) -> Response:
-        asked = _ship.parse(await read_json(request, self._bytes_max))
-        return await self._step(request, Ship, carrier=asked.carrier, tracking=asked.tracking)
-
-    async def complete(self, request: Request) -> Response:
-        _none.parse(await read_json(request, self._bytes_max))
-        return await self._step(request, Complete)
-
-    async def put_product(self, request: Request) -> Response:
-        asked = _put.parse(await read_json(request, self._bytes_max))
-        return await self._of_product(request, PutProduct, msgspec.structs.asdict(asked))
-
-    async def patch_product(self, request: Request) -> Response:
-        asked = _patch.parse(await read_json(request, self._bytes_max))
-        given = {k: v for k, v in msgspec.structs.asdict(asked).items() if v is not msgspec.UNSET}
-        return await self._of_product(request, PatchProduct, given)
-
-    async def change_stock(self, request: Request) -> Response:
-        asked = _stock.parse(await read_json(request, self._bytes_max))
-        kind, fields = _stock_command(asked)
-        return await self._of_product(request, kind, fields)
-
-    async def product(self, request: Request) -> Response:
-        self._desk.who(request)
-        return private(product_view(await self._shelf(request)))
-
-    async def stock(self, request: Request) -> Response:
-        self._merchant(request)
-        shelf = await self._shelf(request)
-        c, available = shelf.counts, shelf.stock.available
-        return private(
-            asks.ProductStock(
-                shelf.product.product_id, available, c.held, c.pending, c.paid, available + c.committed()
+    def merchant(self, request: Request) -> str:
+        """Who asks, if it is a merchant. Raises Problem, 401 or 403."""
+        asker = self.who(request)
+        if not self.has_scope(request, MERCHANT):
+            challenge = (
+                f'Bearer realm="sluiceway", error="insufficient_scope", scope="{MERCHANT}"'  # RFC 6750 §3.1
             )
-        )
-
-    async def events(self, request: Request) -> Response:
-        asker = self._desk.who(request)
-        order = await self._order(request)
-        if order.buyer_id != asker and not self._desk.has_scope(request, MERCHANT):
-            raise _no_order()
-        return private(
-            asks.CommandLog([status_of(c) for c in await self._desk.reads.commands_about(order.order_id)])
-        )
-
-    async def command(self, request: Request) -> Response:
-        asker = self._desk.who(request)
-        command_id = request.path_params["command_id"]
-        found = await self._desk.reads.command(command_id) if _UUID.match(command_id) else None
-        is_theirs = found is not None and found.actor.partition(":")[2] == asker
-        if found is None or not (is_theirs or self._desk.has_scope(request, MERCHANT)):
             raise Problem(
-                problems.NOT_FOUND, "no such command of yours is decided; ask again if you have just sent it"
-            )
-        return private(status_of(found))
+                problems.FORBIDDEN, f"the token's scope must contain {MERCHANT}",
+                headers=[("www-authenticate", challenge)],
+            )  # fmt: skip
+        return asker
 
-    async def _step(self, request: Request, kind: type[Any], **fields: Any) -> Response:
-        """A merchant's step of an order."""
-        actor = self._merchant(request)
-        order = await self._order(request)
-        action = kind.__struct_config__.tag
-        _allow(order, action)
-        base = self._base(request, actor, f"{action} {order.order_id}")
-        return await self._send(kind(**base, order_id=order.order_id, **fields))
-
-    async def _of_product(self, request: Request, kind: type[Any], fields: dict[str, Any]) -> Response:
-        actor = self._merchant(request)
-        product_id = request.path_params["product_id"]
-        if not _ID.match(product_id):
-            raise Problem(problems.UNKNOWN_PRODUCT, "a product id is 1-64 of A-Z a-z 0-9 _ -")
-        base = self._base(request, actor, f"{kind.__struct_config__.tag} {product_id}")
-        return await self._send(kind(**base, product_id=product_id, **fields))
-
-    def _base(self, request: Request, actor: str, what: str) -> dict[str, Any]:
-        """Under the same Idempotency-Key the same thing asked by the same actor is the same command."""
+    def base(self, request: Request, actor: str, what: str) -> dict[str, Any]:
+        """What all commands have. The same thing asked by the same actor under the same key is the same command."""
         header = request.headers.get("idempotency-key")
         command_id = str(uuid.uuid4())
         if header is not None:
             command_id = str(uuid.uuid5(_REQUESTS, f"{actor}\0{what}\0{idempotency_key(header)}"))
-        return {"command_id": command_id, "actor": actor, "asked_at_ms": to_ms(self._desk.clock())}
+        return {"command_id": command_id, "actor": actor, "asked_at_ms": to_ms(self.clock())}
 
-    async def _send(self, command: Command) -> Response:
+    async def known(self, request: Request, command: Command, asker: str) -> Response | None:
+        """The answer to a command that is decided already: that of the first time. None for one that is not.
+
+        Ask before whatever else would refuse it: what it has done itself is no reason to. Raises Problem 422 if
+        something else was asked under the same key.
+        """
+        if "idempotency-key" not in request.headers:
+            return None
+        first = await self.reads.command(command.command_id)
+        if first is None:
+            return None
+        asked = None if first.document is None else read_command(first.document)
+        if asked is None or msgspec.structs.replace(asked, asked_at_ms=command.asked_at_ms) != command:
+            raise Problem(
+                problems.IDEMPOTENCY_CONFLICT, "use a new Idempotency-Key to ask for something else"
+            )
+        return accepted(self.told(command, asker, (first.partition, first.offset)))
+
+    async def send(self, command: Command, asker: str) -> Response:
+        """Publish it; 202 once it is acknowledged. Raises Problem 503."""
+        return accepted(await self.publish(command, asker))
+
+    async def publish(self, command: Command, asker: str) -> asks.CommandAccepted:
+        """The command's place in the log, once it is acknowledged. Raises Problem 503."""
         try:
-            partition, offset = await self._desk.commands.publish(command)
+            place = await self.commands.publish(command)
         except NotAcknowledged as error:
             raise Problem(
                 problems.NOT_ACKNOWLEDGED, "it may or may not be done; ask again with the same Idempotency-Key",
-                headers=[("retry-after", "1")],
+                headers=list(_RETRY.items()),
             ) from error  # fmt: skip
-        url = f"/v1/commands/{command.command_id}"
-        told = asks.CommandAccepted(
-            command.command_id, str(command.__struct_config__.tag), command.subject(), url, partition, offset
-        )
-        return private(told, 202, location=url, **{"retry-after": "1"})
+        return self.told(command, asker, place)
 
-    def _merchant(self, request: Request) -> str:
-        asker = self._desk.who(request)
-        if not self._desk.has_scope(request, MERCHANT):
-            raise Problem(problems.FORBIDDEN, f"the token's scope must contain {MERCHANT}")
-        return f"{MERCHANT}:{asker}"
-
-    async def _order(self, request: Request) -> OrderHead:
-        order_id = request.path_params["order_id"]
-        order = await self._desk.reads.order(order_id) if _UUID.match(order_id) else None
-        if order is None:
-            raise _no_order()
-        return order
-
-    async def _shelf(self, request: Request) -> Shelf:
-        found = await self._desk.reads.products([request.path_params["product_id"]])
-        if not found:
-            raise Problem(problems.UNKNOWN_PRODUCT, "there is no such product")
-        return found[0]
+    def told(self, command: Command, asker: str, place: tuple[int, int]) -> asks.CommandAccepted:
+        receipt = self.signer.sign(command.command_id, asker, command.asked_at_ms, [place])
+        url = f"/v1/commands/{command.command_id}?receipt={receipt}"
+        return asks.CommandAccepted(command.command_id, action_of(command), command.subject(), url, *place)
 
 
-def _allow(order: OrderHead, action: str) -> None:
-    """Refuse at once what the order's writer would refuse; whose view is newer decides for good."""
-    status = OrderStatus(order.status)
-    if after(status, action) is None:
-        may = ", ".join(allowed(status)) or "nothing"
-        raise Problem(
-            problems.TRANSITION_FORBIDDEN, f"the order is {status}: {may} is allowed, {action} is not",
-            order_status=status.value, allowed=allowed(status),
-        )  # fmt: skip
+def accepted(told: asks.CommandAccepted) -> Response:
+    return private(told, 202, location=told.status_url, **_RETRY)
 
 
-def _stock_command(asked: asks.StockRequest) -> tuple[type[Any], dict[str, Any]]:
-    if asked.kind == "restock" and asked.units >= 1:
-        return Restock, {"units": asked.units, "why": asked.why}
-    if asked.kind == "set" and asked.units >= 0:
-        return SetStock, {"total": asked.units, "why": asked.why}
-    if asked.kind == "adjust" and asked.why and asked.units:
-        return Adjust, {"units": asked.units, "why": asked.why}
-    pointer = "#/why" if asked.kind == "adjust" and not asked.why else "#/units"
-    detail = "say why" if pointer == "#/why" else f"not a number of units to {asked.kind}"
-    raise Problem(
-        problems.INVALID, "correct the fields named in errors", errors=[{"detail": detail, "pointer": pointer}]
-    )  # fmt: skip
+def action_of(command: Command) -> str:
+    return str(command.__struct_config__.tag)
 
 
-def _no_order() -> Problem:
-    return Problem(problems.NOT_FOUND, "you have no such order")
+def command_routes(desk: Desk) -> list[Route]:
+    async def command(request: Request) -> Response:
+        asker = desk.who(request)
+        command_id: str = request.path_params["command_id"]
+        if not UUID.match(command_id):
+            raise Problem(problems.NOT_FOUND, _NO_COMMAND)
+        receipt = request.query_params.get("receipt")
+        if receipt is None:
+            status = await _decided(desk, request, command_id, asker)
+        else:
+            status = await _at_receipt(desk, receipt, command_id, asker)
+        response = private(status)
+        if status.status == "queued":
+            response.headers.update({"cache-control": "no-store", **_RETRY})
+        else:
+            response.headers["cache-control"] = "private"
+        return response
+
+    return [route("/v1/commands/{command_id}", get=command)]
+
+
+async def _decided(desk: Desk, request: Request, command_id: str, asker: str) -> asks.CommandStatus:
+    """For its actor and for merchants."""
+    found = await desk.reads.command(command_id)
+    is_theirs = found is not None and found.actor in (f"buyer:{asker}", f"{MERCHANT}:{asker}")
+    if found is None or not (is_theirs or desk.has_scope(request, MERCHANT)):
+        raise Problem(problems.NOT_FOUND, _NO_COMMAND)
+    return status_of(found)
+
+
+async def _at_receipt(desk: Desk, text: str, command_id: str, asker: str) -> asks.CommandStatus:
+    """Of a command that was taken in: it is queued exactly until its own place in the log is decided."""
+    try:
+        [(partition, offset)] = desk.signer.verify(text, command_id, asker).positions
+    except Invalid as error:
+        raise wrong_parameter("receipt", str(error)) from error
+    there = await desk.reads.command_at(partition, offset)
+    if there is not None and there.outcome == Outcome.DEAD:
+        return status_of(msgspec.structs.replace(there, command_id=command_id))
+    found = await desk.reads.command(command_id)  # what was sent twice is decided at its first place
+    if found is None:
+        return asks.CommandStatus(command_id, "queued", partition, offset)
+    return status_of(found)
 
 
 def status_of(command: StoredCommand) -> asks.CommandStatus:
     """The command as clients get it."""
     return asks.CommandStatus(
-        command.command_id, command.action, command.subject, command.actor, command.outcome,  # type: ignore[arg-type]
-        command.partition, command.offset, command.decided_at,
-        None if command.reason is None else Refusal(command.reason),
-    )  # fmt: skip
-
-
-def product_view(shelf: Shelf) -> asks.ProductView:
-    """The product as clients get it."""
-    p = shelf.product
-    return asks.ProductView(
-        p.product_id, p.name, p.cover, Total(f"{p.sells_for():f}", p.currency), Total(f"{p.price:f}", p.currency),
-        p.on_shelf, p.buyer_limit, p.payment_ttl_s, p.sale_from, p.sale_to, shelf.stock.available, p.version,
-    )  # fmt: skip
+        command_id=command.command_id,
+        status=command.outcome,  # type: ignore[arg-type]
+        partition=command.partition,
+        offset=command.offset,
+        action=command.action,
+        subject=command.subject,
+        actor=command.actor,
+        asked_at=command.asked_at,
+        decided_at=command.decided_at,
+        reason=None if command.reason is None else Refusal(command.reason),
+        detail=command.detail,
+    )

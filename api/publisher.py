@@ -19,7 +19,10 @@ Start = Callable[[], Awaitable[Any]]  # a producer that is started
 
 
 class CommandPublisher(Protocol):
-    """Where commands go."""
+    """Where commands go. `problem` is why the last one was not acknowledged; empty when it was, or none came yet."""
+
+    @property
+    def problem(self) -> str: ...
 
     async def publish(self, command: Command) -> tuple[int, int]:
         """(partition, offset) once it is acknowledged. Raises NotAcknowledged if that is not known in time."""
@@ -35,6 +38,11 @@ class KafkaCommands:
         self._topic = Topics(settings).commands
         self._producer: Any = None
         self._starting = asyncio.Lock()
+        self._problem = ""
+
+    @property
+    def problem(self) -> str:
+        return self._problem
 
     async def publish(self, command: Command) -> tuple[int, int]:
         place = command.partition(self._settings.partitions)
@@ -46,8 +54,13 @@ class KafkaCommands:
                     self._topic, encode_command(command), command.subject().encode(), place
                 )
         except (KafkaError, OSError, TimeoutError) as error:
+            self._problem = repr(error)
+            logger.warning("a command was not acknowledged: %r", error, extra={"action": "produce_failed"})
             await self._drop(producer)
             raise NotAcknowledged(f"{self._topic}: {error!r}") from error
+        if sent.offset < 0:
+            raise NotAcknowledged("the broker took the command twice and does not tell its offset")
+        self._problem = ""
         return place, sent.offset
 
     async def stop(self) -> None:
@@ -72,10 +85,16 @@ class MemoryCommands:
     def __init__(self, partitions: int) -> None:
         self.published: list[Command] = []
         self.available = True
+        self.problem = ""
         self._partitions = partitions
+        self._ends = [0] * partitions
 
     async def publish(self, command: Command) -> tuple[int, int]:
         if not self.available:
-            raise NotAcknowledged("the log in memory is switched off")
+            self.problem = "the log in memory is switched off"
+            raise NotAcknowledged(self.problem)
+        self.problem = ""
         self.published.append(command)
-        return command.partition(self._partitions), len(self.published) - 1
+        partition = command.partition(self._partitions)
+        self._ends[partition] += 1
+        return partition, self._ends[partition] - 1

@@ -1,7 +1,7 @@
 """The Starlette application under the read side's routes: every error a problem document, the common pages."""
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 
 import msgspec
@@ -71,14 +71,17 @@ def route(path: str, **handlers: Handler) -> Route:
     return Route(path, endpoint, methods=[method.upper() for method in handlers])
 
 
-async def read_json(request: Request, bytes_max: int) -> bytes:
-    """The whole body. Raises Problem 415 for another type, 413 as soon as it is too large.
+JSON_ONLY = ("application/json",)
 
-    Read it before anything is refused: the server cuts off a client that is answered in the middle of its body.
+
+async def whole_body(request: Request, bytes_max: int, media_types: Sequence[str] = JSON_ONLY) -> bytes:
+    """The whole body, of one of the types; of any if none is named.
+
+    Raises Problem 415 for another type, 413 as soon as it is too large. Read it before anything is refused: the server
+    cuts off a client that is answered in the middle of its body.
     """
-    content_type = request.headers.get("content-type", "")
-    if content_type.split(";", 1)[0].strip().lower() != "application/json":
-        raise Problem(problems.UNSUPPORTED_MEDIA_TYPE, "send Content-Type: application/json")
+    if media_types and media_type_of(request) not in media_types:
+        raise Problem(problems.UNSUPPORTED_MEDIA_TYPE, f"send Content-Type: {' or '.join(media_types)}")
     body = bytearray()
     try:
         async for chunk in request.stream():
@@ -89,6 +92,11 @@ async def read_json(request: Request, bytes_max: int) -> bytes:
     except ClientDisconnect as error:
         raise Problem(problems.BAD_REQUEST, "the body is not whole") from error
     return bytes(body)
+
+
+def media_type_of(request: Request) -> str:
+    """The type of the body without its parameters, in lower case."""
+    return request.headers.get("content-type", "").split(";", 1)[0].strip().lower()
 
 
 def application(routes: list[BaseRoute], ready: Ready) -> Starlette:

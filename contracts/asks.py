@@ -90,17 +90,22 @@ class CommandAccepted(msgspec.Struct, frozen=True):
 
 
 class CommandStatus(msgspec.Struct, frozen=True):
-    """What became of a command: `applied`, `refused` for `reason`, or `dead_lettered`."""
+    """What became of a command: `queued` until it is decided, then `applied`, `refused` for `reason`, or
+    `dead_lettered`: it could not be read, `detail` says why. `partition` and `offset` are its place in the log.
+    While it is queued, no more is known of it.
+    """
 
     command_id: Uuid
-    action: str
-    subject: str
-    actor: str
-    status: Literal["applied", "refused", "dead_lettered"]
+    status: Literal["queued", "applied", "refused", "dead_lettered"]
     partition: int
     offset: int
-    decided_at: Moment
+    action: str = ""
+    subject: str = ""
+    actor: str = ""
+    asked_at: Moment | None = None
+    decided_at: Moment | None = None
     reason: Refusal | None = None
+    detail: str = ""
 
 
 class CommandLog(msgspec.Struct, frozen=True):
@@ -135,6 +140,13 @@ class ProductView(msgspec.Struct, frozen=True):
     sale_to: Moment | None
     available: int
     version: int
+
+
+class ProductPage(msgspec.Struct, frozen=True):
+    """Products by id. `next` is the URL of the next page, None at the end."""
+
+    products: list[ProductView]
+    next: str | None
 
 
 class PaymentStarted(msgspec.Struct, frozen=True):

@@ -222,6 +222,11 @@ def encode_command(command: Command) -> bytes:
     return _encoder.encode(command)
 
 
+def read_command(document: str | bytes) -> Command:
+    """A command that was decided, as it was kept. Raises msgspec.DecodeError if it cannot be read by this version."""
+    return _decoder.decode(document)
+
+
 def decode_command(value: bytes | None, key: bytes | None, partition: int, partitions: int) -> Command:
     """Decode and check the value of a commands message found in `partition` of `partitions`.
 

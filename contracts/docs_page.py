@@ -139,9 +139,15 @@ def _curl(method: str, path: str, operation: dict[str, Any], *, secured: bool) -
             query += [f"{parameter['name']}={value}" for value in values]
         elif example:
             headers.append("-H " + shlex.quote(f"{parameter['name']}: {example}"))
-    for media_type, media in operation.get("requestBody", {}).get("content", {}).items():
+    content = operation.get("requestBody", {}).get("content", {})
+    for media_type, media in list(content.items())[:1]:
         value = next(iter(media["examples"].values()))["value"]
-        headers += [f"-H 'Content-Type: {media_type}'", "-d " + shlex.quote(orjson.dumps(value).decode())]
+        data = (
+            f"--data-binary {shlex.quote(value)}"
+            if isinstance(value, str)
+            else f"-d {shlex.quote(orjson.dumps(value).decode())}"
+        )
+        headers += [f"-H 'Content-Type: {media_type}'", data]
     url = f'"$URL{path}{"?" + "&".join(query) if query else ""}"'
     verb = "" if method == "get" else f" -X {method.upper()}"
     return " \\\n  ".join([f"curl -i{verb} {url}", *headers])

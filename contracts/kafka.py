@@ -85,6 +85,17 @@ async def _submit(
         raise NotAcknowledged(f"{topic}[{partition}]: {error!r}") from error
 
 
+async def start_producer(settings: Settings, client_id: str) -> AIOKafkaProducer:
+    """A started producer with `producer_options`. Raises KafkaError if no broker answers."""
+    producer = AIOKafkaProducer(client_id=client_id, **producer_options(settings))
+    try:
+        await producer.start()
+    except BaseException:
+        await producer.stop()
+        raise
+    return producer
+
+
 async def stop_producer(producer: Any) -> None:
     """Stop a producer without waiting for what it could not send: whoever has it sends that again."""
     try:

@@ -82,7 +82,7 @@ def document() -> dict[str, Any]:
         asks.CommandStatus,
         asks.CommandLog,
         asks.ProductStock,
-        asks.ProductView,
+        asks.ProductPage,
         asks.PaymentStarted,
         asks.ProviderCallback,
         Problem,
@@ -126,7 +126,8 @@ def document() -> dict[str, Any]:
                     "type": "http",
                     "scheme": "bearer",
                     "bearerFormat": "JWT",
-                    "description": "A JWT (RFC 7519) with `exp` and, as the buyer, `sub`.",
+                    "description": "A JWT (RFC 7519) with `exp` and, as the buyer, `sub`. A merchant's has `merchant` in "
+                    "its `scope` (RFC 8693 §4.2).",
                 }
             },
         },

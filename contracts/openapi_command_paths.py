@@ -4,7 +4,7 @@ from typing import Any
 
 from contracts import openapi_examples as examples
 from contracts import problems
-from contracts.openapi_parts import READING, json_of, path_id, problems_of, ref
+from contracts.openapi_parts import READING, RETRY_AFTER, json_of, path_id, problems_of, ref
 from contracts.problems import ProblemType
 
 _PRODUCT_ID = {
@@ -18,7 +18,8 @@ _KEY = {
     "name": "Idempotency-Key",
     "in": "header",
     "required": False,
-    "description": "The same thing asked under the same key is the same command, done once.",
+    "description": "The same thing asked under the same key is the same command, done once, and answered alike. "
+    "Without one, a retry is another command.",
     "schema": {"type": "string", "minLength": 1, "maxLength": 255},
 }
 _BODY = (
@@ -27,8 +28,26 @@ _BODY = (
     problems.TOO_LARGE,
     problems.UNSUPPORTED_MEDIA_TYPE,
     problems.INVALID,
+    problems.IDEMPOTENCY_CONFLICT,
     problems.NOT_ACKNOWLEDGED,
 )
+_ANYONE: list[dict[str, list[str]]] = [{}, {"bearerAuth": []}]
+_JSON = ("application/json",)
+_PATCHES = ("application/merge-patch+json", "application/json")
+_PAGE_PARAMETERS = [
+    {
+        "name": "limit",
+        "in": "query",
+        "description": "Products of a page.",
+        "schema": {"type": "integer", "minimum": 1, "maximum": 100, "default": 20},
+    },
+    {
+        "name": "cursor",
+        "in": "query",
+        "description": "Where the page before ended; follow `next` and leave it as it is.",
+        "schema": {"type": "string"},
+    },
+]
 _BUYER = (*READING, *_BODY, problems.NOT_FOUND, problems.TRANSITION_FORBIDDEN)
 _MERCHANT = (*_BUYER, problems.FORBIDDEN)
 _SHOP = (*READING, *_BODY, problems.FORBIDDEN, problems.UNKNOWN_PRODUCT)
@@ -71,30 +90,57 @@ def _order_paths() -> dict[str, Any]:
             )
         },
         "/v1/payments/callbacks/{provider}": {"post": _callback()},
-        "/v1/commands/{command_id}": {
-            "get": _read(
-                "getCommand", "commands", path_id("command_id", examples.COMMAND_ID), "What became of a command",
-                "CommandStatus", examples.COMMAND, (*READING, problems.NOT_FOUND),
-            )
-        },
+        "/v1/commands/{command_id}": {"get": _command()},
     }  # fmt: skip
+
+
+def _command() -> dict[str, Any]:
+    receipt = {
+        "name": "receipt",
+        "in": "query",
+        "description": "The receipt of the 202, as its `Location` has it.",
+        "schema": {"type": "string"},
+        "example": examples.COMMAND_RECEIPT,
+    }
+    return {
+        "operationId": "getCommand",
+        "tags": ["commands"],
+        "summary": "What became of a command",
+        "description": "For who gave it. Without the receipt only what is decided is known, to merchants also what others "
+        "asked; a command with nothing decided is not found.",
+        "parameters": [path_id("command_id", examples.COMMAND_ID), receipt],
+        "responses": {
+            "200": {
+                "description": "What is known. While `status` is `queued`, ask again after `Retry-After`.",
+                "headers": {"Retry-After": RETRY_AFTER},
+                "content": json_of("CommandStatus", queued=examples.COMMAND_QUEUED, applied=examples.COMMAND),
+            },
+            **problems_of(*READING, problems.NOT_FOUND, problems.INVALID),
+        },
+    }
 
 
 def _product_paths() -> dict[str, Any]:
     patch = {"sale_price": "99.00", "buyer_limit": None}
     unknown = (*READING, problems.UNKNOWN_PRODUCT)
     return {
+        "/v1/products": {"get": _products()},
         "/v1/products/{product_id}": {
-            "get": _read(
-                "getProduct", "products", _PRODUCT_ID, "A product as it sells now", "ProductView",
-                examples.PRODUCT_VIEW, unknown,
-            ),
+            "get": {
+                **_read(
+                    "getProduct", "products", _PRODUCT_ID, "A product as it sells now", "ProductView",
+                    examples.PRODUCT_VIEW, unknown,
+                ),
+                "description": "For everyone; to merchants also one that is not on the shelf.",
+                "security": _ANYONE,
+            },
             "put": _ask(
                 "putProduct", "products", _PRODUCT_ID, "Add or replace a product (merchant)", "ProductRequest",
                 examples.PRODUCT_REQUEST, _SHOP,
             ),
             "patch": _ask(
-                "patchProduct", "products", _PRODUCT_ID, "Change a product (merchant)", "ProductPatch", patch, _SHOP
+                "patchProduct", "products", _PRODUCT_ID, "Change a product (merchant)", "ProductPatch", patch, _SHOP,
+                _PATCHES,
             ),
         },
         "/v1/products/{product_id}/stock": {
@@ -110,11 +156,27 @@ def _product_paths() -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _products() -> dict[str, Any]:
+    return {
+        "operationId": "listProducts",
+        "tags": ["products"],
+        "summary": "What sells, by id",
+        "description": "For everyone; to merchants also what is not on the shelf.",
+        "security": _ANYONE,
+        "parameters": _PAGE_PARAMETERS,
+        "responses": {
+            "200": {"description": "A page.", "content": json_of("ProductPage", page=examples.PRODUCT_PAGE)},
+            **problems_of(*READING, problems.INVALID),
+        },
+    }
+
+
 def _ask(
-    operation_id: str, tag: str, about: Any, summary: str, body: str, example: Any, kinds: tuple[ProblemType, ...]
+    operation_id: str, tag: str, about: Any, summary: str, body: str, example: Any, kinds: tuple[ProblemType, ...],
+    media_types: tuple[str, ...] = _JSON,
 ) -> dict[str, Any]:  # fmt: skip
     location = {
-        "description": "Where to ask what became of it.",
+        "description": "Where to ask what became of it; it carries a receipt.",
         "schema": {"type": "string", "format": "uri-reference"},
     }
     return {
@@ -126,12 +188,15 @@ def _ask(
         "parameters": [about, _KEY],
         "requestBody": {
             "required": True,
-            "content": {"application/json": {"schema": ref(body), "examples": {"one": {"value": example}}}},
+            "content": {
+                media_type: {"schema": ref(body), "examples": {"one": {"value": example}}}
+                for media_type in media_types
+            },
         },
         "responses": {
             "202": {
                 "description": "In the log, to be decided.",
-                "headers": {"Location": location},
+                "headers": {"Location": location, "Retry-After": RETRY_AFTER},
                 "content": json_of("CommandAccepted", accepted=examples.COMMAND_ACCEPTED),
             },
             **problems_of(*kinds),

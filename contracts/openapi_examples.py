@@ -167,21 +167,33 @@ CART_LINE: dict[str, Any] = {
 CART: dict[str, Any] = {"lines": [CART_LINE]}
 
 COMMAND_ID = "7a1c0e2b-3c5d-5e6f-8a7b-9c0d1e2f3a4b"
-_COMMAND = {"command_id": COMMAND_ID, "action": "cancel", "subject": ORDER_ID}
+_ASKED_AT_MS = to_ms(datetime(2025, 11, 1, 9, 39, 59, 930_000, UTC))
+COMMAND_RECEIPT = ReceiptSigner("example").sign(COMMAND_ID, "buyer-1", _ASKED_AT_MS, [(_PARTITION, 12)])
+_COMMAND = {"command_id": COMMAND_ID, "partition": _PARTITION, "offset": 12}
+_OF_ORDER = {"action": "cancel", "subject": ORDER_ID}
 COMMAND_ACCEPTED: dict[str, Any] = {
     **_COMMAND,
-    "status_url": f"/v1/commands/{COMMAND_ID}",
-    "partition": _PARTITION,
-    "offset": 12,
+    **_OF_ORDER,
+    "status_url": f"/v1/commands/{COMMAND_ID}?receipt={COMMAND_RECEIPT}",
+}
+COMMAND_QUEUED: dict[str, Any] = {
+    **_COMMAND,
+    "status": "queued",
+    "action": "",
+    "subject": "",
+    "actor": "",
+    "asked_at": None,
+    "decided_at": None,
+    "reason": None,
+    "detail": "",
 }
 COMMAND: dict[str, Any] = {
-    **_COMMAND,
-    "actor": "buyer:buyer-1",
+    **COMMAND_QUEUED,
+    **_OF_ORDER,
     "status": "applied",
-    "partition": _PARTITION,
-    "offset": 12,
+    "actor": "buyer:buyer-1",
+    "asked_at": "2025-11-01T09:39:59.930Z",
     "decided_at": "2025-11-01T09:40:00.000Z",
-    "reason": None,
 }
 PAYMENT_STARTED: dict[str, Any] = {
     "order_id": ORDER_ID,
@@ -210,6 +222,10 @@ PRODUCT_VIEW: dict[str, Any] = {
     "sale_to": None,
     "available": 412,
     "version": 3,
+}
+PRODUCT_PAGE: dict[str, Any] = {
+    "products": [PRODUCT_VIEW],
+    "next": "/v1/products?limit=20&cursor=sku-1001",
 }
 PRODUCT_STOCK: dict[str, Any] = {
     "product_id": "sku-1001",

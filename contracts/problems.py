@@ -31,10 +31,10 @@ SOLD_OUT = ProblemType("sold_out", 409, "The product is sold out")
 LIMIT_REACHED = ProblemType("limit_reached", 409, "No more of these can be kept")
 TRANSITION_FORBIDDEN = ProblemType("transition_forbidden", 409, "The order is not where this is allowed")
 TOO_LARGE = ProblemType("content_too_large", 413, "The body is too large")
-UNSUPPORTED_MEDIA_TYPE = ProblemType("unsupported_media_type", 415, "The body must be application/json")
+UNSUPPORTED_MEDIA_TYPE = ProblemType("unsupported_media_type", 415, "The body must be of another type")
 INVALID = ProblemType("invalid", 422, "Some fields are missing, unknown or wrong")
 IDEMPOTENCY_CONFLICT = ProblemType(
-    "idempotency_conflict", 422, "The idempotency key was used for another checkout"
+    "idempotency_conflict", 422, "The idempotency key was used for something else"
 )
 CALLBACK_UNREADABLE = ProblemType("callback_unreadable", 422, "The callback cannot be understood")
 INTERNAL = ProblemType("internal", 500, "Something went wrong here")

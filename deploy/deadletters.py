@@ -6,12 +6,11 @@ from collections.abc import Sequence
 import msgspec
 
 from contracts.errors import Invalid, NotAcknowledged, UndecodableMessage
-from contracts.kafka import Record, send
+from contracts.kafka import Record, send, start_producer
 from contracts.messages import CheckoutLine, decode_checkout_line
 from contracts.settings import Settings
 from contracts.topics import Topics, partition_of
 from deploy.records import reading
-from ingest.publisher import start_producer
 
 Place = tuple[int, int]  # (partition, offset) in the checkouts topic
 
@@ -70,7 +69,7 @@ async def replay(settings: Settings, chosen: Sequence[Letter], value: bytes | No
     lines = [_mended(letter, value, settings) for letter in chosen]
     topic = Topics(settings).checkouts
     places: list[Place] = []
-    producer = await start_producer(settings)
+    producer = await start_producer(settings, "sluiceway-deadletters")
     try:
         for line, content in lines:
             partition = partition_of(line.product_id, settings.partitions)

@@ -25,6 +25,7 @@ from contracts.auth import BearerVerifier
 from contracts.errors import SettingsError, Unavailable
 from contracts.http import Pages
 from contracts.http import health as health_pages
+from contracts.kafka import start_producer
 from contracts.receipts import ReceiptSigner
 from contracts.settings import Settings
 from contracts.times import from_ms
@@ -34,7 +35,7 @@ from deploy.serving import Interface, serve
 from ingest.app import Ingest
 from ingest.backpressure import Backpressure
 from ingest.gate import PayloadMemory, SoldOutGate
-from ingest.publisher import Publisher, start_producer
+from ingest.publisher import Publisher
 from stock_ledger.addresses import PostgresAddressBook
 from stock_ledger.carts import PostgresCarts
 from stock_ledger.commands.due import DueStore
@@ -80,7 +81,7 @@ async def ingest(settings: Settings, stop: asyncio.Event) -> None:
     payloads = PayloadMemory(view, settings, time.monotonic)
     backpressure = Backpressure(settings, time.monotonic)
     publisher = Publisher(
-        lambda: start_producer(settings),
+        lambda: start_producer(settings, "sluiceway-ingest"),
         payloads,
         Topics(settings).checkouts,
         settings,
@@ -137,7 +138,7 @@ async def api(settings: Settings, stop: asyncio.Event) -> None:
     settings.require_secrets()
     redis = connect_redis(settings)
     pool = await connect_pool(settings, timeout_s=settings.read_timeout_s)
-    commands = KafkaCommands(lambda: start_producer(settings), settings)
+    commands = KafkaCommands(lambda: start_producer(settings, "sluiceway-api"), settings)
     providers = build_providers(settings)
     app = build_api(
         settings,

@@ -6,11 +6,10 @@ from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from typing import Any
 
-from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
 from contracts.errors import IdempotencyConflict, NotAcknowledged, Overloaded, SluicewayError, SoldOut
-from contracts.kafka import Record, producer_options, send, stop_producer
+from contracts.kafka import Record, send, stop_producer
 from contracts.settings import Settings
 from ingest.backpressure import Backpressure
 from ingest.gate import PayloadMemory
@@ -23,17 +22,6 @@ _NOWHERE = (-1, -1)
 Position = tuple[int, int]  # (partition, offset)
 
 ProducerFactory = Callable[[], Awaitable[Any]]
-
-
-async def start_producer(settings: Settings) -> AIOKafkaProducer:
-    """A started producer with acks=all and idempotence. Raises KafkaError if no broker answers."""
-    producer = AIOKafkaProducer(client_id="sluiceway-ingest", **producer_options(settings))
-    try:
-        await producer.start()
-    except BaseException:
-        await producer.stop()
-        raise
-    return producer
 
 
 class Submission:

@@ -67,6 +67,8 @@ SELECT p.product_id, p.name, p.cover, p.price, p.currency, p.on_shelf, p.buyer_l
 FROM products AS p JOIN stock AS s USING (product_id)
 """
 PRODUCTS = _PRODUCT + "WHERE p.product_id = ANY($1::text[])"
+# $1 after this id, $2 those too that are not on the shelf, $3 how many
+PRODUCT_PAGE = _PRODUCT + "WHERE p.product_id > $1 AND (p.on_shelf OR $2) ORDER BY p.product_id LIMIT $3"
 PARTITION_PRODUCTS = _PRODUCT + "WHERE s.partition = $1"
 
 # Decisions to show and publish again. $1 partition, $2 from offset, $3 to offset (exclusive)

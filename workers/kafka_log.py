@@ -12,7 +12,7 @@ from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 from aiokafka.structs import TopicPartition
 
 from contracts.errors import FenceLost, NotAcknowledged, Unavailable
-from contracts.kafka import Record, consumer_options, producer_options, send, stop_producer, tp
+from contracts.kafka import Record, consumer_options, send, start_producer, stop_producer, tp
 from contracts.settings import Settings
 from contracts.topics import Stream, Topics
 from workers.log import Batch, Revoked
@@ -165,13 +165,7 @@ class KafkaLog:
 
     async def _ready_producer(self) -> AIOKafkaProducer:
         if self._producer is None:
-            producer = AIOKafkaProducer(client_id=self._client_id, **producer_options(self._settings))
-            try:
-                await producer.start()
-            except BaseException:
-                await producer.stop()
-                raise
-            self._producer = producer
+            self._producer = await start_producer(self._settings, self._client_id)
         return self._producer
 
     async def _drop_producer(self) -> None:

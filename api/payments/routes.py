@@ -2,34 +2,48 @@
 
 import logging
 import uuid
+from collections import Counter
 from collections.abc import Mapping
 
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from api.desk import Desk
+from api.order_desk import no_order, order_of
 from api.payments.provider import CALLBACK_BYTES_MAX, PaymentProvider
 from api.payments.providers import by_method
-from api.web import private, route
+from api.web import private, route, whole_body
 from contracts import problems
 from contracts.asks import PaymentStarted
-from contracts.commands import Pay
-from contracts.decisions import number_of, order_partition
-from contracts.errors import BadSignature, NotAcknowledged, PaymentRefused, UnreadableCallback
+from contracts.commands import Pay, decode_command, encode_command
+from contracts.decisions import number_of
+from contracts.errors import (
+    BadSignature,
+    Invalid,
+    NotAcknowledged,
+    PaymentRefused,
+    UndecodableMessage,
+    UnreadableCallback,
+)
 from contracts.messages import Money
 from contracts.outcomes import OrderStatus
 from contracts.payments import Charge, PaymentNotice
 from contracts.problems import Problem
 from contracts.times import to_ms
+from stock_ledger.commands.reads import OrderHead
+from stock_ledger.lifecycle import allowed
 
 logger = logging.getLogger(__name__)
 
 _NOTICES = uuid.UUID("f1c7b6de-7c0f-5a0e-9a4a-0c2b6a2f1d10")
 
 
-def payment_routes(desk: Desk, providers: Mapping[str, PaymentProvider]) -> list[Route]:
-    endpoints = _Endpoints(desk, providers)
+def payment_routes(
+    desk: Desk, providers: Mapping[str, PaymentProvider], refused: Counter[str]
+) -> list[Route]:
+    """`refused` counts callbacks with a bad signature, by provider."""
+    endpoints = _Endpoints(desk, providers, refused)
     return [
         route("/v1/payments/callbacks/{provider}", post=endpoints.callback),
         route("/v1/orders/{order_id}/payment", post=endpoints.start),
@@ -53,18 +67,16 @@ def command_of(notice: PaymentNotice, now_ms: int) -> Pay:
 
 
 class _Endpoints:
-    def __init__(self, desk: Desk, providers: Mapping[str, PaymentProvider]) -> None:
+    def __init__(self, desk: Desk, providers: Mapping[str, PaymentProvider], refused: Counter[str]) -> None:
         self._desk = desk
         self._providers = providers
         self._by_method = by_method(providers)
-        self._refused: dict[str, int] = dict.fromkeys(
-            providers, 0
-        )  # callbacks with a bad signature, for the log
+        self._refused = refused
 
     async def callback(self, request: Request) -> Response:
         """Acknowledged once it is in the log; until then the provider sends it again."""
         provider = self._providers.get(request.path_params["provider"])
-        body = await _raw(request)
+        body = await whole_body(request, CALLBACK_BYTES_MAX, media_types=())
         if provider is None:
             raise Problem(problems.NOT_FOUND, "no such payment provider is configured here")
         try:
@@ -81,9 +93,10 @@ class _Endpoints:
                 "callback of %s: %s", provider.name, error, extra={"action": "callback_unreadable"}
             )
             raise Problem(problems.CALLBACK_UNREADABLE, str(error)) from error
-        if notice is not None and self._is_ours(notice):
+        command = None if notice is None else self._understood(notice)
+        if command is not None:
             try:
-                await self._desk.commands.publish(command_of(notice, to_ms(self._desk.clock())))
+                await self._desk.commands.publish(command)
             except NotAcknowledged as error:
                 raise Problem(
                     problems.NOT_ACKNOWLEDGED, "send it again", headers=[("retry-after", "1")]
@@ -93,53 +106,59 @@ class _Endpoints:
 
     async def start(self, request: Request) -> Response:
         buyer_id = self._desk.who(request)
-        try:
-            order_id = str(uuid.UUID(request.path_params["order_id"]))
-        except ValueError as error:
-            raise Problem(problems.NOT_FOUND, "you have no such order") from error
-        order = await self._desk.reads.order(order_id)
-        if order is None or order.buyer_id != buyer_id:
-            raise Problem(problems.NOT_FOUND, "you have no such order")
-        if order.status != OrderStatus.PENDING_PAYMENT:
+        order = await order_of(self._desk, request)
+        if order.buyer_id != buyer_id:
+            raise no_order()
+        status = OrderStatus(order.status)
+        if status is not OrderStatus.PENDING_PAYMENT or order.expires_at <= self._desk.clock():
+            why = "its time to pay is over" if status is OrderStatus.PENDING_PAYMENT else f"it is {status}"
             raise Problem(
-                problems.TRANSITION_FORBIDDEN, f"the order is {order.status}: there is nothing to pay", order_status=order.status
+                problems.TRANSITION_FORBIDDEN, f"there is nothing to pay for the order: {why}",
+                order_status=status.value, allowed=allowed(status),
             )  # fmt: skip
         provider = self._by_method.get(order.method)
         if provider is None:
             raise Problem(problems.PAYMENT_REFUSED, f"no provider for {order.method} is configured here")
-        number = number_of(order_id)
-        charge = Charge(
-            order_id=order_id,
-            number=number,
-            amount=order.total,
-            currency=order.currency,
-            method=order.method,
-            description=f"Order {number}",
-            expires_at=order.expires_at,
-        )
         try:
-            started = await provider.start(charge)
-        except PaymentRefused as error:
-            raise Problem(problems.PAYMENT_REFUSED, str(error)) from error
-        return private(PaymentStarted(order_id, provider.name, started.kind, started.value))
+            started = await provider.start(charge_of(order))
+        except (PaymentRefused, Invalid) as error:  # Invalid: an amount that the provider has no units for
+            logger.warning("order %s: %s", order.order_id, error, extra={"action": "payment_refused"})
+            raise Problem(
+                problems.PAYMENT_REFUSED, "the payment provider did not take it; try again later"
+            ) from error
+        return private(PaymentStarted(order.order_id, provider.name, started.kind, started.value))
 
-    def _is_ours(self, notice: PaymentNotice) -> bool:
-        """Whether the order can be one of ours; else no retry would help, and it is for an operator to look at."""
-        if order_partition(notice.order_id) < self._desk.settings.partitions:
-            return True
-        logger.error("a payment of order %s, which is not ours: %s", notice.order_id, notice.reference)
-        return False
+    def _understood(self, notice: PaymentNotice) -> Pay | None:
+        """The command, if the order can be one of ours and the writer could read it; else no retry would help, and it
+        is for an operator to look at.
+        """
+        command = command_of(notice, to_ms(self._desk.clock()))
+        partitions = self._desk.settings.partitions
+        try:
+            if uuid.UUID(notice.order_id).version != 8:  # RFC 9562 §5.8, as order ids are
+                raise UndecodableMessage("it is not the id of an order of Sluiceway")
+            partition = command.partition(partitions)
+            if partition >= partitions:
+                raise UndecodableMessage(f"partition {partition} is out of range")
+            decode_command(encode_command(command), notice.order_id.encode(), partition, partitions)
+        except UndecodableMessage as error:
+            logger.error(  # noqa: TRY400 - the message says it all
+                "payment %s of %s for order %s is not taken in: %s",
+                notice.reference, notice.provider, notice.order_id, error, extra={"action": "callback_not_ours"},
+            )  # fmt: skip
+            return None
+        return command
 
 
-async def _raw(request: Request) -> bytes:
-    body = bytearray()
-    try:
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > CALLBACK_BYTES_MAX:
-                raise Problem(
-                    problems.TOO_LARGE, f"at most {CALLBACK_BYTES_MAX} bytes are taken", headers=[("connection", "close")]
-                )  # fmt: skip
-    except ClientDisconnect as error:
-        raise Problem(problems.BAD_REQUEST, "the body is not whole") from error
-    return bytes(body)
+def charge_of(order: OrderHead) -> Charge:
+    """What is to be paid of an order."""
+    number = number_of(order.order_id)
+    return Charge(
+        order_id=order.order_id,
+        number=number,
+        amount=order.total,
+        currency=order.currency,
+        method=order.method,
+        description=f"Order {number}",
+        expires_at=order.expires_at,
+    )

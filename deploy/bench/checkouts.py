@@ -9,13 +9,12 @@ from itertools import accumulate
 
 import msgspec
 
-from contracts.kafka import Record, send
+from contracts.kafka import Record, send, start_producer
 from contracts.messages import CheckoutLine
 from contracts.settings import Settings
 from contracts.topics import Topics, partition_of
 from deploy import sample
 from deploy.local import token
-from ingest.publisher import start_producer
 
 BUYERS = 5000
 OTHERS = 50  # products beside the hot one in a sale's requests
@@ -102,7 +101,7 @@ def backlog_of(checkouts: Iterable[Sequence[str]], partitions: int) -> dict[int,
 
 async def write(settings: Settings, backlog: Backlog) -> None:
     """Put a backlog into the log, the partitions side by side."""
-    producer = await start_producer(settings)
+    producer = await start_producer(settings, "sluiceway-bench")
     topic, now_ms = Topics(settings).checkouts, time.time_ns() // 1_000_000
     try:
         for start in range(0, max(map(len, backlog.values()), default=0), _SLICE):

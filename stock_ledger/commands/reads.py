@@ -11,12 +11,14 @@ import msgspec
 from stock_ledger.commands.book import Counts
 from stock_ledger.decide import Product, Stock
 from stock_ledger.postgres import fetch, product_of
-from stock_ledger.sql import PRODUCTS
+from stock_ledger.sql import PRODUCT_PAGE, PRODUCTS
 
 _COMMAND = """
-SELECT command_id, action, subject, actor, outcome, reason, partition, "offset", decided_at FROM commands
+SELECT command_id, action, subject, actor, outcome, reason, detail, partition, "offset", asked_at, decided_at, document
+FROM commands
 """
 COMMAND = _COMMAND + "WHERE command_id = $1 AND outcome IN ('applied', 'refused')"
+COMMAND_AT = _COMMAND + 'WHERE partition = $1 AND "offset" = $2'
 COMMANDS_ABOUT = (
     _COMMAND + """WHERE subject = $1 AND outcome IN ('applied', 'refused') ORDER BY "offset" LIMIT $2"""
 )
@@ -29,7 +31,9 @@ COMMANDS_MAX = 1000
 
 
 class StoredCommand(msgspec.Struct, frozen=True):
-    """A command as it was decided."""
+    """A command as it was decided; `document` is the command itself. One that could not be read is without both, and
+    `detail` says why.
+    """
 
     command_id: str
     action: str
@@ -40,6 +44,9 @@ class StoredCommand(msgspec.Struct, frozen=True):
     partition: int
     offset: int
     decided_at: datetime
+    asked_at: datetime | None = None
+    detail: str = ""
+    document: str | None = None
 
 
 class OrderHead(msgspec.Struct, frozen=True):
@@ -70,6 +77,10 @@ class CommandReads(Protocol):
         """The command under this id (a UUID), once it is decided."""
         ...
 
+    async def command_at(self, partition: int, offset: int) -> StoredCommand | None:
+        """What became of the message at this place of the commands topic, a repeated one too; None before that."""
+        ...
+
     async def commands_about(self, subject: str) -> list[StoredCommand]:
         """The first COMMANDS_MAX commands about an order or a product, oldest first."""
         ...
@@ -80,6 +91,10 @@ class CommandReads(Protocol):
 
     async def products(self, product_ids: Sequence[str]) -> list[Shelf]:
         """Those of the products that exist."""
+        ...
+
+    async def product_page(self, after: str, limit: int, *, off_shelf_too: bool) -> list[Shelf]:
+        """Up to `limit` products by id, beyond the id `after`."""
         ...
 
 
@@ -93,6 +108,10 @@ class PostgresCommandReads:
         rows = await fetch(self._pool, COMMAND, command_id)
         return _command(rows[0]) if rows else None
 
+    async def command_at(self, partition: int, offset: int) -> StoredCommand | None:
+        rows = await fetch(self._pool, COMMAND_AT, partition, offset)
+        return _command(rows[0]) if rows else None
+
     async def commands_about(self, subject: str) -> list[StoredCommand]:
         return [_command(row) for row in await fetch(self._pool, COMMANDS_ABOUT, subject, COMMANDS_MAX)]
 
@@ -104,12 +123,18 @@ class PostgresCommandReads:
         return OrderHead(**fields | {"order_id": str(rows[0]["order_id"])})
 
     async def products(self, product_ids: Sequence[str]) -> list[Shelf]:
-        return [
-            Shelf(product_of(r), Stock(r["available"], r["seq"]), Counts(r["held"], r["pending"], r["paid"]))
-            for r in await fetch(self._pool, PRODUCTS, list(product_ids))
-        ]
+        return [_shelf(row) for row in await fetch(self._pool, PRODUCTS, list(product_ids))]
+
+    async def product_page(self, after: str, limit: int, *, off_shelf_too: bool) -> list[Shelf]:
+        return [_shelf(row) for row in await fetch(self._pool, PRODUCT_PAGE, after, off_shelf_too, limit)]
 
 
 def _command(row: Any) -> StoredCommand:
     fields = {name: row[name] for name in StoredCommand.__struct_fields__}
-    return StoredCommand(**fields | {"command_id": str(row["command_id"])})
+    return StoredCommand(**fields | {"command_id": str(row["command_id"] or "")})
+
+
+def _shelf(row: Any) -> Shelf:
+    return Shelf(
+        product_of(row), Stock(row["available"], row["seq"]), Counts(row["held"], row["pending"], row["paid"])
+    )

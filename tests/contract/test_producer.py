@@ -5,11 +5,10 @@ from typing import Any
 
 import pytest
 
-from contracts.kafka import Record, send
+from contracts.kafka import Record, send, start_producer
 from contracts.settings import Settings
 from contracts.topics import Topics
 from ingest.fakes import MemoryProducer
-from ingest.publisher import start_producer
 from tests.contract.adapters import memory_or
 from tests.harness import records_of
 from workers.fakes import MemoryBroker
@@ -56,7 +55,7 @@ async def world(world_settings: Settings | None) -> AsyncIterator[World]:
     if world_settings is None:
         yield MemoryWorld()
         return
-    made = KafkaWorld(world_settings, await start_producer(world_settings))
+    made = KafkaWorld(world_settings, await start_producer(world_settings, "producer"))
     yield made
     await made.stop()
 

@@ -11,7 +11,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api.web import Json, application, read_json, route
+from api.web import Json, application, route, whole_body
 from contracts.errors import SettingsError
 from contracts.http import JSON, Answer, Exchange, Pages, Scope, health, respond
 from contracts.settings import Settings
@@ -291,7 +291,7 @@ async def test_starlette_is_served_too(offline_settings: Settings) -> None:
 
 async def test_a_body_reaches_the_read_side_whole_or_is_refused(offline_settings: Settings) -> None:
     async def echo(asked: Request) -> Response:
-        return Json(await read_json(asked, BODY_MAX))
+        return Json(await whole_body(asked, BODY_MAX))
 
     async def ready() -> tuple[bool, dict[str, object]]:
         return True, {}
@@ -314,7 +314,7 @@ async def test_a_client_of_the_read_side_that_leaves_in_mid_body_is_no_error(
     async def echo(asked: Request) -> Response:
         begun.set()
         try:
-            return Json(await read_json(asked, BODY_MAX))
+            return Json(await whole_body(asked, BODY_MAX))
         finally:
             ended.set()
 

@@ -2,6 +2,7 @@
 
 import time
 import uuid
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,7 +14,7 @@ from api.payments import sandbox
 from api.payments.providers import build as build_providers
 from api.publisher import KafkaCommands
 from contracts.auth import BearerVerifier
-from contracts.kafka import Record, producer_options, send
+from contracts.kafka import Record, producer_options, send, start_producer
 from contracts.receipts import ReceiptSigner
 from contracts.settings import Settings
 from contracts.topics import Topics, partition_of
@@ -36,15 +37,18 @@ class Shop:
     def __init__(self, app: Any) -> None:
         self.app = app
 
-    async def ask(self, method: str, path: str, body: bytes = b"{}", **who: Any) -> str:
+    async def ask(
+        self, method: str, path: str, body: bytes = b"{}", headers: Sequence[tuple[str, str]] = (), **who: Any
+    ) -> str:
         """Ask for something, and wait for its end: "applied", or the reason why not."""
-        answered = await call(self.app, path, method=method, body=body, **who)
+        answered = await call(self.app, path, method=method, body=body, headers=headers, **who)
         assert answered.status == 202, answered.body
         end: list[Answered] = []
 
         async def is_decided() -> bool:
             end[:] = [await call(self.app, answered.json["status_url"], **who)]
-            return end[0].status == 200
+            assert end[0].status == 200, end[0].body
+            return bool(end[0].json["status"] != "queued")
 
         await eventually(is_decided)
         return str(end[0].json["reason"] or end[0].json["status"])
@@ -74,12 +78,7 @@ async def test_an_order_is_paid_cancelled_and_its_units_are_back(settings: Setti
     pool = await connect_pool(settings)
     redis = connect_redis(settings)
 
-    async def start() -> AIOKafkaProducer:
-        producer = AIOKafkaProducer(**producer_options(settings))
-        await producer.start()
-        return producer
-
-    commands = KafkaCommands(start, settings)
+    commands = KafkaCommands(lambda: start_producer(settings, "desk"), settings)
     app = build(
         settings, PostgresReads(pool), RedisView(redis, settings), BearerVerifier(settings),
         ReceiptSigner(settings.receipt_secret), lambda: datetime.now(UTC), time.monotonic,
@@ -123,7 +122,9 @@ async def test_an_order_is_paid_cancelled_and_its_units_are_back(settings: Setti
                 return await shop.stock() == (3, 0, 2)
 
             await eventually(is_paid)
-            assert await shop.ask("POST", f"/v1/orders/{order_id}/cancel", **BUYER) == "applied"
+            once: dict[str, Any] = {"headers": [("Idempotency-Key", "cancel-1")], **BUYER}
+            for _ in range(2):  # a retry is told what became of it the first time
+                assert await shop.ask("POST", f"/v1/orders/{order_id}/cancel", **once) == "applied"
             assert await shop.stock() == (5, 0, 0)
             shown = (await call(app, f"/v1/orders/{order_id}", **BUYER)).json
             assert (shown["status"], shown["payment"]["status"]) == ("closed_by_user", "refund_due")

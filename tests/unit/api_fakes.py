@@ -222,11 +222,16 @@ class FakeCommandReads:
 
     def __init__(self) -> None:
         self.commands: dict[str, StoredCommand] = {}
+        self.elsewhere: list[StoredCommand] = []  # repeated ones, and dead letters
         self.orders: dict[str, OrderHead] = {}
         self.shelves: dict[str, Shelf] = {}
 
     async def command(self, command_id: str) -> StoredCommand | None:
         return self.commands.get(command_id)
+
+    async def command_at(self, partition: int, offset: int) -> StoredCommand | None:
+        decided = [*self.commands.values(), *self.elsewhere]
+        return next((c for c in decided if (c.partition, c.offset) == (partition, offset)), None)
 
     async def commands_about(self, subject: str) -> list[StoredCommand]:
         return [c for c in self.commands.values() if c.subject == subject]
@@ -236,3 +241,7 @@ class FakeCommandReads:
 
     async def products(self, product_ids: Sequence[str]) -> list[Shelf]:
         return [self.shelves[i] for i in product_ids if i in self.shelves]
+
+    async def product_page(self, after: str, limit: int, *, off_shelf_too: bool) -> list[Shelf]:
+        beyond = [self.shelves[i] for i in sorted(self.shelves) if i > after]
+        return [shelf for shelf in beyond if off_shelf_too or shelf.product.on_shelf][:limit]

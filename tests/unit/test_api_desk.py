@@ -1,21 +1,18 @@
-"""What buyers and merchants ask of orders, stock and the catalogue over HTTP."""
+"""What buyers and merchants ask of orders over HTTP, and what they are told of it."""
 
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
+import msgspec
 import pytest
 
-from contracts.commands import Adjust, Cancel, Close, PatchProduct, PutProduct, Restock, SetStock, Ship
+from contracts.commands import Cancel, Close, Ship, encode_command
 from contracts.decisions import order_id_of, order_partition
 from contracts.outcomes import OrderStatus
 from contracts.times import to_ms
-from contracts.topics import partition_of
-from stock_ledger.commands.book import Counts
-from stock_ledger.commands.reads import OrderHead, Shelf, StoredCommand
-from stock_ledger.decide import Stock
+from stock_ledger.commands.reads import OrderHead, StoredCommand
 from stock_ledger.lifecycle import TRANSITIONS, allowed
-from tests.harness import product_of
 from tests.unit.api_fakes import BUYER, NOW
 from tests.unit.api_service import Service, is_problem
 
@@ -28,7 +25,6 @@ STEPS = ("cancel", "close", "pick", "ship", "complete")
 def service() -> Service:
     made = Service()
     put(made, OrderStatus.PENDING_PAYMENT)
-    made.command_reads.shelves["p"] = Shelf(product_of("p"), Stock(5, 4), Counts(1, 2, 3))
     return made
 
 
@@ -48,7 +44,8 @@ async def test_a_buyer_cancels(service: Service) -> None:
     assert isinstance(command, Cancel)
     assert (command.order_id, command.buyer_id, command.actor) == (ORDER, BUYER, f"buyer:{BUYER}")
     assert answered.status == 202
-    assert answered.headers["location"] == answered.json["status_url"] == f"/v1/commands/{command.command_id}"
+    assert answered.headers["location"] == answered.json["status_url"]
+    assert answered.json["status_url"].startswith(f"/v1/commands/{command.command_id}?receipt=")
     assert (answered.json["partition"], answered.json["offset"]) == (order_partition(ORDER), 0)
 
 
@@ -90,7 +87,9 @@ async def test_the_order_of_another_is_not_there(service: Service) -> None:
 
 @pytest.mark.parametrize("action", [step for step in STEPS if step != "cancel"])
 async def test_only_a_merchant_may(service: Service, action: str) -> None:
-    assert is_problem(await ask(service, action), 403, "forbidden")
+    answered = await ask(service, action)
+    assert is_problem(answered, 403, "forbidden")
+    assert 'scope="merchant"' in answered.headers["www-authenticate"]
     assert is_problem(await ask(service, action, token_scope="merchants"), 403, "forbidden")
     assert service.commands.published == []
 
@@ -113,79 +112,99 @@ async def test_what_is_not_acknowledged_may_or_may_not_be_done(service: Service)
     assert answered.headers["retry-after"] == "1"
 
 
-@pytest.mark.parametrize(
-    ("asked", "kind"),
-    [
-        ({"kind": "restock", "units": 3}, Restock),
-        ({"kind": "adjust", "units": -3, "why": "counted"}, Adjust),
-        ({"kind": "set", "units": 0}, SetStock),
-    ],
-)
-async def test_stock_is_changed(service: Service, asked: dict[str, Any], kind: type[Any]) -> None:
-    answered = await service.send("POST", "/v1/products/p/stock", asked, **MERCHANT)
-    assert answered.status == 202
-    [command] = service.commands.published
-    assert isinstance(command, kind)
-    assert command.partition(16) == partition_of("p", 16) == answered.json["partition"]
-
-
-@pytest.mark.parametrize(
-    ("asked", "pointer"),
-    [
-        ({"kind": "restock", "units": 0}, "#/units"),
-        ({"kind": "restock", "units": 1.5}, "#/units"),
-        ({"kind": "adjust", "units": 1}, "#/why"),
-        ({"kind": "adjust", "units": 0, "why": "x"}, "#/units"),
-        ({"kind": "set", "units": -1}, "#/units"),
-        ({"kind": "take", "units": 1}, "#/kind"),
-        ({"units": 1}, "#/kind"),
-    ],
-)
-async def test_a_change_of_stock_that_says_nothing(
-    service: Service, asked: dict[str, Any], pointer: str
-) -> None:
-    answered = await service.send("POST", "/v1/products/p/stock", asked, **MERCHANT)
-    assert is_problem(answered, 422, "invalid")
-    assert [error["pointer"] for error in answered.json["errors"]] == [pointer]
-
-
-async def test_where_the_units_are(service: Service) -> None:
-    answered = await service.get("/v1/products/p/stock", **MERCHANT)
-    assert answered.json == {
-        "product_id": "p", "available": 5, "held": 1, "pending_payment": 2, "paid": 3, "total": 11,
-    }  # fmt: skip
-    assert is_problem(await service.get("/v1/products/p/stock"), 403, "forbidden")
-    assert is_problem(await service.get("/v1/products/q/stock", **MERCHANT), 404, "unknown_product")
-
-
-async def test_products_are_put_and_patched(service: Service) -> None:
-    whole = {"name": "Kettle", "price": "159.00", "currency": "CNY", "stock": 5}
-    assert (await service.send("PUT", "/v1/products/p", whole, **MERCHANT)).status == 202
-    patch = {"sale_price": "99.00", "buyer_limit": None}
-    assert (await service.send("PATCH", "/v1/products/p", patch, **MERCHANT)).status == 202
-    put_, patched = service.commands.published
-    assert isinstance(put_, PutProduct)
-    assert isinstance(patched, PatchProduct)
-    assert (put_.name, put_.stock, patched.sale_price, patched.buyer_limit) == ("Kettle", 5, "99.00", None)
-    assert not isinstance(patched.name, str)
-    assert is_problem(await service.send("PUT", "/v1/products/p", whole), 403, "forbidden")
-    assert is_problem(await service.send("PUT", "/v1/products/p", {}, **MERCHANT), 422, "invalid")
-    assert (await service.get("/v1/products/p")).json["available"] == 5
-
-
-async def test_what_became_of_a_command(service: Service) -> None:
-    one = StoredCommand(
-        "7a1c0e2b-3c5d-5e6f-8a7b-9c0d1e2f3a4b", "cancel", ORDER, f"buyer:{BUYER}", "refused", "not_allowed", 7, 0, NOW
+def decided(service: Service, outcome: str = "applied", offset: int = 0, **changes: Any) -> StoredCommand:
+    """The command that was published last, as decided."""
+    command = service.commands.published[-1]
+    assert isinstance(command, Cancel | Close)
+    stored = StoredCommand(
+        command.command_id, str(command.__struct_config__.tag), ORDER, command.actor, outcome, None, 7, offset, NOW,
+        NOW, "", encode_command(command).decode(),
     )  # fmt: skip
-    service.command_reads.commands[one.command_id] = one
-    answered = await service.get(f"/v1/commands/{one.command_id}")
+    stored = msgspec.structs.replace(stored, **changes)
+    service.command_reads.commands[stored.command_id] = stored
+    return stored
+
+
+async def test_a_retry_of_what_is_done_is_answered_as_the_first_time(service: Service) -> None:
+    key = [("Idempotency-Key", "once")]
+    first = await ask(service, "cancel", headers=key)
+    decided(service)
+    put(service, OrderStatus.CLOSED_BY_USER)
+    service.clock.now_s += 60
+    again = await ask(service, "cancel", headers=key)
+    assert again.status == 202
+    names = ("command_id", "action", "subject", "partition", "offset")
+    assert [again.json[name] for name in names] == [first.json[name] for name in names]
+    assert len(service.commands.published) == 1
+    assert is_problem(await ask(service, "cancel"), 409, "transition_forbidden")
+
+
+async def test_a_key_is_for_one_request(service: Service) -> None:
+    how: dict[str, Any] = {"headers": [("Idempotency-Key", "once")], **MERCHANT}
+    await ask(service, "close", {"why": "damaged"}, **how)
+    decided(service)
+    assert is_problem(await ask(service, "close", {"why": "lost"}, **how), 422, "idempotency_conflict")
+    assert (await ask(service, "close", {"why": "damaged"}, **how)).status == 202
+
+
+async def test_a_command_is_queued_until_its_place_is_decided(service: Service) -> None:
+    url = (await ask(service, "cancel")).json["status_url"]
+    queued = await service.get(url)
+    assert (queued.json["status"], queued.json["partition"], queued.json["offset"]) == ("queued", 7, 0)
+    assert (queued.headers["cache-control"], queued.headers["retry-after"]) == ("no-store", "1")
+    decided(service, "refused", reason="not_allowed")
+    answered = await service.get(url)
     assert (answered.json["status"], answered.json["reason"]) == ("refused", "not_allowed")
-    path = f"/v1/commands/{one.command_id}"
-    assert is_problem(await service.get(path, buyer="somebody-else"), 404, "not_found")
-    assert (await service.get(path, **MERCHANT)).status == 200
-    assert is_problem(await service.get("/v1/commands/none"), 404, "not_found")
-    log = await service.get(f"/v1/orders/{ORDER}/events")
-    assert [entry["action"] for entry in log.json["commands"]] == ["cancel"]
-    assert is_problem(
-        await service.get(f"/v1/orders/{ORDER}/events", buyer="somebody-else"), 404, "not_found"
+    assert (answered.headers["cache-control"], answered.headers.get("retry-after")) == ("private", None)
+
+
+async def test_what_was_sent_twice_is_decided_at_its_first_place(service: Service) -> None:
+    key = [("Idempotency-Key", "once")]
+    await ask(service, "cancel", headers=key)
+    url = (await ask(service, "cancel", headers=key)).json["status_url"]
+    first = decided(service)
+    service.command_reads.elsewhere.append(msgspec.structs.replace(first, outcome="repeated", offset=1))
+    answered = await service.get(url)
+    assert (answered.json["status"], answered.json["offset"]) == ("applied", 0)
+
+
+async def test_a_command_that_could_not_be_read(service: Service) -> None:
+    accepted = (await ask(service, "cancel")).json
+    service.command_reads.elsewhere.append(
+        StoredCommand("", "", "", "", "dead_lettered", None, 7, 0, NOW, detail="no such action")
     )
+    answered = await service.get(accepted["status_url"])
+    assert (answered.json["status"], answered.json["detail"]) == ("dead_lettered", "no such action")
+    assert answered.json["command_id"] == accepted["command_id"]
+
+
+async def test_a_receipt_is_of_one_command_for_one_asker(service: Service) -> None:
+    url = (await ask(service, "cancel")).json["status_url"]
+    other = (await ask(service, "cancel")).json["command_id"]
+    forged = f"/v1/commands/{other}?{url.partition('?')[2]}"
+    for answered in (await service.get(url, buyer="somebody-else"), await service.get(forged)):
+        assert is_problem(answered, 422, "invalid")
+        assert answered.json["errors"][0]["parameter"] == "receipt"
+
+
+async def test_who_may_see_what_became_of_a_command(service: Service) -> None:
+    await ask(service, "cancel")
+    path = f"/v1/commands/{service.commands.published[-1].command_id}"
+    assert is_problem(await service.get(path), 404, "not_found")
+    decided(service)
+    assert (await service.get(path)).json["status"] == "applied"
+    assert (await service.get(path, **MERCHANT)).status == 200
+    assert is_problem(await service.get(path, buyer="somebody-else"), 404, "not_found")
+    assert is_problem(await service.get("/v1/commands/none"), 404, "not_found")
+    decided(service, actor="provider:stripe")
+    assert is_problem(await service.get(path, buyer="stripe"), 404, "not_found")
+
+
+async def test_the_log_of_an_order(service: Service) -> None:
+    await ask(service, "cancel")
+    decided(service)
+    path = f"/v1/orders/{ORDER}/events"
+    for how in ({}, MERCHANT):
+        [entry] = (await service.get(path, **how)).json["commands"]
+        assert (entry["action"], entry["actor"], entry["status"]) == ("cancel", f"buyer:{BUYER}", "applied")
+    assert is_problem(await service.get(path, buyer="somebody-else"), 404, "not_found")

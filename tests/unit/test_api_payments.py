@@ -9,7 +9,9 @@ import pytest
 from api.payments import sandbox
 from contracts.commands import Pay
 from contracts.decisions import order_id_of
+from contracts.errors import Invalid, PaymentRefused
 from contracts.outcomes import OrderStatus
+from contracts.payments import Charge, Started
 from contracts.times import to_ms
 from stock_ledger.commands.reads import OrderHead
 from tests.unit.api_fakes import BUYER, NOW, SECRET
@@ -82,6 +84,36 @@ async def test_an_order_that_cannot_be_ours_is_acknowledged_and_forgotten(servic
     assert service.commands.published == []
 
 
+@pytest.mark.parametrize(
+    "foreign", ["5b0c7a52-9d0e-4c61-a3c4-2f1f6f0f9b10", "00000000-0000-0000-0000-000000000000"]
+)
+async def test_an_id_that_no_order_has(
+    service: Service, foreign: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert (await tell(service, event(order_id=foreign))).status < 300
+    assert service.commands.published == []
+    assert [getattr(r, "action", "") for r in caplog.records] == ["callback_not_ours"]
+
+
+async def test_bad_signatures_are_counted(service: Service) -> None:
+    assert "bad_signatures" not in (await service.get("/readyz")).json
+    for _ in range(2):
+        await tell(service, event(), event(amount="1.00"))
+    told = await service.get("/readyz")
+    assert (told.status, told.json["bad_signatures"]) == (200, {"sandbox": 2})
+
+
+async def test_whether_commands_reach_kafka_is_told(service: Service) -> None:
+    service.commands.available = False
+    await tell(service, event())
+    told = await service.get("/readyz")
+    assert told.status == 200
+    assert told.json["kafka"] != "ok"
+    service.commands.available = True
+    await tell(service, event())
+    assert (await service.get("/readyz")).json["kafka"] == "ok"
+
+
 async def test_nothing_is_acknowledged_that_is_not_in_the_log(service: Service) -> None:
     service.commands.available = False
     assert is_problem(await tell(service, event()), 503, "not_acknowledged")
@@ -97,6 +129,25 @@ async def test_a_buyer_starts_to_pay(service: Service) -> None:
     assert (answered.status, answered.json["provider"]) == (200, "sandbox")
     other = await service.send("POST", f"/v1/orders/{ORDER}/payment", {}, buyer="somebody-else")
     assert is_problem(other, 404, "not_found")
+
+
+async def test_the_time_to_pay_is_over(service: Service) -> None:
+    service.clock.now_s += 15 * 60
+    answered = await service.send("POST", f"/v1/orders/{ORDER}/payment", {})
+    assert is_problem(answered, 409, "transition_forbidden")
+
+
+@pytest.mark.parametrize("error", [PaymentRefused("the account is closed"), Invalid("no such unit")])
+async def test_a_provider_that_says_no(
+    service: Service, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    async def start(charge: Charge) -> Started:
+        raise error
+
+    monkeypatch.setattr(service.providers["sandbox"], "start", start)
+    answered = await service.send("POST", f"/v1/orders/{ORDER}/payment", {})
+    assert is_problem(answered, 502, "payment_refused")
+    assert str(error) not in answered.json["detail"]
 
 
 async def test_an_order_that_is_not_to_be_paid(service: Service) -> None:

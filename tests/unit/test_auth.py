@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 
-from contracts.auth import BearerVerifier
+from contracts.auth import MERCHANT, BearerVerifier
 from contracts.errors import Invalid, SettingsError
 from contracts.settings import Settings
 
@@ -221,3 +221,25 @@ def test_a_key_file_that_cannot_work_says_so(offline_settings: Settings, tmp_pat
             BearerVerifier(public(offline_settings, path))
     with pytest.raises(SettingsError, match="SLUICEWAY_JWT_PUBLIC_KEYS_FILE"):
         BearerVerifier(public(offline_settings, tmp_path / "missing.pem"))
+
+
+@pytest.mark.parametrize(
+    ("scope", "has"),
+    [
+        ("merchant", True),
+        ("profile merchant", True),
+        (None, False),
+        ("", False),
+        ("merchants", False),
+        ("Merchant", False),
+        ("profile,merchant", False),
+        (["merchant"], False),
+    ],
+)
+def test_a_scope_is_one_of_the_words_of_the_claim(offline_settings: Settings, scope: Any, has: bool) -> None:
+    verifier = BearerVerifier(offline_settings)
+    header = f"Bearer {token(scope=scope)}"
+    assert verifier.has_scope(header, NOW_S, MERCHANT) is has
+    assert verifier.buyer(header, NOW_S) == "buyer-1"
+    with pytest.raises(Invalid):
+        verifier.has_scope(None, NOW_S, MERCHANT)

@@ -1,0 +1,154 @@
+"""What merchants ask of products and stock over HTTP, and what everyone is shown."""
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from contracts.commands import Adjust, PatchProduct, PutProduct, Restock, SetStock
+from contracts.topics import partition_of
+from stock_ledger.commands.book import Counts
+from stock_ledger.commands.reads import Shelf
+from stock_ledger.decide import Stock
+from tests.harness import product_of
+from tests.unit.api_service import Service, is_problem
+
+MERCHANT = {"buyer": "shop", "token_scope": "profile merchant"}
+
+
+@pytest.fixture
+def service() -> Service:
+    made = Service()
+    made.command_reads.shelves["p"] = Shelf(product_of("p"), Stock(5, 4), Counts(1, 2, 3))
+    return made
+
+
+@pytest.mark.parametrize(
+    ("asked", "kind"),
+    [
+        ({"kind": "restock", "units": 3}, Restock),
+        ({"kind": "adjust", "units": -3, "why": "counted"}, Adjust),
+        ({"kind": "set", "units": 0}, SetStock),
+    ],
+)
+async def test_stock_is_changed(service: Service, asked: dict[str, Any], kind: type[Any]) -> None:
+    answered = await service.send("POST", "/v1/products/p/stock", asked, **MERCHANT)
+    assert answered.status == 202
+    [command] = service.commands.published
+    assert isinstance(command, kind)
+    assert command.partition(16) == partition_of("p", 16) == answered.json["partition"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "pointer"),
+    [
+        ({"kind": "restock", "units": 0}, "#/units"),
+        ({"kind": "restock", "units": 1.5}, "#/units"),
+        ({"kind": "adjust", "units": 1}, "#/why"),
+        ({"kind": "adjust", "units": 0, "why": "x"}, "#/units"),
+        ({"kind": "set", "units": -1}, "#/units"),
+        ({"kind": "take", "units": 1}, "#/kind"),
+        ({"units": 1}, "#/kind"),
+    ],
+)
+async def test_a_change_of_stock_that_says_nothing(
+    service: Service, asked: dict[str, Any], pointer: str
+) -> None:
+    answered = await service.send("POST", "/v1/products/p/stock", asked, **MERCHANT)
+    assert is_problem(answered, 422, "invalid")
+    assert [error["pointer"] for error in answered.json["errors"]] == [pointer]
+
+
+async def test_where_the_units_are(service: Service) -> None:
+    answered = await service.get("/v1/products/p/stock", **MERCHANT)
+    assert answered.json == {
+        "product_id": "p", "available": 5, "held": 1, "pending_payment": 2, "paid": 3, "total": 11,
+    }  # fmt: skip
+    assert is_problem(await service.get("/v1/products/p/stock"), 403, "forbidden")
+    assert is_problem(await service.get("/v1/products/q/stock", **MERCHANT), 404, "unknown_product")
+
+
+async def test_products_are_put_and_patched(service: Service) -> None:
+    whole = {"name": "Kettle", "price": "159.00", "currency": "CNY", "stock": 5}
+    assert (await service.send("PUT", "/v1/products/p", whole, **MERCHANT)).status == 202
+    patch = {"sale_price": "99.00", "buyer_limit": None}
+    assert (await service.send("PATCH", "/v1/products/p", patch, **MERCHANT)).status == 202
+    put_, patched = service.commands.published
+    assert isinstance(put_, PutProduct)
+    assert isinstance(patched, PatchProduct)
+    assert (put_.name, put_.stock, patched.sale_price, patched.buyer_limit) == ("Kettle", 5, "99.00", None)
+    assert not isinstance(patched.name, str)
+    assert is_problem(await service.send("PUT", "/v1/products/p", whole), 403, "forbidden")
+    assert is_problem(await service.send("PUT", "/v1/products/p", {}, **MERCHANT), 422, "invalid")
+    assert (await service.get("/v1/products/p")).json["available"] == 5
+
+
+async def test_what_sells_is_shown_to_everyone_and_the_rest_to_merchants(service: Service) -> None:
+    shelf = service.command_reads.shelves["p"]
+    service.command_reads.shelves["q"] = Shelf(product_of("q", on_shelf=False), shelf.stock, shelf.counts)
+    answered = await service.get("/v1/products/p", buyer=None)
+    assert (answered.status, answered.headers["cache-control"]) == (200, "public, max-age=1")
+    assert is_problem(await service.get("/v1/products/q", buyer=None), 404, "unknown_product")
+    assert is_problem(await service.get("/v1/products/q"), 404, "unknown_product")
+    shown = await service.get("/v1/products/q", **MERCHANT)
+    assert (shown.status, shown.headers["cache-control"]) == (200, "private, no-cache")
+    for path in ("/v1/products", "/v1/products/p"):
+        bad = await service.get(path, buyer=None, headers=[("Authorization", "Bearer x")])
+        assert is_problem(bad, 401, "unauthorized")
+    assert [p["product_id"] for p in (await service.get("/v1/products", buyer=None)).json["products"]] == [
+        "p"
+    ]
+    assert len((await service.get("/v1/products", **MERCHANT)).json["products"]) == 2
+
+
+async def test_products_come_in_pages(service: Service) -> None:
+    shelf = service.command_reads.shelves["p"]
+    service.command_reads.shelves = {
+        f"p{n}": Shelf(product_of(f"p{n}"), shelf.stock, shelf.counts) for n in range(5)
+    }
+    url: str | None = "/v1/products?limit=2"
+    seen = []
+    while url is not None:
+        page = (await service.get(url, buyer=None)).json
+        seen.append([product["product_id"] for product in page["products"]])
+        url = page["next"]
+    assert seen == [["p0", "p1"], ["p2", "p3"], ["p4"]]
+    for query, name in (("limit=0", "limit"), ("cursor=a%20b", "cursor")):
+        bad = await service.get(f"/v1/products?{query}", buyer=None)
+        assert is_problem(bad, 422, "invalid")
+        assert bad.json["errors"][0]["parameter"] == name
+
+
+async def test_what_is_not_there_is_put_but_neither_patched_nor_stocked(service: Service) -> None:
+    whole = {"name": "Kettle", "price": "159.00", "currency": "CNY"}
+    assert (await service.send("PUT", "/v1/products/new", whole, **MERCHANT)).status == 202
+    change = {"kind": "restock", "units": 1}
+    for method, path, content in (("PATCH", "new", {}), ("POST", "new/stock", change)):
+        answered = await service.send(method, f"/v1/products/{path}", content, **MERCHANT)
+        assert is_problem(answered, 404, "unknown_product")
+    assert is_problem(
+        await service.send("PUT", "/v1/products/a%20b", whole, **MERCHANT), 404, "unknown_product"
+    )
+    assert len(service.commands.published) == 1
+
+
+async def test_a_patch_is_a_merge_patch(service: Service) -> None:
+    patch = {"sale_price": None, "on_shelf": False}
+    how: dict[str, Any] = {"media_type": "application/merge-patch+json; charset=utf-8", **MERCHANT}
+    assert (await service.send("PATCH", "/v1/products/p", patch, **how)).status == 202
+    [command] = service.commands.published
+    assert isinstance(command, PatchProduct)
+    assert (command.sale_price, command.on_shelf, command.sale_from) == (None, False, msgspec.UNSET)
+    cleared = await service.send("PATCH", "/v1/products/p", {"name": None}, **MERCHANT)
+    assert is_problem(cleared, 422, "invalid")
+    assert [error["pointer"] for error in cleared.json["errors"]] == ["#/name"]
+    other = await service.send("PATCH", "/v1/products/p", patch, media_type="text/plain", **MERCHANT)
+    assert is_problem(other, 415, "unsupported_media_type")
+
+
+async def test_a_sale_that_ends_before_it_begins(service: Service) -> None:
+    sale = {"sale_from": "2026-11-11T00:00:00Z", "sale_to": "2026-11-11T00:00:00Z"}
+    whole = {"name": "Kettle", "price": "159.00", "currency": "CNY", **sale}
+    answered = await service.send("PUT", "/v1/products/p", whole, **MERCHANT)
+    assert is_problem(answered, 422, "invalid")
+    assert [error["pointer"] for error in answered.json["errors"]] == ["#/sale_to"]
