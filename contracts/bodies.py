@@ -29,18 +29,23 @@ class Body(Generic[T]):
         try:
             return self._decoder.decode(body)
         except msgspec.ValidationError as error:
-            raise Problem(
-                problems.INVALID,
-                "correct the fields named in errors",
-                errors=list(self._explain(body, error)),
-            ) from error
+            raise self._invalid(body, error) from error
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise Problem(problems.MALFORMED_JSON, f"send a JSON object: {error}") from error
 
-    def _explain(self, body: bytes, error: msgspec.ValidationError) -> Iterator[dict[str, str]]:
+    def _invalid(self, body: bytes, error: msgspec.ValidationError) -> Problem:
+        """422; 400 if what comes behind the first error is not JSON: the decoder did not get that far."""
+        try:
+            content = orjson.loads(body)
+        except orjson.JSONDecodeError as malformed:
+            return Problem(problems.MALFORMED_JSON, f"send a JSON object: {malformed}")
+        errors = list(self._explain(content, error))
+        return Problem(problems.INVALID, "correct the fields named in errors", errors=errors)
+
+    def _explain(self, content: Any, error: msgspec.ValidationError) -> Iterator[dict[str, str]]:
         """Every error of a body that failed, by its JSON Schema; else the one that the decoder met."""
         found: set[tuple[str, str]] = set()
-        for violation in self._schema.iter_errors(orjson.loads(body)):
+        for violation in self._schema.iter_errors(content):
             for place in _places(violation):
                 if len(found) == ERRORS_MAX:
                     return
