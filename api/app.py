@@ -15,6 +15,7 @@ from starlette.types import ASGIApp
 
 from api.addresses import address_routes
 from api.carts import cart_routes
+from api.catalogue_files import catalogue_routes
 from api.checkouts import Checkouts, Shown
 from api.desk import Desk, command_routes
 from api.order_desk import order_routes
@@ -90,6 +91,7 @@ def build(
         *address_routes(kept.addresses, who, clock, kept.new_id, settings),
         *cart_routes(kept.carts, who, clock, settings),
         *order_routes(desk),
+        *catalogue_routes(desk),
         *product_routes(desk),
         *command_routes(desk),
         *payment_routes(desk, asked.providers, refused),

@@ -64,6 +64,12 @@ class ProductRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     stock: StockUnits = 0
 
 
+class ProductLine(ProductRequest, frozen=True, kw_only=True):
+    """A line of a catalogue file: a product as it is to be."""
+
+    product_id: Id
+
+
 class ProductPatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What changes of a product: what is not given stays, null clears (RFC 7396)."""
 
@@ -87,6 +93,13 @@ class CommandAccepted(msgspec.Struct, frozen=True):
     status_url: str
     partition: int
     offset: int
+
+
+class ImportAccepted(msgspec.Struct, frozen=True):
+    """All lines of the file are in the log, each as a command."""
+
+    products: int
+    commands: list[CommandAccepted]
 
 
 class CommandStatus(msgspec.Struct, frozen=True):

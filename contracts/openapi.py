@@ -14,6 +14,7 @@ from contracts.openapi_buyer_paths import buyer_paths
 from contracts.openapi_command_paths import command_paths
 from contracts.openapi_parts import problem_response
 from contracts.openapi_paths import paths
+from contracts.openapi_product_paths import product_paths
 from contracts.outcomes import Reason
 
 VERSION = "0.1.0"
@@ -28,12 +29,14 @@ _NO_CACHE = ("cache-control", "no-cache")
 
 class ProblemError(msgspec.Struct, omit_defaults=True):
     """One thing that is wrong: `pointer` is a JSON Pointer (RFC 6901) into the body as a URI fragment, `parameter`
-    the name of a query parameter.
+    the name of a parameter; `line`, from 1, and `field` are of a file.
     """
 
     detail: str
     pointer: str = ""
     parameter: str = ""
+    line: int = 0
+    field: str = ""
 
 
 class Problem(msgspec.Struct, omit_defaults=True):
@@ -79,6 +82,7 @@ def document() -> dict[str, Any]:
         asks.ProductRequest,
         asks.ProductPatch,
         asks.CommandAccepted,
+        asks.ImportAccepted,
         asks.CommandStatus,
         asks.CommandLog,
         asks.ProductStock,
@@ -117,7 +121,7 @@ def document() -> dict[str, Any]:
             {"name": "commands", "description": "What became of what was asked."},
             {"name": "service", "description": "Health and this description."},
         ],
-        "paths": paths() | buyer_paths() | command_paths(),
+        "paths": paths() | buyer_paths() | command_paths() | product_paths(),
         "components": {
             "schemas": dict(sorted(schemas.items())),
             "responses": {kind.code: problem_response(kind) for kind in problems.ALL},

@@ -1,4 +1,4 @@
-"""The paths of the OpenAPI document under which commands are given: to orders, stock, the catalogue and payments."""
+"""The paths of the OpenAPI document under which commands about orders are given, and payments are told."""
 
 from typing import Any
 
@@ -7,14 +7,8 @@ from contracts import problems
 from contracts.openapi_parts import READING, RETRY_AFTER, json_of, path_id, problems_of, ref
 from contracts.problems import ProblemType
 
-_PRODUCT_ID = {
-    "name": "product_id",
-    "in": "path",
-    "required": True,
-    "schema": {"type": "string", "pattern": r"^[A-Za-z0-9_-]{1,64}\Z"},
-    "example": "sku-1001",
-}
-_KEY = {
+_JSON = ("application/json",)
+KEY = {
     "name": "Idempotency-Key",
     "in": "header",
     "required": False,
@@ -22,7 +16,7 @@ _KEY = {
     "Without one, a retry is another command.",
     "schema": {"type": "string", "minLength": 1, "maxLength": 255},
 }
-_BODY = (
+BODY = (
     problems.MALFORMED_JSON,
     problems.BAD_REQUEST,
     problems.TOO_LARGE,
@@ -31,36 +25,13 @@ _BODY = (
     problems.IDEMPOTENCY_CONFLICT,
     problems.NOT_ACKNOWLEDGED,
 )
-_ANYONE: list[dict[str, list[str]]] = [{}, {"bearerAuth": []}]
-_JSON = ("application/json",)
-_PATCHES = ("application/merge-patch+json", "application/json")
-_PAGE_PARAMETERS = [
-    {
-        "name": "limit",
-        "in": "query",
-        "description": "Products of a page.",
-        "schema": {"type": "integer", "minimum": 1, "maximum": 100, "default": 20},
-    },
-    {
-        "name": "cursor",
-        "in": "query",
-        "description": "Where the page before ended; follow `next` and leave it as it is.",
-        "schema": {"type": "string"},
-    },
-]
-_BUYER = (*READING, *_BODY, problems.NOT_FOUND, problems.TRANSITION_FORBIDDEN)
+_BUYER = (*READING, *BODY, problems.NOT_FOUND, problems.TRANSITION_FORBIDDEN)
 _MERCHANT = (*_BUYER, problems.FORBIDDEN)
-_SHOP = (*READING, *_BODY, problems.FORBIDDEN, problems.UNKNOWN_PRODUCT)
 _SHIPMENT = {"carrier": "SF Express", "tracking": "SF1029384756"}
-_DELIVERY = {"kind": "restock", "units": 100, "why": "delivery 4711"}
 
 
 def command_paths() -> dict[str, Any]:
     """The paths, patterns as Python reads them."""
-    return _order_paths() | _product_paths()
-
-
-def _order_paths() -> dict[str, Any]:
     order = path_id("order_id", examples.ORDER_ID)
     steps = {
         "cancel": ("Cancel an order (its buyer)", "NoRequest", {}, _BUYER),
@@ -72,19 +43,19 @@ def _order_paths() -> dict[str, Any]:
     log = {"commands": [examples.COMMAND]}
     paying = (*READING, problems.NOT_FOUND, problems.TRANSITION_FORBIDDEN, problems.PAYMENT_REFUSED)
     paths: dict[str, Any] = {
-        f"/v1/orders/{{order_id}}/{action}": {"post": _ask(f"{action}Order", "orders", order, *of_action)}
+        f"/v1/orders/{{order_id}}/{action}": {"post": ask(f"{action}Order", "orders", order, *of_action)}
         for action, of_action in steps.items()
     }
     return {
         **paths,
         "/v1/orders/{order_id}/events": {
-            "get": _read(
+            "get": read(
                 "listOrderEvents", "orders", order, "What was asked of an order, oldest first", "CommandLog", log,
                 (*READING, problems.NOT_FOUND),
             )
         },
         "/v1/orders/{order_id}/payment": {
-            "post": _read(
+            "post": read(
                 "startPayment", "payments", order, "What the buyer needs to pay an order", "PaymentStarted",
                 examples.PAYMENT_STARTED, paying,
             )
@@ -120,58 +91,7 @@ def _command() -> dict[str, Any]:
     }
 
 
-def _product_paths() -> dict[str, Any]:
-    patch = {"sale_price": "99.00", "buyer_limit": None}
-    unknown = (*READING, problems.UNKNOWN_PRODUCT)
-    return {
-        "/v1/products": {"get": _products()},
-        "/v1/products/{product_id}": {
-            "get": {
-                **_read(
-                    "getProduct", "products", _PRODUCT_ID, "A product as it sells now", "ProductView",
-                    examples.PRODUCT_VIEW, unknown,
-                ),
-                "description": "For everyone; to merchants also one that is not on the shelf.",
-                "security": _ANYONE,
-            },
-            "put": _ask(
-                "putProduct", "products", _PRODUCT_ID, "Add or replace a product (merchant)", "ProductRequest",
-                examples.PRODUCT_REQUEST, _SHOP,
-            ),
-            "patch": _ask(
-                "patchProduct", "products", _PRODUCT_ID, "Change a product (merchant)", "ProductPatch", patch, _SHOP,
-                _PATCHES,
-            ),
-        },
-        "/v1/products/{product_id}/stock": {
-            "get": _read(
-                "getStock", "products", _PRODUCT_ID, "Where a product's units are (merchant)", "ProductStock",
-                examples.PRODUCT_STOCK, (*unknown, problems.FORBIDDEN),
-            ),
-            "post": _ask(
-                "changeStock", "products", _PRODUCT_ID, "Restock, adjust or set stock (merchant)", "StockRequest",
-                _DELIVERY, _SHOP,
-            ),
-        },
-    }  # fmt: skip
-
-
-def _products() -> dict[str, Any]:
-    return {
-        "operationId": "listProducts",
-        "tags": ["products"],
-        "summary": "What sells, by id",
-        "description": "For everyone; to merchants also what is not on the shelf.",
-        "security": _ANYONE,
-        "parameters": _PAGE_PARAMETERS,
-        "responses": {
-            "200": {"description": "A page.", "content": json_of("ProductPage", page=examples.PRODUCT_PAGE)},
-            **problems_of(*READING, problems.INVALID),
-        },
-    }
-
-
-def _ask(
+def ask(
     operation_id: str, tag: str, about: Any, summary: str, body: str, example: Any, kinds: tuple[ProblemType, ...],
     media_types: tuple[str, ...] = _JSON,
 ) -> dict[str, Any]:  # fmt: skip
@@ -185,7 +105,7 @@ def _ask(
         "summary": summary,
         "description": "202 once it is in the log: it will be decided in its turn, and what becomes of it stands at "
         "`Location`. What cannot be is refused at once where that is known already.",
-        "parameters": [about, _KEY],
+        "parameters": [about, KEY],
         "requestBody": {
             "required": True,
             "content": {
@@ -204,7 +124,7 @@ def _ask(
     }
 
 
-def _read(
+def read(
     operation_id: str, tag: str, about: Any, summary: str, schema: str, example: Any, kinds: tuple[ProblemType, ...]
 ) -> dict[str, Any]:  # fmt: skip
     return {

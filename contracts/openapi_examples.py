@@ -7,6 +7,8 @@ import uuid
 from datetime import UTC, datetime
 from typing import Any
 
+import orjson
+
 from contracts import problems
 from contracts.decisions import BY_COMMAND, number_of, order_id_of
 from contracts.problems import ProblemType
@@ -209,6 +211,7 @@ PRODUCT_REQUEST: dict[str, Any] = {
     "buyer_limit": 2,
     "stock": 500,
 }
+NDJSON_FILE = orjson.dumps({"product_id": "sku-1001", **PRODUCT_REQUEST}).decode() + "\n"
 PRODUCT_VIEW: dict[str, Any] = {
     "product_id": "sku-1001",
     "name": "Kettle",
@@ -223,6 +226,17 @@ PRODUCT_VIEW: dict[str, Any] = {
     "available": 412,
     "version": 3,
 }
+CSV_FILE = """product_id,name,price,sale_price,currency,buyer_limit,stock
+sku-1001,Kettle,159.00,129.00,CNY,2,500
+sku-1002,"Kettle, large",199.00,,CNY,,120
+"""
+_PUT = {
+    **_COMMAND,
+    "action": "put_product",
+    "subject": "sku-1001",
+    "status_url": f"/v1/commands/{COMMAND_ID}",
+}
+IMPORT_ACCEPTED: dict[str, Any] = {"products": 1, "commands": [_PUT]}
 PRODUCT_PAGE: dict[str, Any] = {
     "products": [PRODUCT_VIEW],
     "next": "/v1/products?limit=20&cursor=sku-1001",

@@ -1,5 +1,6 @@
 """Errors as RFC 9457 problem details: one table from error to status, one place that writes them."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -51,7 +52,7 @@ class Problem(Exception):
     """Raised to answer a request with a problem document.
 
     `errors` are {"detail", "pointer"} with JSON Pointers (RFC 6901) into the body as URI fragments, or {"detail",
-    "parameter"} with the name of a parameter or header. `headers` have their names in lower case.
+    "parameter"} with the name of a parameter or header, or {"detail", "line", "field"} of a file's. `headers` have their names in lower case.
     """
 
     def __init__(
@@ -59,7 +60,7 @@ class Problem(Exception):
         kind: ProblemType,
         detail: str,
         *,
-        errors: list[dict[str, str]] | None = None,
+        errors: Sequence[Mapping[str, Any]] | None = None,
         headers: Headers | None = None,
         **members: Any,
     ) -> None:
@@ -79,6 +80,6 @@ class Problem(Exception):
             "code": self.kind.code,
         }
         if self.errors:
-            document["errors"] = self.errors
+            document["errors"] = list(self.errors)
         document.update(self.members)
         return orjson.dumps(document)

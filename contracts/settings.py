@@ -77,6 +77,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     read_timeout_s: Seconds = 3.0
     addresses_max: Positive = 50
     cart_lines_max: Positive = 100
+    import_bytes_max: Positive = 8 * 1024 * 1024
+    import_lines_max: Positive = 10_000
 
     # Life of an order
     hold_ttl_s: Seconds = 30.0

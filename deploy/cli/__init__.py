@@ -8,7 +8,7 @@ from typing import Any
 import typer
 
 from contracts.errors import SluicewayError
-from deploy.cli import deadletters, operators, processes, sales, trials
+from deploy.cli import catalogue, deadletters, operators, processes, sales, trials
 from deploy.cli.console import errors
 from deploy.stack import StackError
 
@@ -20,6 +20,7 @@ app = typer.Typer(
 )
 for group in (processes, sales, operators):
     app.add_typer(group.commands)
+app.add_typer(catalogue.commands, name="catalogue")
 app.add_typer(deadletters.commands, name="deadletters")
 app.add_typer(trials.commands)
 

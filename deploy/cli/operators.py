@@ -1,6 +1,5 @@
 """Commands for those who operate a deployment."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -28,25 +27,6 @@ def topics() -> None:
 
     made = run(ensure_topics(current_settings()))
     console.print(f"made {', '.join(made)}" if made else "all topics are there")
-
-
-@commands.command()
-def catalogue(
-    products: Annotated[
-        Path, typer.Option(exists=True, dir_okay=False, help="Products, a JSON object a line.")
-    ],
-    addresses: Annotated[
-        Path | None, typer.Option(exists=True, dir_okay=False, help="Addresses, a JSON object a line.")
-    ] = None,
-) -> None:
-    """Store products and addresses from files; stock is opened for products that are new."""
-    from deploy.local import prepare
-    from stock_ledger.catalogue import read_addresses, read_products
-
-    p = read_products(products.read_bytes())
-    a = read_addresses(addresses.read_bytes()) if addresses is not None else []
-    run(prepare(current_settings(), p, a))
-    console.print(f"stored {len(p)} products and {len(a)} addresses")
 
 
 @commands.command()

@@ -125,6 +125,7 @@ def test_doctor_finds_what_is_missing(env: dict[str, str], urls: Urls) -> None:
     ("arguments", "told"),
     [
         (["nothing"], "No such command"),
+        (["catalogue"], "say import, export"),
         (["demo", "--checkouts", "many"], "integer"),
         (["audit", "--jason"], "No such option"),
         (["bench", "--plot"], "requires an argument"),

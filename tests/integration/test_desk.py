@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 from aiokafka import AIOKafkaProducer
 
+from api import catalogue
 from api.app import Asked, Kept, build
 from api.payments import sandbox
 from api.payments.providers import build as build_providers
@@ -43,10 +44,13 @@ class Shop:
         """Ask for something, and wait for its end: "applied", or the reason why not."""
         answered = await call(self.app, path, method=method, body=body, headers=headers, **who)
         assert answered.status == 202, answered.body
+        return await self.end_of(answered.json["status_url"], **who)
+
+    async def end_of(self, status_url: str, **who: Any) -> str:
         end: list[Answered] = []
 
         async def is_decided() -> bool:
-            end[:] = [await call(self.app, answered.json["status_url"], **who)]
+            end[:] = [await call(self.app, status_url, **who)]
             assert end[0].status == 200, end[0].body
             return bool(end[0].json["status"] != "queued")
 
@@ -69,6 +73,26 @@ async def buy(settings: Settings, number: int) -> None:
             await ack
     finally:
         await producer.stop()
+
+
+async def check_files(shop: Shop) -> None:
+    """A catalogue file is taken in, and comes out again beside what was there."""
+    file = b"product_id,name,price,sale_price,currency,on_shelf,stock\na,Cup,12.00,9.50,CNY,true,7\nb,Pot,80.00,,CNY,false,\n"
+    imported = await call(
+        shop.app, "/v1/products/import", method="POST", body=file, media_type="text/csv", **MERCHANT
+    )
+    assert imported.status == 202, imported.body
+    for command in imported.json["commands"]:
+        await shop.end_of(command["status_url"], **MERCHANT)
+    exported = await call(shop.app, "/v1/products/export?format=csv", **MERCHANT)
+    a, b, life = catalogue.read(exported.body, "csv", 10)
+    assert (a.product_id, a.price, a.sale_price, a.on_shelf, a.stock) == ("a", "12.00", "9.50", True, 7)
+    assert (b.product_id, b.sale_price, b.on_shelf, b.stock) == ("b", None, False, 0)
+    assert (life.product_id, life.stock) == (PRODUCT, 5)
+    shown = (await call(shop.app, "/v1/products?limit=1", buyer=None)).json
+    assert [(p["product_id"], p["price"]["amount"]) for p in shown["products"]] == [("a", "9.50")]
+    rest = (await call(shop.app, shown["next"], buyer=None)).json
+    assert ([p["product_id"] for p in rest["products"]], rest["next"]) == ([PRODUCT], None)
 
 
 async def test_an_order_is_paid_cancelled_and_its_units_are_back(settings: Settings) -> None:
@@ -132,6 +156,7 @@ async def test_an_order_is_paid_cancelled_and_its_units_are_back(settings: Setti
             assert [entry["action"] for entry in log] == ["pay", "cancel"]
             again = await call(app, f"/v1/orders/{order_id}/cancel", method="POST", body=b"{}", **BUYER)
             assert (again.status, again.json["code"]) == (409, "transition_forbidden")
+            await check_files(shop)
     finally:
         await commands.stop()
         await redis.aclose()

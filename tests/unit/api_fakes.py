@@ -1,5 +1,6 @@
 """Stand-ins for Postgres, the cache and the clock, and a client that calls an ASGI application directly."""
 
+import asyncio
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -154,6 +155,8 @@ async def call(
     sent: list[dict[str, Any]] = []
 
     async def receive() -> dict[str, Any]:
+        if not parts:
+            await asyncio.Event().wait()  # the client stays until it is answered
         return {"type": "http.request", "body": parts.pop(0), "more_body": bool(parts)}
 
     async def send(message: dict[str, Any]) -> None:

@@ -1,0 +1,44 @@
+"""The catalogue as a file from the command line, on Kafka, Postgres and Valkey."""
+
+from pathlib import Path
+
+import pytest
+
+from api import catalogue
+from contracts.errors import Invalid
+from contracts.settings import Settings
+from deploy.catalogue import format_of, give_out, take_in
+from tests.harness import real_writer, running
+
+HEAD = "product_id,name,price,currency,stock\n"
+
+
+async def test_a_file_is_put_once_and_comes_out_again(settings: Settings, tmp_path: Path) -> None:
+    file = tmp_path / "products.csv"
+    file.write_text(HEAD + "".join(f"p{n},Cup {n},{n}.50,CNY,{n}\n" for n in range(1, 251)))
+    async with real_writer(settings, "writer") as writer, running(writer):
+        for _ in range(2):
+            done = await take_in(settings, file, "key-1", 30)
+            assert (done.applied, done.refused, done.waiting) == (250, [], 0)
+    lines = catalogue.read(await give_out(settings, "ndjson"), "ndjson", 1000)
+    assert {(line.product_id, line.name, line.price, line.stock) for line in lines} == {
+        (f"p{n}", f"Cup {n}", f"{n}.50", n) for n in range(1, 251)
+    }
+
+
+async def test_what_no_worker_decides_is_told_to_wait(settings: Settings, tmp_path: Path) -> None:
+    file = tmp_path / "products.csv"
+    file.write_text(f"{HEAD}p,Cup,1,CNY,1\n")
+    done = await take_in(settings, file, "", 0.01)
+    assert (done.applied, done.refused, done.waiting) == (0, [], 1)
+
+
+async def test_a_file_that_cannot_be_taken_in_says_why(offline_settings: Settings, tmp_path: Path) -> None:
+    file = tmp_path / "products.csv"
+    file.write_text(f"{HEAD}p,,1,CNY,1\n")
+    with pytest.raises(Invalid, match="line 2, name: this field is required"):
+        await take_in(offline_settings, file, "", 1)
+    with pytest.raises(Invalid, match="No such file"):
+        await take_in(offline_settings, tmp_path / "none.csv", "", 1)
+    with pytest.raises(Invalid, match="must end in"):
+        format_of(tmp_path / "products.xlsx")

@@ -1,0 +1,248 @@
+"""Catalogue files: what is written can be read, every error is told with its line, and what is taken in is all or none."""
+
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from api import catalogue, catalogue_files
+from contracts.asks import ProductLine
+from contracts.commands import PutProduct
+from contracts.errors import Unavailable
+from contracts.problems import Problem
+from stock_ledger.commands.book import Counts
+from stock_ledger.commands.reads import Shelf
+from stock_ledger.decide import Product, Stock
+from tests.harness import product_of
+from tests.unit.api_service import Service, is_problem
+
+MERCHANT: dict[str, Any] = {"buyer": "shop", "token_scope": "merchant"}
+CSV: dict[str, Any] = {"media_type": "text/csv; charset=utf-8", **MERCHANT}
+NDJSON: dict[str, Any] = {"media_type": "application/x-ndjson", **MERCHANT}
+HEAD = "product_id,name,price,currency"
+
+amounts = st.decimals(0, 10**12 - 1, places=2).map(abs)
+moments = st.datetimes(datetime(2000, 1, 1), datetime(2100, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001
+products = st.builds(
+    Product,
+    product_id=st.from_regex(r"[A-Za-z0-9_-]{1,64}", fullmatch=True),
+    name=st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=100),
+    cover=st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20),
+    price=amounts,
+    currency=st.sampled_from(["CNY", "EUR"]),
+    on_shelf=st.booleans(),
+    buyer_limit=st.none() | st.integers(1, 10**12),
+    payment_ttl_s=st.integers(1, 2**31 - 1),
+    version=st.just(1),
+    sale_price=st.none() | amounts,
+    sale_from=st.none() | moments.filter(lambda moment: moment.year < 2050),
+    sale_to=st.none() | moments.filter(lambda moment: moment.year >= 2050),
+)
+shelves = st.lists(
+    st.builds(Shelf, products, st.builds(Stock, st.integers(0, 10**12), st.just(1)), st.just(Counts())),
+    min_size=1, max_size=6, unique_by=lambda shelf: shelf.product.product_id,
+)  # fmt: skip
+
+
+def shelf_of(product_id: str) -> Shelf:
+    return Shelf(product_of(product_id), Stock(5, 1), Counts(1, 2, 3))
+
+
+def wrong(
+    content: str | bytes, kind: catalogue.Format = "csv", lines_max: int = 100
+) -> list[tuple[Any, Any, str]]:
+    """(line, field, detail) of each error."""
+    body = content.encode() if isinstance(content, str) else content
+    with pytest.raises(Problem) as caught:
+        catalogue.read(body, kind, lines_max)
+    assert caught.value.kind.code == "invalid"
+    return [(e["line"], e.get("field"), str(e["detail"])) for e in caught.value.errors or []]
+
+
+@pytest.mark.parametrize("kind", catalogue.FORMATS)
+@given(shelves=shelves)
+def test_what_is_written_is_read_as_it_was(kind: catalogue.Format, shelves: list[Shelf]) -> None:
+    first, rest = shelves[:1], shelves[1:]
+    content = catalogue.write(first, kind, head=True) + catalogue.write(rest, kind, head=False)
+    lines = catalogue.read(content, kind, len(shelves))
+    assert len(lines) == len(shelves)
+    for line, shelf in zip(lines, shelves, strict=True):
+        p = shelf.product
+        assert (line.product_id, line.name, line.cover, Decimal(line.price)) == (
+            p.product_id,
+            p.name,
+            p.cover,
+            p.price,
+        )
+        assert (line.on_shelf, line.buyer_limit, line.payment_ttl_s) == (
+            p.on_shelf,
+            p.buyer_limit,
+            p.payment_ttl_s,
+        )
+        assert (None if line.sale_price is None else Decimal(line.sale_price)) == p.sale_price
+        assert (line.sale_from, line.sale_to, line.stock) == (p.sale_from, p.sale_to, shelf.stock.available)
+
+
+@pytest.mark.parametrize("kind", catalogue.FORMATS)
+@given(content=st.binary(max_size=200) | st.text(max_size=200).map(lambda t: f"{HEAD}\n{t}".encode()))
+def test_whatever_is_in_a_file_it_is_read_or_told_what_is_wrong(
+    kind: catalogue.Format, content: bytes
+) -> None:
+    told: list[Any] = []
+    try:
+        lines = catalogue.read(content, kind, 10)
+    except Problem as problem:
+        lines, told = [], list(problem.errors or [])
+    ends = content.count(b"\n") + content.count(b"\r")
+    assert bool(lines) != bool(told)
+    assert all(1 <= error["line"] <= ends + 1 for error in told)
+
+
+def test_empty_values_are_not_given_and_a_quoted_one_may_go_over_lines() -> None:
+    text = f'\ufeff{HEAD},stock,on_shelf,cover\r\np,"Kettle,\r\n""large""",1.50,CNY,,,\r\n\r\nq,Pot,2,CNY,7,FALSE,c\r\n'
+    p, q = catalogue.read(text.encode(), "csv", 10)
+    assert p == ProductLine(product_id="p", name='Kettle,\r\n"large"', price="1.50", currency="CNY")
+    assert (q.stock, q.on_shelf, q.cover) == (7, False, "c")
+
+
+def test_every_error_of_every_line_is_told_by_line_and_field() -> None:
+    text = f'{HEAD},stock\np,Kettle,1.50,CNY,5\np,Pot,1.50,CNY,5\n"q",,free,cny,-1\nr,"a\nb",1\ns,Cup,1,CNY,many\n'
+    assert {(line, field) for line, field, _ in wrong(text)} == {
+        (3, "product_id"), (4, "name"), (4, "currency"), (4, "price"), (4, "stock"), (5, None), (7, "stock"),
+    }  # fmt: skip
+    ndjson = '{"product_id":"p"}\n\nnot json\n{"product_id":"q","name":"Cup","price":"1","currency":"CNY","colour":1}\n'
+    found = wrong(ndjson, "ndjson")
+    assert {(line, field) for line, field, _ in found} == {
+        (1, "name"), (1, "price"), (1, "currency"), (3, None), (4, "colour"),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("head", "field"),
+    [
+        ("product_id,name,price", "currency"),
+        (f"{HEAD},colour", "colour"),
+        (f"{HEAD},name", "name"),
+        ("", "product_id"),
+    ],
+)
+def test_a_first_line_that_does_not_name_the_columns(head: str, field: str) -> None:
+    told = wrong(f"{head}\np,Kettle,1.50,CNY\n")
+    assert (1, field) in [(line, name) for line, name, _ in told]
+
+
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        (f"{HEAD}\n".encode(), 1),
+        (b"", 1),
+        (f'{HEAD}\np,"Kettle,1.50,CNY\n'.encode(), 2),
+        (f"{HEAD}\np,K\xff".encode("latin-1"), 2),
+        (f"{HEAD}\np,K,1,CNY\nq,K,1,CNY\nr,K,1,CNY\n".encode(), 4),
+    ],
+)
+def test_a_file_that_cannot_be_taken_as_a_whole(content: bytes, line: int) -> None:
+    assert [told[0] for told in wrong(content, "csv", lines_max=2)][-1] == line
+
+
+def test_errors_beyond_what_is_told_are_not_looked_for() -> None:
+    assert len(wrong(b"x\n" * 100_000, "ndjson")) == catalogue.ERRORS_MAX
+    assert len(wrong(f"{HEAD}\n" + "x\n" * 100_000)) == catalogue.ERRORS_MAX
+
+
+def test_a_sale_that_ends_before_it_begins() -> None:
+    sale = "2026-11-11T00:00:00Z"
+    told = wrong(f"{HEAD},sale_from,sale_to\np,Kettle,1,CNY,{sale},{sale}\n")
+    assert [(line, field) for line, field, _ in told] == [(2, "sale_to")]
+
+
+async def test_a_file_becomes_a_command_a_line() -> None:
+    service = Service()
+    answered = await service.send(
+        "POST", "/v1/products/import", f"{HEAD}\np,Kettle,1.50,CNY\nq,Pot,2,CNY\n", **CSV
+    )
+    assert answered.status == 202
+    assert answered.json["products"] == 2
+    p, q = service.commands.published
+    assert isinstance(p, PutProduct)
+    assert isinstance(q, PutProduct)
+    assert (p.product_id, p.name, p.actor, q.product_id) == ("p", "Kettle", "merchant:shop", "q")
+    assert [c["command_id"] for c in answered.json["commands"]] == [p.command_id, q.command_id]
+    queued = await service.get(answered.json["commands"][0]["status_url"], **MERCHANT)
+    assert queued.json["status"] == "queued"
+
+
+async def test_the_same_file_under_the_same_key_is_the_same_commands_as_a_put() -> None:
+    service = Service()
+    key: dict[str, Any] = {"headers": [("Idempotency-Key", "file-1")]}
+    for _ in range(2):
+        await service.send("POST", "/v1/products/import", f"{HEAD}\np,Kettle,1.50,CNY\n", **CSV, **key)
+    whole = {"name": "Kettle", "price": "1.50", "currency": "CNY"}
+    await service.send("PUT", "/v1/products/p", whole, **MERCHANT, **key)
+    first, *others = service.commands.published
+    assert others == [first] * 2
+
+
+async def test_nothing_of_a_file_with_an_error_is_taken_in() -> None:
+    service = Service()
+    bad = await service.send("POST", "/v1/products/import", f"{HEAD}\np,Kettle,1.50,CNY\nq,,2,CNY\n", **CSV)
+    assert is_problem(bad, 422, "invalid")
+    assert bad.json["errors"] == [{"line": 3, "field": "name", "detail": "this field is required"}]
+    assert service.commands.published == []
+
+
+async def test_who_may_import_what() -> None:
+    service = Service()
+    good = '{"product_id":"p","name":"Kettle","price":"1","currency":"CNY"}\n'
+    path = "/v1/products/import"
+    assert (await service.send("POST", path, good, **NDJSON)).status == 202
+    assert is_problem(
+        await service.send("POST", path, good, **NDJSON | {"token_scope": ""}), 403, "forbidden"
+    )
+    assert is_problem(await service.send("POST", path, good, **MERCHANT), 415, "unsupported_media_type")
+    assert is_problem(await service.get(path, **MERCHANT), 404, "unknown_product")
+    service.commands.available = False
+    assert is_problem(await service.send("POST", path, good, **NDJSON), 503, "not_acknowledged")
+    assert len(service.commands.published) == 1
+
+
+@pytest.mark.parametrize("kind", catalogue.FORMATS)
+async def test_everything_is_exported_in_pages(
+    monkeypatch: pytest.MonkeyPatch, kind: catalogue.Format
+) -> None:
+    monkeypatch.setattr(catalogue_files, "EXPORT_PAGE", 2)
+    service = Service()
+    ids = [f"p{n}" for n in range(5)]
+    service.command_reads.shelves = {i: shelf_of(i) for i in ids}
+    hidden = service.command_reads.shelves["p3"]
+    service.command_reads.shelves["p3"] = msgspec.structs.replace(
+        hidden, product=msgspec.structs.replace(hidden.product, on_shelf=False)
+    )
+    answered = await service.get(f"/v1/products/export?format={kind}", **MERCHANT)
+    assert answered.headers["content-disposition"] == f'attachment; filename="products.{kind}"'
+    lines = catalogue.read(answered.body, kind, 100)
+    assert [line.product_id for line in lines] == ids
+    assert [line.on_shelf for line in lines] == [True, True, True, False, True]
+    again = await service.send(
+        "POST", "/v1/products/import", answered.body, **(CSV if kind == "csv" else NDJSON)
+    )
+    assert again.status == 202
+
+
+async def test_an_export_that_cannot_be() -> None:
+    service = Service()
+    assert (await service.get("/v1/products/export", **MERCHANT)).body == b""
+    assert is_problem(await service.get("/v1/products/export"), 403, "forbidden")
+    odd = await service.get("/v1/products/export?format=xml", **MERCHANT)
+    assert is_problem(odd, 422, "invalid")
+    assert odd.json["errors"][0]["parameter"] == "format"
+
+    async def away(*_: Any, **__: Any) -> list[Shelf]:
+        raise Unavailable("Postgres: refused")
+
+    service.command_reads.product_page = away  # type: ignore[method-assign]
+    assert is_problem(await service.get("/v1/products/export", **MERCHANT), 503, "unavailable")
