@@ -232,6 +232,16 @@ def decode_command(value: bytes | None, key: bytes | None, partition: int, parti
 
     Raises UndecodableMessage with what is wrong: no retry can mend it, it goes to the dead-letter topic.
     """
+    command = read_command(value)
+    if key != command.subject().encode():
+        raise UndecodableMessage("the key is not what the command is about")
+    if command.partition(partitions) != partition:
+        raise UndecodableMessage(f"{command.subject()} does not belong to partition {partition}")
+    return command
+
+
+def read_command(value: bytes | None) -> Command:
+    """Decode and check a value, wherever it lies. Raises UndecodableMessage with what is wrong."""
     if value is None:
         raise UndecodableMessage("the message has no value")
     try:
@@ -240,10 +250,6 @@ def decode_command(value: bytes | None, key: bytes | None, partition: int, parti
         raise UndecodableMessage(str(error)[:_ERROR_CHARS_MAX]) from error
     if wrong := _wrong_with(command):
         raise UndecodableMessage(wrong)
-    if key != command.subject().encode():
-        raise UndecodableMessage("the key is not what the command is about")
-    if command.partition(partitions) != partition:
-        raise UndecodableMessage(f"{command.subject()} does not belong to partition {partition}")
     return command
 
 

@@ -5,14 +5,15 @@ from collections.abc import Sequence
 
 import msgspec
 
+from contracts.commands import read_command
 from contracts.errors import Invalid, NotAcknowledged, UndecodableMessage
 from contracts.kafka import Record, send, start_producer
-from contracts.messages import CheckoutLine, decode_checkout_line
+from contracts.messages import decode_checkout_line
 from contracts.settings import Settings
-from contracts.topics import Topics, partition_of
+from contracts.topics import Stream, Topics, partition_of
 from deploy.records import reading
 
-Place = tuple[int, int]  # (partition, offset) in the checkouts topic
+Place = tuple[Stream, int, int]  # stream, partition, offset
 
 
 class Letter(msgspec.Struct, frozen=True):
@@ -21,6 +22,7 @@ class Letter(msgspec.Struct, frozen=True):
     `still` is why it cannot be decided today either; empty when it can.
     """
 
+    stream: Stream
     partition: int
     offset: int
     reason: str
@@ -31,12 +33,19 @@ class Letter(msgspec.Struct, frozen=True):
 
     @property
     def place(self) -> Place:
-        return self.partition, self.offset
+        return self.stream, self.partition, self.offset
 
     @property
     def where(self) -> str:
         """The place as people write it."""
-        return f"{self.partition}:{self.offset}"
+        return written(self.place)
+
+
+def written(place: Place) -> str:
+    """PARTITION:OFFSET of the checkouts topic; of the commands topic with "commands:" before it."""
+    stream, partition, offset = place
+    there = f"{partition}:{offset}"
+    return there if stream is Stream.CHECKOUTS else f"{stream}:{there}"
 
 
 async def letters(settings: Settings) -> list[Letter]:
@@ -47,7 +56,8 @@ async def letters(settings: Settings) -> list[Letter]:
         async for record in log.read(topic, await log.firsts(topic), await log.ends(topic)):
             headers = dict(record.headers)
             try:
-                place = (int(headers["partition"]), int(headers["offset"]))
+                stream = Stream(headers.get("stream", Stream.CHECKOUTS.encode()).decode())
+                place = (stream, int(headers["partition"]), int(headers["offset"]))
                 cut = int(headers["truncated-to"]) if "truncated-to" in headers else None
             except (KeyError, ValueError) as error:
                 raise Invalid(
@@ -55,62 +65,69 @@ async def letters(settings: Settings) -> list[Letter]:
                 ) from error
             key, value = record.key or b"", record.value or b""
             reason = headers.get("reason", b"").decode(errors="replace")
-            found[place] = Letter(*place, reason, key, value, _why_not(value, settings), cut)
+            found[place] = Letter(*place, reason, key, value, _why_not(stream, value, settings), cut)
     return [found[place] for place in sorted(found)]
 
 
 async def replay(settings: Settings, chosen: Sequence[Letter], value: bytes | None = None) -> list[Place]:
-    """Put letters into the checkouts topic again, or `value` in the place of the one chosen; their new places.
+    """Put letters into the topics they came from again, or `value` in the place of the one chosen; their new places.
 
-    Their checkout ids stay, so that replaying twice decides once. The old place keeps its answer, a dead letter.
+    Their checkout and command ids stay, so that replaying twice decides once. The old place keeps its answer, a dead letter.
     Raises Invalid, before anything is sent, if one of them could still not be decided; NotAcknowledged if Kafka
     does not confirm.
     """
-    lines = [_mended(letter, value, settings) for letter in chosen]
-    topic = Topics(settings).checkouts
+    mended = [_mended(letter, value, settings) for letter in chosen]
+    topics = Topics(settings)
     places: list[Place] = []
     producer = await start_producer(settings, "sluiceway-deadletters")
     try:
-        for line, content in lines:
-            partition = partition_of(line.product_id, settings.partitions)
-            records: list[Record] = [(line.partition_key(), content, [])]
+        for letter, (key, partition, content) in zip(chosen, mended, strict=True):
+            topic = topics.of(letter.stream)
+            records: list[Record] = [(key, content, [])]
             for _, ack in await send(producer, topic, partition, records, time.time_ns() // 1_000_000):
                 offset = (await ack).offset
                 if offset < 0:
                     raise NotAcknowledged(
                         "the broker does not tell where it put the message; replay it again"
                     )
-                places.append((partition, offset))
+                places.append((letter.stream, partition, offset))
     finally:
         await producer.stop()
     return places
 
 
-def _mended(letter: Letter, value: bytes | None, settings: Settings) -> tuple[CheckoutLine, bytes]:
-    """The line, and the bytes to send. The key follows from the product, whatever it was."""
+def _mended(letter: Letter, value: bytes | None, settings: Settings) -> tuple[bytes, int, bytes]:
+    """Key, partition and value to send. The first two follow from the value, whatever they were."""
     content = letter.value if value is None else value
-    where = f"the dead letter of {letter.where}"
+    what = f"the dead letter of {letter.where}"
     if value is None and letter.truncated_to is not None:
-        raise Invalid(f"{where} was cut to {letter.truncated_to} bytes; give its whole content with --value")
+        raise Invalid(f"{what} was cut to {letter.truncated_to} bytes; give its whole content with --value")
     try:
-        return _line_of(content, settings), content
+        return *_place_of(letter.stream, content, settings), content
     except UndecodableMessage as error:
-        raise Invalid(f"{where} can still not be decided: {error}; mend its content with --value") from error
+        raise Invalid(f"{what} can still not be decided: {error}; mend its content with --value") from error
 
 
-def _why_not(value: bytes, settings: Settings) -> str:
+def _why_not(stream: Stream, value: bytes, settings: Settings) -> str:
     try:
-        _line_of(value, settings)
+        _place_of(stream, value, settings)
     except UndecodableMessage as error:
         return str(error)
     return ""
 
 
-def _line_of(value: bytes, settings: Settings) -> CheckoutLine:
-    """The line, under the key and in the partition of its product. Raises UndecodableMessage."""
+def _place_of(stream: Stream, value: bytes, settings: Settings) -> tuple[bytes, int]:
+    """Key and partition under which the value can be decided. Raises UndecodableMessage."""
+    if stream is Stream.COMMANDS:
+        command = read_command(value)
+        key, partition = command.subject().encode(), command.partition(settings.partitions)
+        if partition >= settings.partitions:
+            raise UndecodableMessage(f"{command.subject()} is not an order of these partitions")
+        return key, partition
     key = _key_of(value)
     partition = partition_of(key.decode(), settings.partitions)
-    return decode_checkout_line(value, key, partition, settings.partitions)
+    decode_checkout_line(value, key, partition, settings.partitions)
+    return key, partition
 
 
 class _Product(msgspec.Struct):

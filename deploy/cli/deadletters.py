@@ -17,7 +17,11 @@ commands = typer.Typer(
     no_args_is_help=True,
 )
 Place = Annotated[
-    str, typer.Argument(metavar="PARTITION:OFFSET", help="Where it lay in the checkouts topic.")
+    str,
+    typer.Argument(
+        metavar="[commands:]PARTITION:OFFSET",
+        help="Where it lay in the checkouts topic, or in the commands topic.",
+    ),
 ]
 
 
@@ -47,14 +51,16 @@ def show(place: Place) -> None:
 
 @commands.command()
 def replay(
-    place: Annotated[str | None, typer.Argument(metavar="PARTITION:OFFSET", help="Which one.")] = None,
+    place: Annotated[
+        str | None, typer.Argument(metavar="[commands:]PARTITION:OFFSET", help="Which one.")
+    ] = None,
     everything: Annotated[bool, typer.Option("--all", help="All that can be decided today.")] = False,
     value: Annotated[
         Path | None, typer.Option(exists=True, dir_okay=False, help="Its content, mended.")
     ] = None,
 ) -> None:
-    """Put dead letters into the checkouts topic again. Replaying twice decides once."""
-    from deploy.deadletters import letters
+    """Put dead letters into the topics they came from again. Replaying twice decides once."""
+    from deploy.deadletters import letters, written
     from deploy.deadletters import replay as send_again
 
     if (place is None) != everything or (everything and value is not None):
@@ -65,11 +71,8 @@ def replay(
     else:
         chosen = [_dead_letter(settings, place)]
     places = run(send_again(settings, chosen, value.read_bytes() if value is not None else None))
-    for letter, (partition, offset) in zip(chosen, places, strict=True):
-        console.print(
-            f"{letter.where} is again in the log, at {partition}:{offset}",
-            highlight=False,
-        )
+    for letter, now in zip(chosen, places, strict=True):
+        console.print(f"{letter.where} is again in the log, at {written(now)}", highlight=False)
     if not chosen:
         console.print("none can be decided today; mend one and replay it with --value")
 

@@ -7,10 +7,17 @@ from pathlib import Path
 
 import pytest
 
+from contracts.commands import Restock, encode_command
 from contracts.errors import Invalid
+from contracts.topics import Stream, Topics
 from deploy.deadletters import letters, replay
+from tests.desk import asked
 from tests.harness import encoded, eventually, line_of, real_writer, running, uuid_of
 from tests.integration.audit_sale import Sale
+
+_PICK = (
+    b'"action": "pick", "actor": "merchant:m", "asked_at_ms": 1, "command_id": "%s"}' % uuid_of(9).encode()
+)
 
 
 async def decide_all(sale: Sale, count: int) -> None:
@@ -56,7 +63,7 @@ async def test_what_was_set_aside_goes_through_once_mended(sale: Sale) -> None:
     )
     await decide_all(sale, 4)
     found = await letters(sale.settings)
-    assert [letter.place for letter in found] == [(0, 0), (1, 0), (1, 2)]
+    assert [letter.where for letter in found] == ["0:0", "1:0", "1:2"]
     assert [bool(letter.still) for letter in found] == [True, True, False]
     assert found[2].reason == "the key is not the product id"
     assert (found[2].key, found[2].value) == (b"another", encoded(misplaced))
@@ -65,9 +72,11 @@ async def test_what_was_set_aside_goes_through_once_mended(sale: Sale) -> None:
         await replay(sale.settings, found)
     assert await letters(sale.settings) == found, "nothing was sent"
 
-    assert await replay(sale.settings, [found[2]]) == [(1, 3)]
-    assert await replay(sale.settings, [found[1]], encoded(line_of(3, sale.plain))) == [(1, 4)]
-    assert await replay(sale.settings, [found[2]]) == [(1, 5)]
+    assert await replay(sale.settings, [found[2]]) == [(Stream.CHECKOUTS, 1, 3)]
+    assert await replay(sale.settings, [found[1]], encoded(line_of(3, sale.plain))) == [
+        (Stream.CHECKOUTS, 1, 4)
+    ]
+    assert await replay(sale.settings, [found[2]]) == [(Stream.CHECKOUTS, 1, 5)]
     await decide_all(sale, 7)
     assert await kind_of(sale, 2) == ["created", "repeated"]
     assert await kind_of(sale, 3) == ["created"]
@@ -99,3 +108,48 @@ async def test_the_command_line_lists_shows_and_replays(sale: Sale, tmp_path: Pa
     for wrong in (["replay"], ["replay", "0:0", "--all"], ["replay", "--all", "--value", str(mended)]):
         code, shown = cli(sale, *wrong)
         assert (code, "name one place" in shown) == (2, True)
+
+
+async def test_a_command_goes_back_to_the_commands(sale: Sale) -> None:
+    """Letters of both streams, from equal places; those of before there were streams have no header for theirs."""
+    restock = asked(Restock, product_id=sale.hot, units=7)
+    line = line_of(1, sale.hot)
+    topics = Topics(sale.settings)
+    async with sale.producing() as producer:
+        for value, key in ((b"{", b"k"), (encode_command(restock), b"another")):
+            await producer.send_and_wait(topics.commands, value, key=key, partition=0)
+        header = [("partition", b"0"), ("offset", b"0"), ("reason", b"the key is not the product id")]
+        await producer.send_and_wait(
+            topics.dead_letters, encoded(line), key=b"k", partition=0, headers=header
+        )
+    await sale.decide()
+    found = await letters(sale.settings)
+    assert [(letter.where, bool(letter.still)) for letter in found] == [
+        ("0:0", False),
+        ("commands:0:0", True),
+        ("commands:0:1", False),
+    ]
+    assert (found[2].key, found[2].value) == (b"another", encode_command(restock))
+    with pytest.raises(Invalid, match="commands:0:0 can still not be decided"):
+        await replay(sale.settings, found)
+    assert await replay(sale.settings, [found[2], found[0], found[2]]) == [
+        (Stream.COMMANDS, 0, 2),
+        (Stream.CHECKOUTS, 0, 0),
+        (Stream.COMMANDS, 0, 3),
+    ]
+    other = asked(Restock, product_id=sale.plain, units=1)
+    assert await replay(sale.settings, [found[1]], encode_command(other)) == [(Stream.COMMANDS, 1, 0)]
+    elsewhere = b'{"order_id": "ffffffff-ffff-8fff-bfff-ffffffffffff", ' + _PICK
+    with pytest.raises(Invalid, match="not an order of these partitions"):
+        await replay(sale.settings, [found[1]], elsewhere)
+    code, shown = cli(sale, "replay", "commands:0:1")
+    assert (code, shown) == (0, "commands:0:1 is again in the log, at commands:0:4\n")
+    code, shown = cli(sale, "show", "commands:0:0")
+    assert (code, "{" in shown) == (0, True)
+    await sale.decide()
+    query = 'SELECT partition, outcome FROM commands ORDER BY partition, "offset"'
+    assert [tuple(row) for row in await sale.pool.fetch(query)] == [
+        (0, "dead_lettered"), (0, "dead_lettered"), (0, "applied"), (0, "repeated"), (0, "repeated"), (1, "applied")
+    ]  # fmt: skip
+    units = {row["product_id"]: row["available"] for row in await sale.pool.fetch("SELECT * FROM stock")}
+    assert units == {sale.hot: 5 + 7 - 1, sale.plain: 1001}
