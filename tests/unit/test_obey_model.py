@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from contracts.commands import Abandon, Adjust, Command, PatchProduct, Restock, SetStock
+from contracts.messages import CheckoutLine
 from contracts.outcomes import Outcome
 from contracts.times import to_ms
 from stock_ledger.commands.book import OrderState, Told
@@ -31,6 +32,7 @@ class Sale(RuleBasedStateMachine):
         self.desk = Desk()
         self.checkouts = 0
         self.sent: list[Command] = []
+        self.missing: list[CheckoutLine] = []  # of all-or-nothing checkouts
         for product_id in PRODUCTS:
             self.desk.put(product_of(product_id, buyer_limit=LIMIT), 8)
 
@@ -48,16 +50,23 @@ class Sale(RuleBasedStateMachine):
 
     @rule(quantities=st.dictionaries(product_ids, units, min_size=2), buyer=buyers, data=st.data())
     def buy_all_or_nothing(self, quantities: dict[str, int], buyer: str, data: st.DataObject) -> None:
-        """Sometimes not all of its lines come into the log."""
+        """Sometimes not all of its lines come into the log at once."""
         self.checkouts += 1
-        come = data.draw(st.integers(1, len(quantities)) | st.just(len(quantities)))
-        for n, (product_id, quantity) in enumerate(list(quantities.items())[:come]):
-            self.desk.sell(
-                line_of(
-                    self.checkouts, product_id, quantity, buyer_id=buyer, policy="all_or_nothing", line=n,
-                    lines=len(quantities),
-                )
-            )  # fmt: skip
+        lines = [
+            line_of(
+                self.checkouts, *one, buyer_id=buyer, policy="all_or_nothing", line=n, lines=len(quantities)
+            )
+            for n, one in enumerate(quantities.items())
+        ]
+        come = data.draw(st.integers(1, len(lines)) | st.just(len(lines)))
+        for line in lines[:come]:
+            self.desk.sell(line)
+        self.missing += lines[come:]
+
+    @precondition(lambda self: self.missing)
+    @rule()
+    def a_missing_line_comes(self) -> None:
+        self.desk.sell(self.missing.pop(0))
 
     @precondition(lambda self: self.desk.asked)
     @rule(data=st.data())
@@ -163,10 +172,12 @@ class Sale(RuleBasedStateMachine):
             assert sequences == list(range(1, order.sequence + 1))
 
     def teardown(self) -> None:
-        """In the end, with everything passed on and every deadline over, each checkout has its one answer."""
+        """In the end, with every deadline over and everything passed on, each checkout has its one answer."""
         self.desk.deliver()
         self.desk.tick(60)
         self.abandon_what_is_late()
+        while self.missing:  # too late
+            self.a_missing_line_comes()
         self.desk.deliver()
         self.every_unit_is_in_one_place()
         self.counts_are_those_of_orders_and_holds()
