@@ -1,7 +1,6 @@
 """The read side's HTTP application: routes, who may see what, headers. Connects to nothing by itself."""
 
 import asyncio
-import re
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
@@ -19,7 +18,7 @@ from api.catalogue_files import catalogue_routes
 from api.checkouts import Checkouts, Shown
 from api.desk import Desk, command_routes
 from api.order_desk import order_routes
-from api.orders import order_page, order_view, wrong_parameter
+from api.orders import no_order, order_page, order_view, wrong_parameter
 from api.payments.provider import PaymentProvider
 from api.payments.routes import payment_routes
 from api.products import product_routes
@@ -29,6 +28,7 @@ from api.web import Json, Who, application, bearer, private, scopes
 from contracts import problems
 from contracts.auth import BearerVerifier
 from contracts.errors import Invalid, Unavailable
+from contracts.messages import is_uuid
 from contracts.problems import Problem
 from contracts.receipts import ReceiptSigner
 from contracts.requests import CheckoutStatus
@@ -38,12 +38,10 @@ from stock_ledger.carts import Carts
 from stock_ledger.commands.reads import CommandReads
 from stock_ledger.reads import Reads
 
-_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\Z")
 _NO_CHECKOUT = (
     "nothing is known of this checkout for you; while it is queued, poll the Location of the 202 as it is, "
     "since that carries the receipt"
 )
-_NO_ORDER = "you have no such order"
 
 
 class Kept(NamedTuple):
@@ -122,7 +120,9 @@ class _Endpoints:
 
     async def checkout(self, request: Request) -> Response:
         buyer_id = self._who(request)
-        checkout_id = _uuid(request, "checkout_id", _NO_CHECKOUT)
+        checkout_id: str = request.path_params["checkout_id"]
+        if not is_uuid(checkout_id):
+            raise Problem(problems.NOT_FOUND, _NO_CHECKOUT)
         text = request.query_params.get("receipt")
         status: CheckoutStatus | None
         if text is None:
@@ -139,9 +139,10 @@ class _Endpoints:
 
     async def order(self, request: Request) -> Response:
         buyer_id = self._who(request)
-        found = await self._reads.order(_uuid(request, "order_id", _NO_ORDER), buyer_id)
+        order_id: str = request.path_params["order_id"]
+        found = await self._reads.order(order_id, buyer_id) if is_uuid(order_id) else None
         if found is None:
-            raise Problem(problems.NOT_FOUND, _NO_ORDER)
+            raise no_order()
         return private(order_view(found))
 
     async def orders(self, request: Request) -> Response:
@@ -174,14 +175,6 @@ def status_response(status: CheckoutStatus) -> Response:
         response.headers["cache-control"] = "private"
         response.headers["vary"] = "Authorization"
     return response
-
-
-def _uuid(request: Request, name: str, detail: str) -> str:
-    """The path parameter, if it is a UUID as this service writes them; else there can be nothing: 404."""
-    text: str = request.path_params[name]
-    if not _UUID.match(text):
-        raise Problem(problems.NOT_FOUND, detail)
-    return text
 
 
 async def _state(answer: Awaitable[object], within_s: float) -> str:

@@ -1,6 +1,5 @@
 """Where requests become commands in the log: who asks, under which id, what is answered, and what became of it."""
 
-import re
 import uuid
 from collections.abc import Callable
 from datetime import datetime
@@ -19,6 +18,7 @@ from contracts.auth import MERCHANT
 from contracts.commands import Command, read_command
 from contracts.errors import Invalid, NotAcknowledged
 from contracts.idempotency import idempotency_key
+from contracts.messages import is_uuid
 from contracts.outcomes import Outcome, Refusal
 from contracts.problems import Problem
 from contracts.receipts import ReceiptSigner
@@ -26,7 +26,6 @@ from contracts.settings import Settings
 from contracts.times import to_ms
 from stock_ledger.commands.reads import CommandReads, StoredCommand
 
-UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\Z")
 _REQUESTS = uuid.UUID("5f0e1f0b-52f3-5b0f-8e6e-1a0e4e6f7c3d")
 _NO_COMMAND = (
     "no such command of yours is decided; while it is queued, poll the Location of the 202 as it is, "
@@ -118,7 +117,7 @@ def command_routes(desk: Desk) -> list[Route]:
     async def command(request: Request) -> Response:
         asker = desk.who(request)
         command_id: str = request.path_params["command_id"]
-        if not UUID.match(command_id):
+        if not is_uuid(command_id):
             raise Problem(problems.NOT_FOUND, _NO_COMMAND)
         receipt = request.query_params.get("receipt")
         if receipt is None:

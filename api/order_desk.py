@@ -6,12 +6,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from api.desk import UUID, Desk, action_of, status_of
+from api.desk import Desk, action_of, status_of
+from api.orders import no_order
 from api.web import private, route, whole_body
 from contracts import asks, problems
 from contracts.auth import MERCHANT
 from contracts.bodies import Body
 from contracts.commands import Cancel, Close, Complete, Pick, Ship
+from contracts.messages import is_uuid
 from contracts.outcomes import OrderStatus
 from contracts.problems import Problem
 from stock_ledger.commands.reads import OrderHead
@@ -92,14 +94,10 @@ class _Endpoints:
 async def order_of(desk: Desk, request: Request) -> OrderHead:
     """The order of the path, whose ever it is. Raises Problem 404."""
     order_id = request.path_params["order_id"]
-    order = await desk.reads.order(order_id) if UUID.match(order_id) else None
+    order = await desk.reads.order(order_id) if is_uuid(order_id) else None
     if order is None:
         raise no_order()
     return order
-
-
-def no_order() -> Problem:
-    return Problem(problems.NOT_FOUND, "you have no such order")
 
 
 def _allow(order: OrderHead, action: str) -> None:

@@ -34,6 +34,10 @@ class Query(Protocol):
     def getlist(self, name: str) -> list[str]: ...
 
 
+def no_order() -> Problem:
+    return Problem(problems.NOT_FOUND, "you have no such order")
+
+
 async def order_page(reads: Reads, buyer_id: str, query: Query) -> OrderPage:
     """The page that the query asks for, newest order first. Raises Problem for a bad parameter, Unavailable."""
     count = limit_of(query.get("limit"))

@@ -222,11 +222,6 @@ def encode_command(command: Command) -> bytes:
     return _encoder.encode(command)
 
 
-def read_command(document: str | bytes) -> Command:
-    """A command that was decided, as it was kept. Raises msgspec.DecodeError if it cannot be read by this version."""
-    return _decoder.decode(document)
-
-
 def decode_command(value: bytes | None, key: bytes | None, partition: int, partitions: int) -> Command:
     """Decode and check the value of a commands message found in `partition` of `partitions`.
 
@@ -240,7 +235,7 @@ def decode_command(value: bytes | None, key: bytes | None, partition: int, parti
     return command
 
 
-def read_command(value: bytes | None) -> Command:
+def read_command(value: str | bytes | None) -> Command:
     """Decode and check a value, wherever it lies. Raises UndecodableMessage with what is wrong."""
     if value is None:
         raise UndecodableMessage("the message has no value")

@@ -1,5 +1,6 @@
 """The messages on the checkouts topic, their decoding, and the types they share with the HTTP requests."""
 
+import re
 from datetime import datetime
 from decimal import Decimal
 from typing import Annotated, Literal
@@ -15,9 +16,8 @@ Id = Annotated[
         pattern=r"^[A-Za-z0-9_-]{1,64}\Z", description="1-64 of A-Z a-z 0-9 _ -", examples=["sku-1001"]
     ),
 ]
-Uuid = Annotated[
-    str, msgspec.Meta(pattern=r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\Z")
-]
+UUID_PATTERN = r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\Z"
+Uuid = Annotated[str, msgspec.Meta(pattern=UUID_PATTERN)]
 Amount = Annotated[
     str,
     msgspec.Meta(
@@ -38,6 +38,14 @@ PaymentTtl = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]  # seconds
 StockUnits = Annotated[int, msgspec.Meta(ge=0, le=10**12)]
 Moment = Annotated[datetime, msgspec.Meta(tz=True)]  # RFC 3339, UTC
 Note = Annotated[str, msgspec.Meta(pattern=r"^[^\x00]*\Z", max_length=10_000)]
+
+
+_uuid = re.compile(UUID_PATTERN)
+
+
+def is_uuid(text: str) -> bool:
+    """Whether it is a UUID as Sluiceway writes them, in lower case."""
+    return _uuid.match(text) is not None
 
 
 class Money(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -4,9 +4,9 @@ from typing import Any
 
 from contracts import openapi_examples as examples
 from contracts import problems
+from contracts.messages import UUID_PATTERN
 from contracts.problems import ProblemType
 
-UUID = r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\Z"
 RETRY_AFTER = {
     "description": "Seconds to wait before asking (again).",
     "schema": {"type": "integer", "minimum": 1},
@@ -15,7 +15,7 @@ READING = (problems.UNAUTHORIZED, problems.METHOD_NOT_ALLOWED, problems.INTERNAL
 
 
 def path_id(name: str, example: str) -> dict[str, Any]:
-    schema = {"type": "string", "pattern": UUID}
+    schema = {"type": "string", "pattern": UUID_PATTERN}
     return {"name": name, "in": "path", "required": True, "schema": schema, "example": example}
 
 

@@ -9,10 +9,11 @@ import msgspec
 
 from api import catalogue
 from api.catalogue_files import TOGETHER, exported
-from api.publisher import KafkaCommands, start_producer
+from api.publisher import KafkaCommands
 from contracts.asks import ProductLine
 from contracts.commands import PutProduct
 from contracts.errors import Invalid
+from contracts.kafka import start_producer
 from contracts.outcomes import Outcome
 from contracts.problems import Problem
 from contracts.settings import Settings
@@ -65,7 +66,7 @@ async def take_in(settings: Settings, file: Path, key: str, wait_s: float) -> Do
     lines = read(file, settings.import_lines_max)
     key = key or uuid.uuid4().hex
     commands = [_command(line, key) for line in lines]
-    publisher = KafkaCommands(lambda: start_producer(settings), settings)
+    publisher = KafkaCommands(lambda: start_producer(settings, "sluiceway-catalogue"), settings)
     pool = await connect_pool(settings)
     try:
         for start in range(0, len(commands), TOGETHER):

@@ -13,7 +13,6 @@ from contracts.payments import Charge, PaymentNotice, Started
 CALLBACK_BYTES_MAX = 256 * 1024
 
 _SECONDS = re.compile(r"[0-9]{1,12}\Z")
-_ORDER_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\Z")
 _SIGNATURES_MAX = 8
 
 
@@ -104,11 +103,6 @@ def split_signature(header: str) -> tuple[str, list[str]]:
     if len(times) != 1 or not 1 <= len(signatures) <= _SIGNATURES_MAX or not header.isascii():
         raise BadSignature("the signature must be: t=<Unix seconds>,v1=<signature>")
     return times[0], signatures
-
-
-def is_order_id(text: str) -> bool:
-    """Whether an order of Sluiceway's can be meant; a provider's account may also take payments for others."""
-    return _ORDER_ID.match(text) is not None
 
 
 def refund_key(reference: str) -> str:

@@ -10,7 +10,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from api.desk import Desk
-from api.order_desk import no_order, order_of
+from api.order_desk import order_of
+from api.orders import no_order
 from api.payments.provider import CALLBACK_BYTES_MAX, PaymentProvider
 from api.payments.providers import by_method
 from api.web import private, route, whole_body
