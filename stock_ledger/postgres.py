@@ -18,6 +18,7 @@ from contracts.topics import Stream
 from stock_ledger import sql
 from stock_ledger.decide import Decided, Loaded, Product, Stock
 from stock_ledger.ledger import Advance, Claim, Entry, Need
+from stock_ledger.rows import columns_of
 
 # The connection or the server failed, not the statement: the same call may succeed later.
 TRANSIENT = (
@@ -119,21 +120,11 @@ class PostgresLedger:
             try:
                 async with connection.transaction():
                     await pass_fence(connection, Stream.CHECKOUTS, advances)
-                    await copy(
-                        connection, "decisions", sql.DECISION_COLUMNS, _decision_rows(decided.decisions)
-                    )
-                    created = [(d, d.order) for d in decided.decisions if d.order is not None]
-                    if created:
-                        await copy(connection, "orders", sql.ORDER_COLUMNS, _order_rows(created))
-                        await copy(connection, "order_items", sql.ITEM_COLUMNS, _item_rows(created))
-                        await copy(connection, "payments", sql.PAYMENT_COLUMNS, _payment_rows(created))
+                    d = decided.decisions
+                    await connection.execute(sql.PERSIST, d[0].decided_at, *columns_of(d, loaded.stock))
                     if decided.held:
-                        held = [(d, d.hold) for d in decided.decisions if d.hold is not None]
-                        await copy(connection, "holds", sql.HOLD_COLUMNS, _hold_rows(held))
-                    if created or decided.held:
-                        await copy(
-                            connection, "ledger", sql.LEDGER_COLUMNS, _ledger_rows(decided.decisions, loaded)
-                        )
+                        await copy(connection, "holds", sql.HOLD_COLUMNS, _hold_rows(d))
+                    if decided.stock:
                         await _advance_stock(connection, decided, loaded)
                         await _add_purchases(connection, decided)
             except asyncpg.IntegrityConstraintViolationError as error:
@@ -218,69 +209,14 @@ def rows_of(status: str) -> int:
     return int(status.rsplit(" ", 1)[1])
 
 
-def _decision_rows(decisions: list[Decision]) -> list[tuple[Any, ...]]:
-    return [
-        (
-            d.partition, d.offset, d.kind.value, d.checkout_id, d.buyer_id, d.product_id, d.quantity, d.payload_hash,
-            d.line, d.lines, None if d.reason is None else d.reason.value, d.detail,
-            None if d.order is None else d.order.order_id, d.first_offset, d.accepted_at, d.decided_at,
-            d.whole,
-        )
-        for d in decisions
-    ]  # fmt: skip
-
-
-Created = list[tuple[Decision, Order]]
-
-
-def _order_rows(created: Created) -> list[tuple[Any, ...]]:
-    return [
-        (
-            o.order_id, d.checkout_id, d.buyer_id, "pending_payment", o.total, o.currency,
-            o.shipping.contact_name, o.shipping.phone, o.shipping.address, o.note, d.decided_at,
-        )
-        for d, o in created
-    ]  # fmt: skip
-
-
-def _item_rows(created: Created) -> list[tuple[Any, ...]]:
-    return [
-        (o.order_id, d.line, d.product_id, o.name, o.cover, o.price, d.quantity, o.counted)
-        for d, o in created
-    ]
-
-
-def _payment_rows(created: Created) -> list[tuple[Any, ...]]:
-    return [
-        (o.order_id, o.total, o.currency, o.payment_method, "pending", o.expires_at, d.decided_at)
-        for d, o in created
-    ]
-
-
-def _hold_rows(held: list[tuple[Decision, Hold]]) -> list[tuple[Any, ...]]:
+def _hold_rows(decisions: list[Decision]) -> list[tuple[Any, ...]]:
     return [
         (
             d.checkout_id, d.product_id, d.buyer_id, d.quantity, "held", h.counted, h.name, h.cover, h.price, h.currency,
             h.payment_ttl_s, h.payment_method, h.shipping.contact_name, h.shipping.phone, h.shipping.address, h.note,
         )
-        for d, h in held
+        for d in decisions if (h := d.hold) is not None
     ]  # fmt: skip
-
-
-def _ledger_rows(decisions: list[Decision], loaded: Loaded) -> list[tuple[Any, ...]]:
-    stock = dict(loaded.stock)
-    rows = []
-    for d in decisions:
-        order = d.order
-        if order is None and d.hold is None:
-            continue
-        before = stock[d.product_id]
-        after = stock[d.product_id] = Stock(before.available - d.quantity, before.seq + 1)
-        kind, order_id = ("hold", None) if order is None else ("order", order.order_id)
-        rows.append(
-            (d.product_id, after.seq, -d.quantity, after.available, kind, d.partition, d.offset, order_id, d.decided_at)
-        )  # fmt: skip
-    return rows
 
 
 def _claims(rows: list[Any]) -> dict[int, Claim]:

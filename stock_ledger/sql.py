@@ -102,11 +102,45 @@ JOIN unnest($1::int[], $2::bigint[]) AS u (partition, "offset")
 """
 )
 
+# All rows of a batch: its decisions, and what orders and holds among them come to in the other tables.
+# $1 decided at, then `rows.columns_of`
+PERSIST = """
+WITH line AS MATERIALIZED (
+    SELECT * FROM unnest(
+        $2::int[], $3::bigint[], $4::text[], $5::uuid[], $6::text[], $7::text[], $8::bigint[],
+        $9::text[], $10::int[], $11::int[], $12::text[], $13::text[],
+        $14::bigint[], $15::timestamptz[], $16::bool[], $17::bigint[], $18::bigint[],
+        $19::uuid[], $20::text[], $21::text[], $22::text[], $23::text[], $24::text[], $25::int[]
+    ) AS l (partition, "offset", kind, checkout_id, buyer_id, product_id, quantity,
+        payload_hash, line, lines, reason, detail,
+        first_offset, accepted_at, whole, seq, available,
+        order_id, contact_name, phone, address, note, method, terms)
+    LEFT JOIN unnest(
+        $26::int[], $27::text[], $28::text[], $29::numeric[], $30::numeric[], $31::text[], $32::timestamptz[], $33::bool[]
+    ) AS t (terms, name, cover, price, total, currency, expires_at, counted) USING (terms)
+), decision AS (
+    INSERT INTO decisions (partition, "offset", kind, checkout_id, buyer_id, product_id, quantity, payload_hash,
+        line, lines, reason, detail, order_id, first_offset, accepted_at, decided_at, whole)
+    SELECT partition, "offset", kind, checkout_id, buyer_id, product_id, quantity, payload_hash,
+        line, lines, reason, detail, order_id, first_offset, accepted_at, $1, whole FROM line
+), ordered AS (
+    INSERT INTO orders (order_id, checkout_id, buyer_id, status, total, currency,
+        contact_name, phone, address, note, created_at)
+    SELECT order_id, checkout_id, buyer_id, 'pending_payment', total, currency,
+        contact_name, phone, address, note, $1 FROM line WHERE order_id IS NOT NULL
+), item AS (
+    INSERT INTO order_items (order_id, line, product_id, name, cover, price, quantity, counted)
+    SELECT order_id, line, product_id, name, cover, price, quantity, counted FROM line WHERE order_id IS NOT NULL
+), payment AS (
+    INSERT INTO payments (order_id, amount, currency, method, status, expires_at, created_at)
+    SELECT order_id, total, currency, method, 'pending', expires_at, $1 FROM line WHERE order_id IS NOT NULL
+)
+INSERT INTO ledger (product_id, seq, delta, available, kind, partition, "offset", order_id, at)
+SELECT product_id, seq, -quantity, available, CASE WHEN order_id IS NULL THEN 'hold' ELSE 'order' END,
+    partition, "offset", order_id, $1 FROM line WHERE seq IS NOT NULL
+"""
+
 # Columns of the COPY streams.
-DECISION_COLUMNS = (
-    "partition", "offset", "kind", "checkout_id", "buyer_id", "product_id", "quantity", "payload_hash",
-    "line", "lines", "reason", "detail", "order_id", "first_offset", "accepted_at", "decided_at", "whole",
-)  # fmt: skip
 ORDER_COLUMNS = (
     "order_id", "checkout_id", "buyer_id", "status", "total", "currency",
     "contact_name", "phone", "address", "note", "created_at",
