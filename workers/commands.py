@@ -1,8 +1,9 @@
 """The commands' lane: the same seven steps for what is asked about products, orders and holds. See `CommandLane.step`."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
+from functools import partial
 
 from contracts.commands import Command, decode_command
 from contracts.events import Event
@@ -13,8 +14,10 @@ from contracts.topics import Stream, partition_of
 from stock_ledger.commands.book import Given, Obeyed, Told
 from stock_ledger.commands.ledger import CommandLedger
 from stock_ledger.commands.obey import need_of, obey
+from stock_ledger.ledger import Advance
+from stock_ledger.view import Shown
 from workers.intake import Intake
-from workers.lane import Claims
+from workers.lane import Claims, Persisted
 from workers.log import Batch, Log, Message
 from workers.shelf import Shelf
 
@@ -34,31 +37,35 @@ class CommandLane:
         self._settings = settings
         self._clock = clock
 
-    async def step(self, batch: Batch, claims: Claims) -> int:
-        """1 read (by the caller) → 2 decode → 3 load → 4 decide → 5 persist → 6 show → 7 publish, then commit.
+    async def step(self, batch: Batch, claims: Claims) -> Persisted | None:
+        """1 read (by the caller) → 2 decode → 3 load → 4 decide → 5 persist → `_finish`: 6 show → 7 publish, then commit.
 
         As for checkouts, with one difference: what is told is kept with each decision, to be told again from there.
         """
         now = self._clock()
         given, advances = await self.intake.take(batch, claims, self._decode, Given, now)  # 2
         if not given:
-            return 0
+            return None
         book = await self._ledger.load(need_of(given))  # 3
         obeyed = obey(given, book, now, self._settings.partitions, self._settings.hold_ttl_s)  # 4
         await self._ledger.persist(advances, obeyed)  # 5
         for advance in advances:
             claims[advance.partition] = advance.claim.advanced(self.stream, advance.next_offset)
         touched = self._touched(obeyed, [a.partition for a in advances])
+        shown = self._shelf.take_in(touched, book.products, book.stock, claims)
         told = [(d.partition, d.told) for d in obeyed.decisions]
-        results = [result for _, one in told for result in one.results]
-        await self._shelf.show(touched, book.products, book.stock, claims, results)  # 6
+        return Persisted(len(given), partial(self._finish, told, shown, advances))
+
+    async def _finish(
+        self, told: Sequence[tuple[int, Told]], shown: Sequence[Shown], advances: Sequence[Advance]
+    ) -> None:
+        await self._shelf.show(shown, [result for _, one in told for result in one.results])  # 6
         await self._publish(told)  # 7
         await self._log.commit(self.stream, {a.partition: a.next_offset for a in advances})
-        return len(given)
 
     async def publish_again(self, partition: int, start: int, end: int) -> None:
         told = [(partition, one) for one in await self._ledger.told(partition, start, end)]
-        await self._shelf.show_results([result for _, one in told for result in one.results])
+        await self._shelf.show((), [result for _, one in told for result in one.results])
         await self._publish(told)
 
     def _decode(self, message: Message, partition: int) -> Command:

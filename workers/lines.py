@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from functools import partial
 
 from contracts.commands import encode_command
 from contracts.decisions import Decision
@@ -16,9 +17,10 @@ from contracts.times import to_ms
 from contracts.topics import Stream
 from stock_ledger.commands.holds import answer_to
 from stock_ledger.decide import Loaded, Received, decide
-from stock_ledger.ledger import Ledger, need_of
+from stock_ledger.ledger import Advance, Ledger, need_of
+from stock_ledger.view import Shown
 from workers.intake import Intake
-from workers.lane import Claims
+from workers.lane import Claims, Persisted
 from workers.log import Batch, Log, Message
 from workers.shelf import Results, Shelf
 
@@ -38,8 +40,8 @@ class LineLane:
         self._settings = settings
         self._clock = clock
 
-    async def step(self, batch: Batch, claims: Claims) -> int:
-        """1 read (by the caller) → 2 decode → 3 load → 4 decide → 5 persist → 6 show → 7 publish, then commit.
+    async def step(self, batch: Batch, claims: Claims) -> Persisted | None:
+        """1 read (by the caller) → 2 decode → 3 load → 4 decide → 5 persist → `_finish`: 6 show → 7 publish, then commit.
 
         Nothing before 5 has an effect but dead letters, which may be set aside twice. Everything after 5 can be
         repeated from Postgres.
@@ -47,7 +49,7 @@ class LineLane:
         now = self._clock()
         received, advances = await self.intake.take(batch, claims, self._decode, Received, now)  # 2
         if not received:
-            return 0
+            return None
         loaded = await self._load(received, claims)  # 3
         decided = decide(received, loaded, now)  # 4
         await self._ledger.persist(advances, decided, loaded)  # 5
@@ -58,15 +60,20 @@ class LineLane:
             if decision.product_id in loaded.stock:
                 touched[decision.partition].add(decision.product_id)
         stock = loaded.stock | decided.stock
-        results, events, answers = self._tell(decided.decisions)
-        await self._shelf.show(touched, loaded.products, stock, claims, results)  # 6
+        shown = self._shelf.take_in(touched, loaded.products, stock, claims)
+        return Persisted(len(received), partial(self._finish, decided.decisions, shown, advances))
+
+    async def _finish(
+        self, decisions: Sequence[Decision], shown: Sequence[Shown], advances: Sequence[Advance]
+    ) -> None:
+        results, events, answers = self._tell(decisions)
+        await self._shelf.show(shown, results)  # 6
         await self._publish(events, answers)  # 7
         await self._log.commit(self.stream, {a.partition: a.next_offset for a in advances})
-        return len(received)
 
     async def publish_again(self, partition: int, start: int, end: int) -> None:
         results, events, answers = self._tell(await self._ledger.decisions(partition, start, end))
-        await self._shelf.show_results(results)
+        await self._shelf.show((), results)
         await self._publish(events, answers)
 
     def _decode(self, message: Message, partition: int) -> CheckoutLine:

@@ -17,9 +17,9 @@ Results = Sequence[tuple[str, str, bytes]]
 class Shelf:
     """Reads through the view and writes it after the commit.
 
-    The view of a partition is trusted only while its progress is exactly what this writer showed last. Otherwise
-    (flushed, failed over to older data, down) it is rebuilt from Postgres, and Postgres is read meanwhile. A cache
-    that does not answer is left alone for `cache_retry_s`.
+    The view of a partition is trusted only while its progress is exactly what this writer showed last, or is showing.
+    Otherwise (flushed, failed over to older data, down) it is rebuilt from Postgres, and Postgres is read meanwhile.
+    What is committed but not shown yet is known here. A cache that does not answer is left alone for `cache_retry_s`.
     """
 
     def __init__(
@@ -30,6 +30,7 @@ class Shelf:
         self._settings = settings
         self._monotonic = monotonic
         self._shown: dict[int, Progress] = {}
+        self._to_show: dict[int, list[Shown]] = {}  # by partition, in order: committed, and not shown yet
         self._rates: dict[
             int, tuple[float, int, float]
         ] = {}  # partition -> (time, next_offset, decided per s)
@@ -47,9 +48,10 @@ class Shelf:
         found = await self._try_load(names)
         for p, product_ids in names.items():
             view = found.get(p)
-            if view is not None and p in self._shown and view.progress == self._shown[p]:
-                entries |= view.entries
-                missing += [i for i in product_ids if i not in view.entries]
+            if view is not None and self._is_ours(p, view.progress):
+                known = view.entries | self._committed(p)
+                entries |= known
+                missing += [i for i in product_ids if i not in known]
             else:
                 await self.rebuild(p, claims[p])
                 missing += product_ids
@@ -57,47 +59,59 @@ class Shelf:
             entries |= await self._ledger.products(missing)
         return entries
 
-    async def show(
+    def take_in(
         self,
         touched: Mapping[int, Iterable[str]],
         products: Mapping[str, Product],
         stock: Mapping[str, Stock],
         claims: Mapping[int, Claim],
-        results: Results,
-    ) -> None:
-        """Show a committed batch: results, absolute stock of the products touched by partition, progress.
+    ) -> list[Shown]:
+        """Know a committed batch: absolute stock of the products touched, by partition. Gives what is to be shown of it.
 
-        A failure leaves the view to be rebuilt. A partition whose view is not trusted is not added to: only a rebuild
-        makes it whole again.
+        A partition whose view is not trusted is not added to: only a rebuild makes it whole again.
         """
-        shown = [
+        to_show = [
             Shown(
                 p,
                 self._progress(p, claims[p]),
                 {i: stock[i] for i in of_partition},
                 {i: products[i] for i in of_partition},
-                after=self._shown[p],
+                after=self._newest(p),
             )
             for p, of_partition in touched.items()
             if p in self._shown
         ]
-        await self._try_show(shown, results)
+        for part in to_show:
+            self._to_show.setdefault(part.partition, []).append(part)
+        return to_show
 
-    async def show_results(self, results: Results) -> None:
-        """Show results of earlier batches again."""
-        await self._try_show((), results)
+    async def show(self, shown: Sequence[Shown], results: Results) -> None:
+        """Show results, and what was taken in, in that order of batches. A failure leaves the view to be rebuilt."""
+        wanted = [part for part in shown if part in self._to_show.get(part.partition, ())]
+        if not (wanted or results):
+            return
+        is_shown = await self._try_show(wanted, results)
+        for part in wanted:
+            waiting = self._to_show.get(part.partition, [])
+            if part not in waiting:  # it was rebuilt meanwhile
+                continue
+            if is_shown:
+                waiting.remove(part)
+                self._shown[part.partition] = part.progress
+            else:
+                self._forget(part.partition)
 
     async def rebuild(self, partition: int, claim: Claim) -> None:
         """Show all of a partition as Postgres has it."""
-        self._shown.pop(partition, None)
+        self._forget(partition)
         if self._is_away():
             return
         entries = await self._ledger.partition_products(partition)
         stock = {i: stock for i, (_, stock) in entries.items()}
         products = {i: product for i, (product, _) in entries.items()}
-        await self._try_show(
-            [Shown(partition, self._progress(partition, claim), stock, products, whole=True)], ()
-        )
+        whole = Shown(partition, self._progress(partition, claim), stock, products, whole=True)
+        if await self._try_show([whole], ()):
+            self._shown[partition] = whole.progress
 
     async def beat(self, claims: Mapping[int, Claim]) -> None:
         """Where nothing comes in: show that the writer lives, and mend a view that was lost."""
@@ -106,13 +120,36 @@ class Shelf:
             return
         self._beat_at = now
         found = await self._try_load(dict.fromkeys(claims, ()))
-        intact = []
+        intact: dict[int, list[str]] = {}
         for p, claim in claims.items():
-            if p in self._shown and p in found and found[p].progress == self._shown[p]:
-                intact.append(Shown(p, self._progress(p, claim), {}, {}, after=self._shown[p]))
+            if self._to_show.get(p):
+                continue  # that beats
+            if p in found and self._is_ours(p, found[p].progress):
+                intact[p] = []
             else:
                 await self.rebuild(p, claim)
-        await self._try_show(intact, ())
+        await self.show(self.take_in(intact, {}, {}, claims), ())
+
+    def _is_ours(self, partition: int, progress: Progress | None) -> bool:
+        """Whether a view with this progress is what this writer made it."""
+        if partition not in self._shown or progress is None:
+            return False
+        return progress == self._shown[partition] or any(
+            progress == part.progress for part in self._to_show.get(partition, ())
+        )
+
+    def _committed(self, partition: int) -> dict[str, Entry]:
+        """What is not shown yet."""
+        parts = self._to_show.get(partition, ())
+        return {i: (part.products[i], stock) for part in parts for i, stock in part.stock.items()}
+
+    def _newest(self, partition: int) -> Progress:
+        waiting = self._to_show.get(partition)
+        return waiting[-1].progress if waiting else self._shown[partition]
+
+    def _forget(self, partition: int) -> None:
+        self._shown.pop(partition, None)
+        self._to_show.pop(partition, None)
 
     async def _try_load(self, names: Mapping[int, Sequence[str]]) -> Mapping[int, PartitionView]:
         if self._is_away():
@@ -123,18 +160,15 @@ class Shelf:
             self._went_away(error)
             return {}
 
-    async def _try_show(self, shown: Sequence[Shown], results: Results) -> None:
-        for part in shown:
-            self._shown.pop(part.partition, None)
-        if self._is_away() or not (shown or results):
-            return
+    async def _try_show(self, shown: Sequence[Shown], results: Results) -> bool:
+        if self._is_away():
+            return False
         try:
             await self._view.show(shown, results)
         except Unavailable as error:
             self._went_away(error)
-            return
-        for part in shown:
-            self._shown[part.partition] = part.progress
+            return False
+        return True
 
     def _is_away(self) -> bool:
         return self._monotonic() < self._away_until

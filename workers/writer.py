@@ -26,8 +26,9 @@ _READ_WAIT_MS = 250
 class Writer:
     """Decides the partitions that the group assigns to this process, alone and in order.
 
-    A partition is written only under a claim (epoch, next offset). Whatever goes wrong, doubt is resolved the same
-    way: read the claim's true state from Postgres, publish again what may not have been, go on from there.
+    A partition is written only under a claim (epoch, next offset). While a batch is shown and published, the next one
+    is read and decided; they are shown and published one after the other. Whatever goes wrong, doubt is resolved the
+    same way: read the claim's true state from Postgres, publish again what may not have been, go on from there.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Writer:
         self._generation = 0
         self._in_doubt = False  # claims are to be compared with Postgres before anything else is read
         self._busy = asyncio.Lock()  # held while a batch is under way, so that a rebalance waits for it
+        self._finishing: asyncio.Task[None] | None = None  # showing and publishing what was committed last
         self._stopping = asyncio.Event()
 
     async def run(self) -> None:
@@ -63,6 +65,8 @@ class Writer:
                         await self._log.start(self._revoked)
                         joined = True
                     async with self._busy:
+                        if self._finishing is not None and self._finishing.done():
+                            await self._finished()
                         await self._claim_assigned()
                     batch = await self._log.read(self._settings.batch_rows_max, _READ_WAIT_MS)
                     await self.step(batch)
@@ -81,6 +85,9 @@ class Writer:
                     self._health.failed(error)
                     logger.warning("batch not done, try %d: %s", failures, error, extra={"action": "retry"})
                     await self._pause(RETRY_S[min(failures, len(RETRY_S)) - 1])
+            await self._finished()
+        except (Unavailable, NotAcknowledged) as error:
+            logger.warning("left to the next owner to tell: %s", error, extra={"action": "not_told"})
         finally:
             await self._log.stop()
 
@@ -88,12 +95,18 @@ class Writer:
         self._stopping.set()
 
     async def step(self, batch: Mapping[Stream, Batch]) -> None:
-        """Decide what was read, in the order of the lanes; show that partitions without messages live."""
+        """Decide what was read, in the order of the lanes; show that partitions without messages live.
+
+        A batch is finished after the one before, of whichever lane, while the next one is decided.
+        """
         decided = 0
         for lane in self._lanes:
             for piece in pieces(batch.get(lane.stream, {}), self._settings.batch_bytes_max):
                 async with self._busy:
-                    decided += await lane.step(piece, self._claims)
+                    if persisted := await lane.step(piece, self._claims):
+                        await self._finished()
+                        self._finishing = asyncio.ensure_future(persisted.finish())
+                        decided += persisted.messages
         async with self._busy:
             await self._shelf.beat(self._claims)
         self._health.decided(decided)
@@ -108,6 +121,7 @@ class Writer:
         if generation == self._generation and not self._in_doubt:
             return
         self._in_doubt = True
+        await self._finished()
         held = sorted(assigned & self._claims.keys())
         true = await self._ledger.state(held) if held else {}
         claims = {p: claim for p, claim in true.items() if claim.epoch == self._claims[p].epoch}
@@ -149,8 +163,16 @@ class Writer:
         if done > decided_to:  # Postgres was set back
             await self._log.commit(lane.stream, {partition: decided_to})
 
+    async def _finished(self) -> None:
+        """Wait until what was committed is shown and published. Raises what kept it from that."""
+        finishing, self._finishing = self._finishing, None
+        if finishing is not None:
+            await finishing
+
     async def _revoked(self) -> None:
         async with self._busy:
+            if self._finishing is not None:
+                await asyncio.wait([self._finishing])
             self._claims.clear()
 
     async def _linger(self, batch: Mapping[Stream, Batch]) -> None:

@@ -23,7 +23,7 @@ from stock_ledger.fakes import MemoryLedger, MemoryView
 from stock_ledger.ledger import Advance, Claim
 from stock_ledger.view import Shown
 from workers import lines as deciding_lines
-from workers.lane import Claims, Lane
+from workers.lane import Claims, Lane, Persisted
 from workers.lines import LineLane
 from workers.log import Batch
 from workers.shelf import Shelf
@@ -57,14 +57,18 @@ def claim_without_a_new_epoch() -> AbstractContextManager[Any]:
     return patch.object(MemoryLedger, "claim", claim)
 
 
+async def _nothing() -> None:
+    return
+
+
 def _step_in_order(*order: str) -> AbstractContextManager[Any]:
     """The writer's effects in another order: persist, show, publish, commit."""
 
-    async def step(self: LineLane, batch: Batch, claims: Claims) -> int:
+    async def step(self: LineLane, batch: Batch, claims: Claims) -> Persisted | None:
         now = self._clock()
         received, advances = await self.intake.take(batch, claims, self._decode, Received, now)
         if not received:
-            return 0
+            return None
         loaded = await self._load(received, claims)
         decided = deciding.decide(received, loaded, now)
         results, events, _ = self._tell(decided.decisions)
@@ -79,12 +83,13 @@ def _step_in_order(*order: str) -> AbstractContextManager[Any]:
                 claims.update(after)
             elif name == "show":
                 stock = loaded.stock | decided.stock
-                await self._shelf.show(touched, loaded.products, stock, {**claims, **after}, results)
+                shown = self._shelf.take_in(touched, loaded.products, stock, {**claims, **after})
+                await self._shelf.show(shown, results)
             elif name == "publish":
                 await self._log.publish(events, 0)
             elif name == "commit":
                 await self._log.commit(self.stream, {p: claim.next_offset for p, claim in after.items()})
-        return len(received)
+        return Persisted(len(received), _nothing)
 
     return patch.object(LineLane, "step", step)
 
