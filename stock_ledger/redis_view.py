@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 from decimal import Decimal
 from functools import lru_cache
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import orjson
@@ -93,7 +93,11 @@ return found
 """
 
 
-ENTRIES_MAX = 2000  # of one script call: a script holds up everyone else while it runs
+T = TypeVar("T")
+
+# Of one script call: a script holds up everyone else while it runs.
+ENTRIES_MAX = 2000
+RESULTS_MAX = 100
 
 
 def connect_redis(settings: Settings) -> Redis:
@@ -144,10 +148,10 @@ class RedisView:
 
     async def show(self, shown: Sequence[Shown], results: Sequence[tuple[str, str, bytes]]) -> None:
         async with translated(), self._redis.pipeline(transaction=False) as pipe:
-            if results:
-                keys = [self._keys.result(checkout_id) for checkout_id, _, _ in results]
+            for some in batched(results, RESULTS_MAX) if results else ():
+                keys = [self._keys.result(checkout_id) for checkout_id, _, _ in some]
                 arguments: list[Any] = [self._result_ttl_s]
-                for _, field, document in results:
+                for _, field, document in some:
                     arguments += (field, document)
                 pipe.eval(RESULTS, len(keys), *keys, *arguments)
             for part in shown:
@@ -228,7 +232,7 @@ async def translated() -> AsyncIterator[None]:
         raise Unavailable(f"cache: {error!r}") from error
 
 
-def batched(items: Iterable[tuple[str, Stock]], size: int) -> Iterator[list[tuple[str, Stock]]]:
+def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
     """Lists of at most `size` items, at least one list even if it is empty."""
     rest = iter(items)
     yield list(islice(rest, size))

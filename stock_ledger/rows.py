@@ -46,8 +46,8 @@ def columns_of(decisions: Sequence[Decision], stock: Mapping[str, Stock]) -> lis
             order_id, note, method = order.order_id, order.note, order.payment_method
         lines.append(
             (
-                d.partition, d.offset, d.kind.value, d.checkout_id, d.buyer_id, d.product_id, d.quantity,
-                d.payload_hash, d.line, d.lines, None if d.reason is None else d.reason.value, d.detail,
+                d.partition, d.offset, d.kind, d.checkout_id, d.buyer_id, d.product_id, d.quantity,
+                d.payload_hash, d.line, d.lines, d.reason, d.detail,
                 d.first_offset, d.accepted_at, d.whole, seq, available,
                 order_id, contact_name, phone, address, note, method, number,
             )
