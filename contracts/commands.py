@@ -192,6 +192,7 @@ class HoldAnswer(_OfCheckout, frozen=True, tag="hold_answer"):
     payment_method: PaymentMethod = "wechat"
     shipping: Shipping | None = None
     note: Note = ""
+    from_cart: bool = False
 
 
 class Abandon(_OfCheckout, frozen=True, tag="abandon"):

@@ -41,6 +41,7 @@ class Hold(msgspec.Struct, frozen=True):
     shipping: Shipping
     note: str
     counted: bool = False
+    from_cart: bool = False
 
 
 class Decision(msgspec.Struct, frozen=True):

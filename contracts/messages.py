@@ -70,7 +70,8 @@ class CheckoutLine(msgspec.Struct, frozen=True, omit_defaults=True):
     """One product of one checkout: the value of a message on the checkouts topic, as JSON.
 
     Unknown fields are ignored, so that an older writer can read a newer ingest's messages; `v` changes when
-    that would be wrong. `basket` is all lines of the checkout, there only when `expected_total` spans several.
+    that would be wrong. `basket` is all lines of the checkout, there only when `expected_total` spans several. With
+    `from_cart` the product leaves the buyer's cart if it is bought.
     """
 
     v: Literal[1]
@@ -95,6 +96,7 @@ class CheckoutLine(msgspec.Struct, frozen=True, omit_defaults=True):
         ]
         | None
     ) = None
+    from_cart: bool = False
 
     def partition_key(self) -> bytes:
         return self.product_id.encode()

@@ -122,7 +122,8 @@ def _cart() -> dict[str, Any]:
         "operationId": "getCart",
         "tags": ["cart"],
         "summary": "The buyer's cart",
-        "description": "With names, prices and stock as they are now.",
+        "description": "With names, prices and stock as they are now. A checkout's items with `from_cart` leave it "
+        "once they are bought.",
         "responses": {
             "200": {"description": "All of it.", "content": json_of("CartView", cart=examples.CART)},
             **problems_of(*READING),

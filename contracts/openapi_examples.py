@@ -39,6 +39,7 @@ REQUEST: dict[str, Any] = {
     "payment_method": "wechat",
     "expected_total": _TOTAL,
 }
+FROM_CART: dict[str, Any] = {"items": [{**_PRODUCT, "from_cart": True}], "address_id": "home"}
 ACCEPTED: dict[str, Any] = {
     "checkout_id": CHECKOUT_ID,
     "status_url": f"/v1/checkouts/{CHECKOUT_ID}?receipt={RECEIPT}",

@@ -57,6 +57,7 @@ def _submit() -> dict[str, Any]:
                     "schema": ref("CheckoutRequest"),
                     "examples": {
                         "one_product": {"value": examples.REQUEST},
+                        "from_the_cart": {"value": examples.FROM_CART},
                         "all_or_nothing": {"value": examples.WHOLE_REQUEST},
                     },
                 }

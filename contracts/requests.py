@@ -9,10 +9,15 @@ from contracts.outcomes import Reason
 
 
 class Item(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """So many units of a product. A product named twice counts as one item with the sum."""
+    """So many units of a product. A product named twice counts as one item with the sum.
+
+    With `from_cart` the product's line leaves the buyer's cart the moment it becomes an order, whatever its quantity
+    there is by then; a line that is refused stays in the cart.
+    """
 
     product_id: Id
     quantity: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
+    from_cart: bool = False
 
 
 class CheckoutRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

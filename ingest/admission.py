@@ -44,7 +44,8 @@ def admit(request: CheckoutRequest, buyer_id: str, key: str, now_ms: int, settin
     quantities = merge(request)
     check(request, quantities, settings)
     checkout_id = checkout_id_of(buyer_id, key)
-    payload_hash = hash_payload(request, quantities)
+    in_cart = frozenset([item.product_id for item in request.items if item.from_cart])
+    payload_hash = hash_payload(request, quantities, in_cart)
     several = len(quantities) > 1
     basket = list(quantities.items()) if several and request.expected_total is not None else None
     lines: list[CheckoutLine] = []
@@ -66,6 +67,7 @@ def admit(request: CheckoutRequest, buyer_id: str, key: str, now_ms: int, settin
             request.shipping,
             request.expected_total,
             basket,
+            product_id in in_cart,
         )
         lines.append(line)
     return Admitted(checkout_id, payload_hash, lines)
@@ -101,9 +103,9 @@ def check(request: CheckoutRequest, quantities: Mapping[str, int], settings: Set
         raise Problem(problems.INVALID, "correct the fields named in errors", errors=errors[:ERRORS_MAX])
 
 
-def hash_payload(request: CheckoutRequest, quantities: Mapping[str, int]) -> str:
+def hash_payload(request: CheckoutRequest, quantities: Mapping[str, int], in_cart: frozenset[str]) -> str:
     """128 bits over all that the buyer asked for, however its items are ordered or split."""
-    content = (
+    content: tuple[object, ...] = (
         quantities,
         request.policy,
         request.address_id,
@@ -112,6 +114,8 @@ def hash_payload(request: CheckoutRequest, quantities: Mapping[str, int]) -> str
         request.note,
         request.expected_total,
     )
+    if in_cart:  # without, the hash is that of versions that knew of no carts
+        content = (*content, sorted(in_cart))
     digest = _payloads.copy()
     digest.update(_encode(content))
     return digest.hexdigest()

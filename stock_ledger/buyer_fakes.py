@@ -1,5 +1,6 @@
 """The address book and carts in memory, for tests and trials: same rules as the real ones, no clock, no random."""
 
+from collections.abc import Iterable
 from datetime import datetime
 
 import msgspec
@@ -102,6 +103,11 @@ class MemoryCarts:
     async def clear(self, buyer_id: str) -> None:
         self._answer()
         self._carts.pop(buyer_id, None)
+
+    def take_out(self, bought: Iterable[tuple[str, str]]) -> None:
+        """What a ledger does with (buyer, product) that were bought from a cart."""
+        for buyer_id, product_id in bought:
+            self._carts.get(buyer_id, {}).pop(product_id, None)
 
     def _shown(self, buyer_id: str, product_id: str) -> CartLine:
         line, (product, stock) = self._carts[buyer_id][product_id], self.catalogue[product_id]

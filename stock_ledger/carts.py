@@ -45,17 +45,11 @@ PRODUCT_EXISTS = "SELECT EXISTS (SELECT FROM products WHERE product_id = $1)"
 
 REMOVE_LINE = "DELETE FROM carts WHERE buyer_id = $1 AND product_id = $2"
 
-# These two lock in the order of the key, so that neither can hold a line that the other, which holds one too, waits for.
+# This and `sql.CLEAR_BOUGHT` lock in the order of the key, so that neither can hold a line that the other, which holds one
+# too, waits for.
 CLEAR_CART = """
 DELETE FROM carts WHERE (buyer_id, product_id) IN (
     SELECT buyer_id, product_id FROM carts WHERE buyer_id = $1 ORDER BY buyer_id, product_id FOR UPDATE)
-"""
-# For the transaction that makes the orders. $1 buyers, $2 the products that each has bought
-CLEAR_BOUGHT = """
-DELETE FROM carts WHERE (buyer_id, product_id) IN (
-    SELECT buyer_id, product_id FROM carts JOIN unnest($1::text[], $2::text[]) AS u (buyer_id, product_id)
-        USING (buyer_id, product_id)
-    ORDER BY buyer_id, product_id FOR UPDATE OF carts)
 """
 
 

@@ -79,6 +79,7 @@ class Decided(msgspec.Struct, frozen=True):
     stock: dict[str, Stock]
     bought: dict[tuple[str, str], int]  # units this batch adds
     held: dict[str, int]  # units of each product that this batch holds; the rest of what it takes is ordered
+    from_carts: list[tuple[str, str]] = []  # (buyer_id, product_id) bought from a cart
 
 
 def decide(batch: Iterable[Received], loaded: Loaded, now: datetime) -> Decided:
@@ -92,6 +93,7 @@ def decide(batch: Iterable[Received], loaded: Loaded, now: datetime) -> Decided:
     hashes = dict(loaded.hashes)
     added: dict[tuple[str, str], int] = {}
     held: dict[str, int] = {}
+    from_carts: list[tuple[str, str]] = []
     decisions: list[Decision] = []
 
     for message in batch:
@@ -123,6 +125,8 @@ def decide(batch: Iterable[Received], loaded: Loaded, now: datetime) -> Decided:
                 shipping = line.shipping or loaded.addresses[line.buyer_id, line.address_id or ""]
                 if line.policy == "independent":
                     order = order_of(line, product, shipping, message, now, now_ms)
+                    if line.from_cart:
+                        from_carts.append((line.buyer_id, line.product_id))
                 else:
                     kind, hold = Kind.HELD, hold_of(line, product, shipping)
                     held[line.product_id] = held.get(line.product_id, 0) + line.quantity
@@ -151,7 +155,7 @@ def decide(batch: Iterable[Received], loaded: Loaded, now: datetime) -> Decided:
     changed = {
         product_id: after for product_id, after in stock.items() if after is not loaded.stock[product_id]
     }
-    return Decided(decisions, changed, added, held)
+    return Decided(decisions, changed, added, held, from_carts)
 
 
 def order_of(
@@ -184,6 +188,7 @@ def hold_of(line: CheckoutLine, product: Product, shipping: Shipping) -> Hold:
         shipping=shipping,
         note=line.note,
         counted=product.buyer_limit is not None,
+        from_cart=line.from_cart,
     )
 
 

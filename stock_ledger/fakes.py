@@ -13,6 +13,7 @@ from contracts.keys import Keys
 from contracts.messages import Shipping
 from contracts.outcomes import Kind, OrderStatus, PaymentStatus
 from contracts.topics import Stream
+from stock_ledger.buyer_fakes import MemoryCarts
 from stock_ledger.commands.book import Counts, Gathering, HoldState, Item, OrderState
 from stock_ledger.commands.whole import whole_answer
 from stock_ledger.decide import Decided, Loaded, Product, Stock
@@ -43,6 +44,7 @@ class MemoryLedger:
         self.orders: dict[str, OrderState] = {}
         self.holds: dict[tuple[str, str], HoldState] = {}  # (checkout_id, product_id)
         self.counts: dict[str, Counts] = {}  # of products
+        self.carts = MemoryCarts()
         self.available = True
         self.fail_before_commit = 0
         self.fail_after_commit = 0
@@ -101,6 +103,7 @@ class MemoryLedger:
         self.stock |= decided.stock
         for pair, units in decided.bought.items():
             self.purchases[pair] = self.purchases.get(pair, 0) + units
+        self.carts.take_out(decided.from_carts)
         if self.fail_after_commit:
             self.fail_after_commit -= 1
             raise Unavailable("the connection broke after the commit")

@@ -127,6 +127,8 @@ class PostgresLedger:
                     if decided.stock:
                         await _advance_stock(connection, decided, loaded)
                         await _add_purchases(connection, decided)
+                    if decided.from_carts:
+                        await clear_bought(connection, decided.from_carts)
             except asyncpg.IntegrityConstraintViolationError as error:
                 raise StaleView(f"{error.constraint_name}: {error.detail or error}") from error
 
@@ -200,6 +202,12 @@ async def _add_purchases(connection: Any, decided: Decided) -> None:
         await connection.execute(sql.ADD_PURCHASES, products, buyers, list(decided.bought.values()))
 
 
+async def clear_bought(connection: Any, from_carts: Sequence[tuple[str, str]]) -> None:
+    """Take (buyer, product) out of the carts. Last in a transaction, so that a cart's line is locked for no longer."""
+    buyers, products = zip(*from_carts, strict=True)
+    await connection.execute(sql.CLEAR_BOUGHT, buyers, products)
+
+
 async def copy(connection: Any, table: str, columns: tuple[str, ...], rows: list[tuple[Any, ...]]) -> None:
     await connection.copy_records_to_table(table, records=rows, columns=columns)
 
@@ -214,6 +222,7 @@ def _hold_rows(decisions: list[Decision]) -> list[tuple[Any, ...]]:
         (
             d.checkout_id, d.product_id, d.buyer_id, d.quantity, "held", h.counted, h.name, h.cover, h.price, h.currency,
             h.payment_ttl_s, h.payment_method, h.shipping.contact_name, h.shipping.phone, h.shipping.address, h.note,
+            h.from_cart,
         )
         for d in decisions if (h := d.hold) is not None
     ]  # fmt: skip
@@ -245,7 +254,7 @@ def decision_of(row: Any) -> Decision:
     """A decision as it was persisted, from a row of `sql.DECISIONS`."""
     order = hold = None
     if row["kind"] == Kind.HELD:
-        hold = Hold(**_snapshot(row), payment_ttl_s=row["payment_ttl_s"])
+        hold = Hold(**_snapshot(row), payment_ttl_s=row["payment_ttl_s"], from_cart=row["from_cart"])
     elif row["order_id"] is not None:
         order = Order(
             **_snapshot(row),

@@ -45,6 +45,15 @@ SELECT * FROM unnest($1::text[], $2::text[], $3::bigint[])
 ON CONFLICT (product_id, buyer_id) DO UPDATE SET quantity = p.quantity + excluded.quantity
 """
 
+# Carts without what was bought of them, in the transaction that makes the orders; see `carts.CLEAR_CART`.
+# $1 buyers, $2 the products that each has bought
+CLEAR_BOUGHT = """
+DELETE FROM carts WHERE (buyer_id, product_id) IN (
+    SELECT buyer_id, product_id FROM carts JOIN unnest($1::text[], $2::text[]) AS u (buyer_id, product_id)
+        USING (buyer_id, product_id)
+    ORDER BY buyer_id, product_id FOR UPDATE OF carts)
+"""
+
 # What is decided already of these checkouts, whichever the product.
 DECIDED = """
 SELECT checkout_id, product_id, "offset", payload_hash FROM decisions
@@ -76,7 +85,7 @@ DECISIONS = """
 SELECT d.*, coalesce(i.name, h.name) AS name, coalesce(i.cover, h.cover) AS cover, coalesce(i.price, h.price) AS price,
        o.total, coalesce(o.currency, h.currency) AS currency, coalesce(o.contact_name, h.contact_name) AS contact_name,
        coalesce(o.phone, h.phone) AS phone, coalesce(o.address, h.address) AS address, coalesce(o.note, h.note) AS note,
-       coalesce(pay.method, h.method) AS method, pay.expires_at, h.payment_ttl_s,
+       coalesce(pay.method, h.method) AS method, pay.expires_at, h.payment_ttl_s, h.from_cart,
        coalesce(i.counted, h.counted) AS counted
 FROM decisions AS d
 LEFT JOIN orders AS o USING (order_id)
@@ -149,7 +158,7 @@ ITEM_COLUMNS = ("order_id", "line", "product_id", "name", "cover", "price", "qua
 PAYMENT_COLUMNS = ("order_id", "amount", "currency", "method", "status", "expires_at", "created_at")
 HOLD_COLUMNS = (
     "checkout_id", "product_id", "buyer_id", "quantity", "state", "counted", "name", "cover", "price", "currency",
-    "payment_ttl_s", "method", "contact_name", "phone", "address", "note",
+    "payment_ttl_s", "method", "contact_name", "phone", "address", "note", "from_cart",
 )  # fmt: skip
 LEDGER_COLUMNS = ("product_id", "seq", "delta", "available", "kind", "partition", "offset", "order_id", "at")
 

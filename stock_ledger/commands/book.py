@@ -179,3 +179,4 @@ class Obeyed(msgspec.Struct, frozen=True):
     counts: dict[str, Counts]
     ledger: list[LedgerEntry]
     bought: dict[tuple[str, str], int]  # (product_id, buyer_id) -> units more, or less
+    from_carts: list[tuple[str, str]]  # (buyer_id, product_id) bought from a cart

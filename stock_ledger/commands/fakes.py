@@ -74,6 +74,7 @@ class MemoryCommandLedger:
         self.gatherings |= obeyed.gatherings
         for pair, units in obeyed.bought.items():
             ledger.purchases[pair] = ledger.purchases.get(pair, 0) + units
+        ledger.carts.take_out(obeyed.from_carts)
         if ledger.fail_after_commit:
             ledger.fail_after_commit -= 1
             raise Unavailable("the connection broke after the commit")

@@ -51,6 +51,7 @@ def answer_to(decision: Decision) -> HoldAnswer | None:
     return msgspec.structs.replace(
         base, name=hold.name, cover=hold.cover, price=str(hold.price), currency=hold.currency,
         payment_ttl_s=hold.payment_ttl_s, payment_method=hold.payment_method, shipping=hold.shipping, note=hold.note,
+        from_cart=hold.from_cart,
     )  # fmt: skip
 
 
@@ -157,6 +158,9 @@ def _confirm(work: Work, gathering: Gathering) -> None:
         raise AssertionError("a held line has its shipping")
     work.create(NewOrder(state, first.shipping, first.note, work.now))
     settle_items(work, state, "pending")
+    for answer in answers:
+        if answer.from_cart:
+            work.take_out_of_cart(answer.buyer_id, answer.product_id)
     _end(work, msgspec.structs.replace(gathering, state="confirmed", order_id=order_id))
 
 

@@ -33,6 +33,7 @@ from stock_ledger.postgres import (
     StockMove,
     acquired,
     advance_stock,
+    clear_bought,
     copy,
     fetch,
     pass_fence,
@@ -96,6 +97,8 @@ class PostgresCommandLedger:
                         await connection.execute(
                             sql.CHANGE_PURCHASES, products, buyers, list(obeyed.bought.values())
                         )
+                    if obeyed.from_carts:
+                        await clear_bought(connection, obeyed.from_carts)
             except asyncpg.IntegrityConstraintViolationError as error:
                 raise StaleView(f"{error.constraint_name}: {error.detail or error}") from error
 

@@ -40,6 +40,7 @@ class Work:
         self._new_orders: dict[str, NewOrder] = {}
         self._ledger: list[LedgerEntry] = []
         self._bought: dict[tuple[str, str], int] = {}
+        self._from_carts: list[tuple[str, str]] = []
         self._told = Told()
 
     def begin(self, given: Given) -> None:
@@ -77,6 +78,9 @@ class Work:
         """So many units more, or less, of a product with a limit per buyer."""
         key = (product_id, buyer_id)
         self._bought[key] = self._bought.get(key, 0) + units
+
+    def take_out_of_cart(self, buyer_id: str, product_id: str) -> None:
+        self._from_carts.append((buyer_id, product_id))
 
     def create(self, order: NewOrder) -> None:
         self._new_orders[order.state.order_id] = order
@@ -139,6 +143,7 @@ class Work:
             counts=_changed(b.counts, book.counts),
             ledger=self._ledger,
             bought={key: units for key, units in self._bought.items() if units},
+            from_carts=self._from_carts,
         )  # fmt: skip
 
 

@@ -21,7 +21,7 @@ from stock_ledger.ledger import Need as LineNeed
 from tests.contract.adapters import memory_or
 from tests.contract.command_world import CHECKOUT, NEW, A, B, World, answers, need
 from tests.contract.test_ledger import MemoryWorld, postgres_world
-from tests.desk import HOLD_TTL_S, PARTITIONS, asked, notice_of, step_of
+from tests.desk import HOLD_TTL_S, PARTITIONS, answer_of, asked, notice_of, step_of
 from tests.harness import NOON, line_of, product_of, uuid_of
 
 world_settings = memory_or("postgres", "database_settings")
@@ -169,6 +169,21 @@ async def test_an_order_from_holds(world: World) -> None:
     assert [(e.kind, e.delta, e.order_id) for e in await world.entries()] == [
         ("confirm", 0, made.state.order_id)
     ] * 2
+
+
+@pytest.mark.parametrize("reason", ["", "sold_out"])
+async def test_a_cart_is_cleared_of_what_was_ordered_all_or_nothing(world: World, reason: str) -> None:
+    """With the last answer, of the lines that say so; with a refusal nothing leaves."""
+    await held_checkout(world, await world.open())
+    buyer_id = f"buyer-{CHECKOUT}"
+    for product_id in (A, B):
+        await world.base.carts.put(buyer_id, product_id, 1, NOON, lines_max=9)
+    first, second = answers(from_cart=True)
+    third = answer_of(CHECKOUT, 1, 2, B, reason=reason, from_cart=True) if reason else second
+    await world.obey(await world.claim(), first)
+    assert len(await world.base.carts.lines(buyer_id)) == 2
+    await world.obey(await world.claim(), third)
+    assert len(await world.base.carts.lines(buyer_id)) == (2 if reason else 0)
 
 
 async def test_an_order_made_and_paid_in_one_batch(world: World) -> None:

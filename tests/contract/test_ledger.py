@@ -1,6 +1,6 @@
 """What every ledger must do, in memory and in Postgres."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any, Protocol
@@ -15,6 +15,7 @@ from contracts.errors import FenceLost, StaleView, Unavailable
 from contracts.messages import CheckoutLine, Shipping
 from contracts.outcomes import Kind, Reason
 from contracts.settings import Settings
+from stock_ledger.carts import Carts, PostgresCarts
 from stock_ledger.decide import Decided, Loaded, Product, Received, Stock, decide
 from stock_ledger.fakes import MemoryLedger, MemoryReads
 from stock_ledger.ledger import Advance, Claim, Ledger, Need, need_of
@@ -35,6 +36,9 @@ class World(Protocol):
     @property
     def reads(self) -> Decisions: ...
 
+    @property
+    def carts(self) -> Carts: ...
+
     async def put(self, product: Product, stock: Stock, partition: int) -> None: ...
     async def set_stock(self, product_id: str, stock: Stock) -> None: ...
     async def set_version(self, product_id: str, version: int) -> None: ...
@@ -45,9 +49,11 @@ class MemoryWorld:
     def __init__(self) -> None:
         self.ledger = MemoryLedger()
         self.reads = MemoryReads(self.ledger, {})
+        self.carts = self.ledger.carts
 
     async def put(self, product: Product, stock: Stock, partition: int) -> None:
         self.ledger.put(product, stock, partition)
+        self.carts.catalogue[product.product_id] = (product, stock)
 
     async def set_stock(self, product_id: str, stock: Stock) -> None:
         self.ledger.stock[product_id] = stock
@@ -65,6 +71,7 @@ class PostgresWorld:
         self.pool = pool
         self.ledger = PostgresLedger(pool)
         self.reads = PostgresReads(pool)
+        self.carts = PostgresCarts(pool)
 
     async def put(self, product: Product, stock: Stock, partition: int) -> None:
         await insert_product(self.pool, product, stock.available, stock.seq, partition)
@@ -277,6 +284,46 @@ async def test_purchases_add_up(world: World) -> None:
     await persist(world, [line_of(2, "limited", 3, buyer_id="b")], Claim(claim.epoch, 1))
     loaded = await world.ledger.load(Need([], [("limited", "b")], []), {})
     assert loaded.bought == {("limited", "b"): 5}
+
+
+async def put_in_carts(world: World, buyers: Sequence[str], products: str) -> None:
+    """Each product in the cart of each buyer."""
+    for buyer_id in buyers:
+        for product_id in products:
+            await world.carts.put(buyer_id, product_id, 7, NOON, lines_max=9)
+
+
+async def carts_of(world: World, *buyers: str) -> list[str]:
+    """The products in each buyer's cart."""
+    carts = [await world.carts.lines(buyer_id) for buyer_id in buyers]
+    return ["".join(sorted(line.product_id for line in lines)) for lines in carts]
+
+
+async def test_what_is_bought_from_a_cart_leaves_it_and_what_is_refused_stays(world: World) -> None:
+    for product_id, available in (("p", 9), ("q", 0), ("r", 9)):
+        await world.put(product_of(product_id), Stock(available, 1), 0)
+    claim = (await world.ledger.claim([0], "a", NOON))[0]
+    await put_in_carts(world, ["b", "c"], "pqr")
+    of_b: dict[str, Any] = {"buyer_id": "b", "from_cart": True}
+    lines: list[CheckoutLine | None] = [
+        line_of(1, "p", **of_b),
+        line_of(1, "q", line=1, **of_b),
+        line_of(2, "p", buyer_id="c"),
+        line_of(3, "p", **of_b),
+        line_of(4, "r", buyer_id="not-in-a-cart", from_cart=True),
+        line_of(5, "r", policy="all_or_nothing", lines=2, **of_b),
+    ]
+    decided, loaded = await decide_on(world, lines, claim)
+    with pytest.raises(FenceLost):
+        await world.ledger.persist([Advance(0, Claim(9, 0), len(lines))], decided, loaded)
+    assert await carts_of(world, "b", "c") == ["pqr", "pqr"]
+    await world.ledger.persist([Advance(0, claim, len(lines))], decided, loaded)
+    assert await carts_of(world, "b", "c") == ["qr", "pqr"], "of all or nothing nothing is bought yet"
+    assert await world.ledger.decisions(0, 0, 9) == decided.decisions
+    await put_in_carts(world, ["b"], "p")
+    again = await persist(world, lines[:1], Claim(claim.epoch, len(lines)))
+    assert [d.kind for d in again.decisions] == [Kind.REPEATED]
+    assert await carts_of(world, "b") == ["pqr"], "a retry buys nothing"
 
 
 @pytest.mark.parametrize("drifted", [Stock(4, 1), Stock(5, 2), Stock(6, 0)])

@@ -10,6 +10,7 @@ import pytest
 from contracts.messages import Shipping
 from contracts.settings import Settings
 from stock_ledger import carts as cart_sql
+from stock_ledger import sql
 from stock_ledger.addresses import PostgresAddressBook
 from stock_ledger.carts import CartRefusal, PostgresCarts
 from stock_ledger.catalogue import AddressEntry, store
@@ -99,11 +100,11 @@ async def test_what_is_bought_leaves_the_cart_with_the_transaction_alone(pool: "
     async with pool.acquire() as connection:
         transaction = connection.transaction()
         await transaction.start()
-        assert await connection.execute(cart_sql.CLEAR_BOUGHT, *bought) == "DELETE 2"
+        assert await connection.execute(sql.CLEAR_BOUGHT, *bought) == "DELETE 2"
         await transaction.rollback()
         assert await held(carts, BUYER) == await held(carts, "buyer-2") == ["p", "q"]
         async with connection.transaction():
-            await connection.execute(cart_sql.CLEAR_BOUGHT, *bought)
+            await connection.execute(sql.CLEAR_BOUGHT, *bought)
     assert await held(carts, BUYER) == ["q"]
     assert await held(carts, "buyer-2") == ["p"]
 
@@ -115,7 +116,7 @@ async def test_a_buyer_waits_for_a_writer_and_no_writer_for_a_buyer(pool: "async
             await buyer.execute(cart_sql.LOCK_CART, BUYER)
             assert await buyer.fetchrow(cart_sql.ADD_LINE, BUYER, "r", 1, NOON, 5) is not None
             async with writer.transaction():
-                await writer.execute(cart_sql.CLEAR_BOUGHT, [BUYER, BUYER], ["r", "q"])
+                await writer.execute(sql.CLEAR_BOUGHT, [BUYER, BUYER], ["r", "q"])
                 clearing = asyncio.create_task(carts.clear(BUYER))
                 await eventually(lambda: _are_blocked(pool, 1))
             await clearing
@@ -132,7 +133,7 @@ async def test_clearing_and_buying_at_once_both_end(pool: "asyncpg.Pool[Any]") -
                 "SELECT FROM carts WHERE buyer_id = $1 AND product_id = 'q' FOR UPDATE", BUYER
             )
             clearing = asyncio.create_task(carts.clear(BUYER))
-            buying = asyncio.create_task(pool.execute(cart_sql.CLEAR_BOUGHT, [BUYER] * 3, ["r", "q", "p"]))
+            buying = asyncio.create_task(pool.execute(sql.CLEAR_BOUGHT, [BUYER] * 3, ["r", "q", "p"]))
             await eventually(lambda: _are_blocked(pool, 2))
         await asyncio.gather(clearing, buying)
     assert await held(carts, BUYER) == []
@@ -142,7 +143,7 @@ async def test_a_line_that_goes_while_it_is_changed_is_added_again(pool: "asyncp
     carts = await fill_carts(pool)
     async with pool.acquire() as writer:
         async with writer.transaction():
-            await writer.execute(cart_sql.CLEAR_BOUGHT, [BUYER], ["p"])
+            await writer.execute(sql.CLEAR_BOUGHT, [BUYER], ["p"])
             changing = asyncio.create_task(carts.put(BUYER, "p", 3, NOON, lines_max=5))
             await eventually(lambda: _are_blocked(pool, 1))
         stored = await changing

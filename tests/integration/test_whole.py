@@ -15,7 +15,8 @@ from contracts.settings import Settings
 from deploy.local import token
 from deploy.processes import api, ingest
 from deploy.stack.ports import find_free
-from tests.harness import HOME, eventually, real_writer, running
+from stock_ledger.carts import PostgresCarts
+from tests.harness import HOME, NOON, eventually, real_writer, running
 from tests.integration.audit_sale import Sale
 
 HOT_UNITS, PLAIN_UNITS = 5, 1000  # of `Sale`
@@ -35,7 +36,7 @@ class Shop:
         body = {
             "items": [
                 {"product_id": self.sale.hot, "quantity": 1},
-                {"product_id": self.sale.plain, "quantity": 2},
+                {"product_id": self.sale.plain, "quantity": 2, "from_cart": True},
             ],
             "policy": "all_or_nothing",
             "shipping": msgspec.to_builtins(HOME),
@@ -127,6 +128,10 @@ async def test_all_is_ordered_or_nothing_also_when_the_view_is_lost(shop: Shop) 
             assert (status, len(document["lines"])) == (202, 2)
             urls[buyer] = document["status_url"]
 
+    carts = PostgresCarts(shop.sale.pool)
+    for buyer in BUYERS:
+        for product_id in (shop.sale.hot, shop.sale.plain):
+            await carts.put(f"buyer-{buyer}", product_id, 9, NOON, lines_max=9)
     await submit(BUYERS[:2])
     queued = await shop.status(0, urls[0])
     assert (queued.status, queued.ahead) == ("queued", 0)
@@ -142,6 +147,10 @@ async def test_all_is_ordered_or_nothing_also_when_the_view_is_lost(shop: Shop) 
         assert await shop.answer(0, again["status_url"]) == answers[0], "a retry has the same answer"
         await shop.lose_the_view()
         assert {buyer: await shop.status(buyer, urls[buyer]) for buyer in BUYERS} == answers
+    both = [shop.sale.hot, shop.sale.plain]
+    for buyer in BUYERS:
+        left = {line.product_id for line in await carts.lines(f"buyer-{buyer}")}
+        assert left == set(both[:1] if answers[buyer].status == "created" else both)
 
 
 async def check(shop: Shop, answers: dict[int, CheckoutStatus]) -> None:

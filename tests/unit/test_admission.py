@@ -29,6 +29,23 @@ def test_a_policy_is_told_where_it_makes_a_difference(policy: str) -> None:
     assert [line.policy for line in single.lines] == ["independent"]
 
 
+def test_lines_say_which_come_from_the_cart_and_that_is_part_of_the_payload() -> None:
+    """A product named twice comes from the cart if either is said to; the order of items makes no difference."""
+    given = [
+        b'{"product_id": "b", "quantity": 1, "from_cart": true}',
+        b'{"product_id": "a", "quantity": 1}',
+        b'{"product_id": "b", "quantity": 2}',
+    ]
+    hashes = set()
+    for items in (given, given[::-1]):
+        body = b'{"items": [' + b",".join(items) + b'], "address_id": "home"}'
+        admitted = admit(parse(body), "buyer-1", "key-1", 0, Settings())
+        assert [(line.product_id, line.from_cart) for line in admitted.lines] == [("a", False), ("b", True)]
+        hashes.add(admitted.payload_hash)
+    plain = admit(parse(body.replace(b', "from_cart": true', b"")), "buyer-1", "key-1", 0, Settings())
+    assert len(hashes | {plain.payload_hash}) == 2
+
+
 def test_the_policy_is_part_of_the_payload() -> None:
     request = parse(BODY)
     whole = msgspec.structs.replace(request, policy="all_or_nothing")
