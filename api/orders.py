@@ -17,7 +17,7 @@ from contracts.decisions import number_of
 from contracts.messages import Moment
 from contracts.outcomes import OrderStatus
 from contracts.problems import Problem
-from contracts.requests import OrderItem, OrderPage, OrderPayment, OrderView, Total
+from contracts.requests import OrderItem, OrderPage, OrderPayment, OrderRefund, OrderView, Total
 from stock_ledger.reads import OrderFilter, Reads, StoredOrder
 
 LIMIT_DEFAULT = 20
@@ -115,6 +115,10 @@ def order_view(order: StoredOrder) -> OrderView:
             money(order.payment.amount, order.payment.currency),
             order.payment.expires_at,
             order.payment.reference or None,
+            [
+                OrderRefund(r.reference, "refunded" if r.refunded else "due", "" if r.refunded else r.detail)
+                for r in order.payment.refunds
+            ],
         ),
         sequence=order.sequence,
     )

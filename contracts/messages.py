@@ -26,6 +26,9 @@ Amount = Annotated[
         examples=["129.00"],
     ),
 ]
+AMOUNT_MAX = Decimal(
+    "999999999999.9999"
+)  # what an Amount can say; no order may cost more, or it could not be paid
 Currency = Annotated[str, msgspec.Meta(pattern=r"^[A-Z]{3}\Z", description="ISO 4217 code", examples=["CNY"])]
 PaymentMethod = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9_]{1,32}\Z", examples=["wechat"])]
 # No U+0000: Postgres cannot store it in text.

@@ -88,7 +88,7 @@ ORDER: dict[str, Any] = {
     "note": "",
     "created_at": _DECIDED_AT,
     "items": [{"line": 0, **_PRODUCT, **_SNAPSHOT}],
-    "payment": {**_PAYMENT, "amount": _TOTAL, "reference": None},
+    "payment": {**_PAYMENT, "amount": _TOTAL, "reference": None, "refunds": []},
     "sequence": 1,
 }
 _OTHER = {"product_id": "sku-2002", "quantity": 1}

@@ -24,6 +24,7 @@ class Reason(StrEnum):
     ADDRESS_UNKNOWN = "address_unknown"
     PRICE_CHANGED = "price_changed"
     TOTAL_NOT_POSITIVE = "total_not_positive"
+    TOTAL_TOO_LARGE = "total_too_large"  # more than an amount can say: it could not be paid
     BUYER_LIMIT = "buyer_limit"
     SOLD_OUT = "sold_out"
     INSUFFICIENT_STOCK = "insufficient_stock"

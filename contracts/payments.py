@@ -66,6 +66,13 @@ class Started(msgspec.Struct, frozen=True):
     value: str
 
 
+class Refunded(msgspec.Struct, frozen=True):
+    """A refund that a provider has taken in: its id there. While it is not `final`, the money may still not arrive."""
+
+    refund_id: str
+    final: bool = True
+
+
 def mismatch(notice: PaymentNotice, amount: Decimal, currency: str) -> Mismatch | None:
     """What of a notice differs from what an order costs; None if it is exactly that."""
     if notice.currency != currency:

@@ -184,14 +184,25 @@ class OrderItem(msgspec.Struct, frozen=True):
     quantity: int
 
 
+class OrderRefund(msgspec.Struct, frozen=True):
+    """A payment of the order that is due back or was given back. `detail` says why it is still due, if that is known."""
+
+    reference: str
+    status: Literal["due", "refunded"]
+    detail: str = ""
+
+
 class OrderPayment(msgspec.Struct, frozen=True):
-    """The payment of an order. `reference` is the provider's name for the payment that was taken."""
+    """The payment of an order. `reference` is the provider's name for the payment that was taken. An order that was
+    paid twice has the second payment among its `refunds` alone.
+    """
 
     status: str
     method: str
     amount: Total
     expires_at: Moment
     reference: str | None = None
+    refunds: list[OrderRefund] = []
 
 
 class OrderView(msgspec.Struct, frozen=True):

@@ -90,6 +90,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     payment_timeout_s: Seconds = 10.0  # for a provider's answer
     payment_plugins: str = ""  # entry points of further providers, comma-separated
 
+    # Giving back what is due back
+    refund_deadline_s: Seconds = 30.0  # for all answers to one round
+    refund_rows_max: Positive = 100  # of a round
+    refund_calls_max: Positive = 8
+    refund_retry_s: Seconds = 5.0  # doubled with each try, up to
+    refund_retry_max_s: Seconds = 3600.0
+    refund_failures_max: Positive = 5  # in a row, after which a provider is left alone for
+    refund_circuit_s: Seconds = 30.0
+
     sandbox_secrets: str = ""  # comma-separated, each at least 32 bytes; the first signs, all are taken
     sandbox_shares: str = (
         "declines=0.05,pays_twice=0.02,pays_late=0.02,pays_wrong_amount=0.01,never_pays=0.05"

@@ -41,12 +41,14 @@ from stock_ledger.carts import PostgresCarts
 from stock_ledger.commands.due import DueStore
 from stock_ledger.commands.postgres import PostgresCommandLedger
 from stock_ledger.commands.reads import PostgresCommandReads
+from stock_ledger.commands.refunds import PostgresRefunds
 from stock_ledger.figures import FigureStore
 from stock_ledger.postgres import PostgresLedger, connect_pool
 from stock_ledger.reads import PostgresReads
 from stock_ledger.redis_view import RedisView, connect_redis
 from workers.health import Health, start_watchdog
 from workers.kafka_log import KafkaLog
+from workers.refunds import Refunding
 from workers.shelf import Shelf
 from workers.streams import build as build_streams
 from workers.writer import Writer
@@ -180,7 +182,9 @@ async def worker(settings: Settings, stop: asyncio.Event) -> None:
 async def streams(settings: Settings, stop: asyncio.Event) -> None:
     pool = await connect_pool(settings)
     health = Health(settings, time.monotonic)
-    app = build_streams(settings, FigureStore(pool), DueStore(pool), health, now)
+    providers = build_providers(settings)
+    refunding = Refunding(PostgresRefunds(pool), list(providers.values()), settings, now)
+    app = build_streams(settings, FigureStore(pool), DueStore(pool), refunding, health, now)
     ending = asyncio.Event()
 
     async def run_app() -> None:
@@ -195,6 +199,8 @@ async def streams(settings: Settings, stop: asyncio.Event) -> None:
     try:
         await _attended(run_app(), ending.set, health, settings.streams_port, settings, stop)
     finally:
+        for provider in providers.values():
+            await provider.close()
         pool.terminate()
 
 

@@ -30,6 +30,8 @@ class Life:
         self.order = order
         self.payment_due_ms = 0 if payment is None else payment.expires_at_ms
         self.status, self.payment, self.reference = OrderStatus.PENDING_PAYMENT, "pending", ""
+        self.due_back: set[str] = set()  # references of payments
+        self.given_back: set[str] = set()
         self.whole = by_command(order.order_id)
         self._items = items
 
@@ -55,6 +57,7 @@ class Life:
         told = ["order.closed"]
         if self.payment == "paid":
             told.append("payment.refund_due")
+            self.due_back.add(self.reference)
         self.payment = "refund_due" if self.payment == "paid" else "expired"
         return "", told, self._entries(row.action, 1), "released" if self.whole else ""
 
@@ -78,23 +81,27 @@ class Life:
         if amount != (self.order.total, self.order.currency):
             return f"a notice of {amount[0]} {amount[1]} was applied", [], [], ""
         if notice.outcome == "refunded":
-            if notice.reference == self.reference:
-                wrong = (
-                    "" if self.payment == "refund_due" else f"refunded, but the payment was {self.payment}"
-                )
-                self.payment = "refunded"
-                return wrong, ["payment.refunded"], [], ""
-            return "", ["payment.refunded"], [], ""
+            return self._refunded(notice), ["payment.refunded"], [], ""
         return self._pay(notice, took_again)
 
-    def _pay(self, notice: Pay, took_again: bool) -> tuple[str, list[str], list[Entry], str]:
+    def _refunded(self, notice: Pay) -> str:
+        wrong = "refunded a second time" if notice.reference in self.given_back else ""
+        self.given_back.add(notice.reference)
         if notice.reference == self.reference:
+            if self.payment != "refund_due":
+                wrong = f"refunded, but the payment was {self.payment}"
+            self.payment = "refunded"
+        return wrong
+
+    def _pay(self, notice: Pay, took_again: bool) -> tuple[str, list[str], list[Entry], str]:
+        if notice.reference == self.reference or notice.reference in self.due_back | self.given_back:
             return "", [], [], ""
         late = self.status is OrderStatus.CLOSED_BY_TIMEOUT
         after = TRANSITIONS.get((self.status, "pay"))
         if after is None or (late and not took_again):
             if self.payment == "expired":
                 self.payment, self.reference = "refund_due", notice.reference
+            self.due_back.add(notice.reference)
             return "", ["payment.refund_due"], [], ""
         self.status, self.payment, self.reference = after, "paid", notice.reference
         entries = self._entries("late_payment", -1) if late else self._entries("paid", 0)

@@ -7,7 +7,7 @@ from decimal import Decimal
 import msgspec
 
 from contracts.decisions import Decision, Hold, Order, order_id_of
-from contracts.messages import CheckoutLine, Shipping
+from contracts.messages import AMOUNT_MAX, CheckoutLine, Shipping
 from contracts.outcomes import Kind, Reason
 from contracts.times import from_ms, to_ms
 
@@ -213,6 +213,8 @@ def refusal(  # noqa: C901, PLR0911 - one return per guard, in order of preceden
         return Reason.PRICE_CHANGED
     if product.sells_for() <= 0:
         return Reason.TOTAL_NOT_POSITIVE
+    if product.sells_for() * line.quantity > AMOUNT_MAX:
+        return Reason.TOTAL_TOO_LARGE
     if product.buyer_limit is not None:
         buyer = (line.product_id, line.buyer_id)
         if loaded.bought.get(buyer, 0) + added.get(buyer, 0) + line.quantity > product.buyer_limit:

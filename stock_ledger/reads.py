@@ -34,6 +34,14 @@ class StoredItem(msgspec.Struct, frozen=True):
     quantity: int
 
 
+class StoredRefund(msgspec.Struct, frozen=True):
+    """A payment of an order that is due back or was given back. `detail` says why it is still due, if that is known."""
+
+    reference: str
+    refunded: bool
+    detail: str
+
+
 class StoredPayment(msgspec.Struct, frozen=True):
     """The payment of an order. `reference` is empty while none was taken."""
 
@@ -43,6 +51,7 @@ class StoredPayment(msgspec.Struct, frozen=True):
     currency: str
     expires_at: datetime
     reference: str = ""
+    refunds: list[StoredRefund] = []
 
 
 class StoredOrder(msgspec.Struct, frozen=True):
@@ -60,6 +69,9 @@ class StoredOrder(msgspec.Struct, frozen=True):
     items: list[StoredItem]
     payment: StoredPayment
     sequence: int = 1
+
+
+_refunds = msgspec.json.Decoder(list[StoredRefund])
 
 
 class OrderFilter(msgspec.Struct, frozen=True):
@@ -172,6 +184,7 @@ def _orders(rows: Iterable[Any]) -> list[StoredOrder]:
                     row["payment_currency"],
                     row["expires_at"],
                     row["reference"],
+                    [] if row["refunds"] is None else _refunds.decode(row["refunds"]),
                 ),
                 sequence=row["sequence"],
             )

@@ -1,4 +1,4 @@
-"""The Faust application: work beside the hot path. Live sale figures from the events topic, and timers."""
+"""The Faust application: work beside the hot path. Live sale figures from the events topic, timers, refunds."""
 
 import logging
 from collections import defaultdict
@@ -14,6 +14,7 @@ from contracts.topics import Topics
 from stock_ledger.commands.due import DueStore
 from stock_ledger.figures import FigureStore
 from workers.health import Health
+from workers.refunds import Refunding
 from workers.timers import Timers
 
 logger = logging.getLogger(__name__)
@@ -22,7 +23,12 @@ _TAKE_WITHIN_S = 0.5
 
 
 def build(
-    settings: Settings, figures: FigureStore, due: DueStore, health: Health, clock: Callable[[], datetime]
+    settings: Settings,
+    figures: FigureStore,
+    due: DueStore,
+    refunding: Refunding,
+    health: Health,
+    clock: Callable[[], datetime],
 ) -> faust.App:
     """The application, not started.
 
@@ -71,12 +77,16 @@ def build(
                 await stream.ack(event)
             health.decided(len(taken))
 
+    async def send(key: bytes, value: bytes, partition: int) -> Awaitable[Any]:
+        return await commands.send(key=key, value=value, partition=partition)
+
     @app.timer(interval=settings.timer_interval_s)  # type: ignore[untyped-decorator]
     async def ask_for_what_is_due() -> None:
-        async def send(key: bytes, value: bytes, partition: int) -> Awaitable[Any]:
-            return await commands.send(key=key, value=value, partition=partition)
-
         await timers.ask(send)
+
+    @app.timer(interval=settings.timer_interval_s)  # type: ignore[untyped-decorator]
+    async def give_back_what_is_due() -> None:
+        await refunding.ask(send)
 
     @app.timer(interval=1.0)  # type: ignore[untyped-decorator]
     async def beat() -> None:

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import msgspec
 
 from contracts.errors import BadSignature, UnreadableCallback
-from contracts.payments import Charge, PaymentNotice, Started
+from contracts.payments import Charge, PaymentNotice, Refunded, Started
 
 CALLBACK_BYTES_MAX = 256 * 1024
 
@@ -54,10 +54,11 @@ class PaymentProvider(Protocol):
         does not answer: whether it has heard is then unknown, and asking again is safe.
         """
 
-    async def refund(self, charge: Charge, reference: str, reason: str) -> str:
-        """Give `charge.amount` of the payment `reference` back, once; the provider's id of the refund.
+    async def refund(self, charge: Charge, reference: str, reason: str) -> Refunded:
+        """Give `charge.amount` of the payment `reference` back, once.
 
-        That the money is on its way is told by a callback. Raises as `start` does.
+        Asking again for the same payment is the same refund, and tells where it is by then. A callback may tell the same.
+        Raises as `start` does.
         """
 
     async def close(self) -> None:

@@ -20,7 +20,7 @@ from api.payments.provider import (
 )
 from contracts.errors import BadSignature, UnreadableCallback
 from contracts.messages import Amount, Currency, Moment, Uuid
-from contracts.payments import Charge, Outcome, PaymentNotice, ProviderId, Started
+from contracts.payments import Charge, Outcome, PaymentNotice, ProviderId, Refunded, Started
 
 NAME = "sandbox"
 HEADER = "Sluiceway-Signature"
@@ -76,9 +76,9 @@ class SandboxProvider:
     async def start(self, charge: Charge) -> Started:
         return Started("sandbox", charge.order_id)
 
-    async def refund(self, charge: Charge, reference: str, reason: str) -> str:
-        """Accepted always. The callback is sent by whoever plays the provider."""
-        return refund_key(reference)
+    async def refund(self, charge: Charge, reference: str, reason: str) -> Refunded:
+        """Done always. The callback is sent by whoever plays the provider."""
+        return Refunded(refund_key(reference))
 
     async def close(self) -> None:
         pass

@@ -24,7 +24,16 @@ from api.payments.provider import (
 )
 from contracts.errors import BadSignature, Invalid, PaymentRefused, Unavailable, UnreadableCallback
 from contracts.messages import is_uuid
-from contracts.payments import PLACES, Charge, Outcome, PaymentNotice, Started, main_units, minor_units
+from contracts.payments import (
+    PLACES,
+    Charge,
+    Outcome,
+    PaymentNotice,
+    Refunded,
+    Started,
+    main_units,
+    minor_units,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -162,7 +171,7 @@ class StripeProvider:
             )
         return Started("client_secret", intent.client_secret)
 
-    async def refund(self, charge: Charge, reference: str, reason: str) -> str:
+    async def refund(self, charge: Charge, reference: str, reason: str) -> Refunded:
         refund = await _answered(
             self._client.v1.refunds.create_async(
                 {
@@ -175,7 +184,7 @@ class StripeProvider:
         )
         if refund.status in ("failed", "canceled"):
             raise PaymentRefused(f"Stripe: the refund {refund.id} {refund.status}")
-        return refund.id
+        return Refunded(refund.id, final=refund.status == "succeeded")
 
     async def close(self) -> None:
         await self._http.close_async()  # type: ignore[no-untyped-call]

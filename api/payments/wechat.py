@@ -23,6 +23,7 @@ from contracts.payments import (
     Outcome,
     PaymentNotice,
     ProviderId,
+    Refunded,
     Started,
     decimal_places,
     main_units,
@@ -182,7 +183,7 @@ class WeChatProvider:
         )
         return Started("qr", _understood(answer, _CodeUrl).code_url)
 
-    async def refund(self, charge: Charge, reference: str, reason: str) -> str:
+    async def refund(self, charge: Charge, reference: str, reason: str) -> Refunded:
         fen = _fen(charge)
         number = refund_key(reference)
         if len(number) > _REFUND_NO_CHARS_MAX:
@@ -197,7 +198,7 @@ class WeChatProvider:
         refund = _understood(answer, _RefundAnswer)
         if refund.status in ("CLOSED", "ABNORMAL"):
             raise PaymentRefused(f"WeChat Pay: the refund {refund.refund_id} is {refund.status}")
-        return refund.refund_id
+        return Refunded(refund.refund_id, final=refund.status == "SUCCESS")
 
     async def close(self) -> None:
         pass

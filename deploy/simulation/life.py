@@ -36,6 +36,8 @@ class Order(msgspec.Struct):
     status: str = "pending_payment"
     payment: str = "pending"
     reference: str = ""
+    due_back: set[str] = set()  # references of payments that could not be taken
+    given_back: set[str] = set()
     events: int = 1
 
 
@@ -157,21 +159,21 @@ class Life:
         if command["amount"]["amount"] != order.total:
             order.events += 1
             return _refused(Refusal.AMOUNT_MISMATCH)
-        again = command["reference"] == order.reference
-        return (
-            self._refund(order, again)
-            if command["outcome"] == "refunded"
-            else self._take(order, again, command)
-        )
+        reference = command["reference"]
+        again = reference == order.reference
+        if command["outcome"] == "refunded":
+            return self._refund(order, again, reference)
+        return self._take(order, again or reference in order.due_back | order.given_back, reference)
 
-    def _refund(self, order: Order, again: bool) -> Expected:
-        if again and order.payment != "refund_due":
+    def _refund(self, order: Order, again: bool, reference: str) -> Expected:
+        if reference in order.given_back or (again and order.payment != "refund_due"):
             return _refused(Refusal.NOT_ALLOWED)
+        order.given_back.add(reference)
         order.events += 1
         order.payment = "refunded" if again else order.payment
         return APPLIED
 
-    def _take(self, order: Order, again: bool, command: dict[str, Any]) -> Expected:
+    def _take(self, order: Order, again: bool, reference: str) -> Expected:
         if again:
             return APPLIED
         order.events += 1
@@ -180,9 +182,11 @@ class Life:
             for product_id, units in order.items if not order.whole else ():
                 self._move(product_id, -units if late else 0)
                 self._buys(order.buyer_id, product_id, units if late else 0)
-            order.status, order.payment, order.reference = "paid", "paid", command["reference"]
-        elif order.payment == "expired":
-            order.payment, order.reference = "refund_due", command["reference"]
+            order.status, order.payment, order.reference = "paid", "paid", reference
+            return APPLIED
+        order.due_back.add(reference)
+        if order.payment == "expired":
+            order.payment, order.reference = "refund_due", reference
         return APPLIED
 
     def _stock(self, command: dict[str, Any], _: int) -> Expected:

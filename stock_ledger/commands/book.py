@@ -33,6 +33,15 @@ class Item(msgspec.Struct, frozen=True):
     counted: bool
 
 
+class Refund(msgspec.Struct, frozen=True):
+    """A payment of an order that is to be given back, or was. `provider` took it; empty where that is not known."""
+
+    reference: str
+    provider: str
+    due_at: datetime
+    refunded: bool = False
+
+
 class OrderState(msgspec.Struct, frozen=True):
     """An order and its payment. `sequence` is the number of its newest event; creating it was the first."""
 
@@ -48,6 +57,17 @@ class OrderState(msgspec.Struct, frozen=True):
     payment: PaymentStatus
     expires_at: datetime
     reference: str = ""  # the provider's name for the payment that was taken
+    provider: str = ""  # who took it
+    refunds: tuple[Refund, ...] = ()  # by reference
+
+    def refund(self, reference: str) -> Refund | None:
+        """What is known of giving this payment back."""
+        return next((refund for refund in self.refunds if refund.reference == reference), None)
+
+    def with_refund(self, refund: Refund) -> "OrderState":
+        others = [other for other in self.refunds if other.reference != refund.reference]
+        refunds = sorted([*others, refund], key=lambda one: one.reference)
+        return msgspec.structs.replace(self, refunds=tuple(refunds))
 
 
 class HoldState(msgspec.Struct, frozen=True):

@@ -17,6 +17,7 @@ from stock_ledger.commands.book import (
     Told,
 )
 from stock_ledger.commands.due import Due
+from stock_ledger.commands.refunds import DueRefund
 from stock_ledger.decide import Stock
 from stock_ledger.fakes import MemoryLedger
 from stock_ledger.ledger import Advance
@@ -120,6 +121,45 @@ class MemoryCommandLedger:
 
 def _about(d: CommandDecision, product_id: str) -> bool:
     return d.command is not None and d.command.subject() == product_id
+
+
+class MemoryRefunds:
+    """See `stock_ledger.commands.refunds.Refunds`. `details` are those noted, by reference."""
+
+    def __init__(self, ledger: MemoryCommandLedger) -> None:
+        self._ledger = ledger
+        self._tries: dict[tuple[str, str], tuple[datetime, int]] = {}  # try at, tries
+        self.details: dict[str, str] = {}
+
+    async def take(self, now: datetime, until: datetime, rows_max: int) -> list[DueRefund]:
+        self._answer()
+        open_ones = [
+            (*self._tries.get((order.order_id, r.reference), (r.due_at, 0)), r, order)
+            for order in self._ledger.ledger.orders.values()
+            for r in order.refunds
+            if not r.refunded
+        ]
+        found = []
+        for _, tries, r, order in sorted((o for o in open_ones if o[0] <= now), key=lambda o: o[0])[
+            :rows_max
+        ]:
+            self._tries[order.order_id, r.reference] = (until, tries + 1)
+            found.append(
+                DueRefund(
+                    order.order_id, r.reference, r.provider, tries + 1, order.method, order.total, order.currency,
+                    order.expires_at,
+                )
+            )  # fmt: skip
+        return found
+
+    async def note(self, due: DueRefund, try_at: datetime, detail: str, *, counts: bool = True) -> None:
+        self._answer()
+        self._tries[due.order_id, due.reference] = (try_at, due.tries if counts else due.tries - 1)
+        self.details[due.reference] = detail
+
+    def _answer(self) -> None:
+        if not self._ledger.ledger.available:
+            raise Unavailable("the ledger in memory is switched off")
 
 
 class MemoryDue:

@@ -10,6 +10,7 @@ import msgspec
 from contracts.commands import Abandon, HoldAnswer, Settle
 from contracts.decisions import BY_COMMAND, Decision, order_id_of
 from contracts.keys import WHOLE
+from contracts.messages import AMOUNT_MAX
 from contracts.outcomes import Kind, OrderStatus, PaymentStatus, Refusal
 from contracts.times import to_ms
 from stock_ledger.commands.book import Gathering, Item, NewOrder, OrderState
@@ -133,7 +134,9 @@ def _confirm(work: Work, gathering: Gathering) -> None:
     """All lines are held: one order with all items and one payment."""
     answers = sorted(gathering.answers, key=lambda a: a.line)
     first = answers[0]
-    if len({a.currency for a in answers}) > 1:  # no payment could be taken for it
+    if (
+        len({a.currency for a in answers}) > 1 or total_of(answers) > AMOUNT_MAX
+    ):  # no payment could be taken for it
         _release(work, answers)
         _refuse(work, gathering)
         return

@@ -9,7 +9,7 @@ from contracts.commands import Cancel, Close, Complete, Expire, Pick, Settle, Sh
 from contracts.decisions import made_by_command
 from contracts.outcomes import OrderStatus, PaymentStatus, Refusal
 from contracts.times import to_ms
-from stock_ledger.commands.book import OrderState
+from stock_ledger.commands.book import OrderState, Refund
 from stock_ledger.commands.work import Work
 from stock_ledger.lifecycle import CLOSED, after
 
@@ -67,12 +67,13 @@ def _advance(work: Work, order: OrderState | None, action: str, **more: str) -> 
         **more,
     )
     if payment is PaymentStatus.REFUND_DUE and order.payment is PaymentStatus.PAID:
-        refund_due(work, told, order.reference)
+        refund_due(work, told, order.reference, order.provider)
     return None
 
 
-def refund_due(work: Work, order: OrderState, reference: str) -> None:
-    """Tell that what was paid under `reference` is to be given back."""
+def refund_due(work: Work, order: OrderState, reference: str, provider: str) -> None:
+    """What was paid under `reference` is to be given back by the provider that took it."""
+    order = order.with_refund(Refund(reference, provider, work.now))
     work.order_event("payment.refund_due", order, reference=reference)
 
 

@@ -5,7 +5,7 @@ import msgspec
 from contracts.commands import Pay
 from contracts.decisions import made_by_command
 from contracts.outcomes import OrderStatus, PaymentStatus, Refusal
-from stock_ledger.commands.book import OrderState
+from stock_ledger.commands.book import OrderState, Refund
 from stock_ledger.commands.orders import refund_due, settle_items
 from stock_ledger.commands.work import Work
 from stock_ledger.lifecycle import after
@@ -30,21 +30,28 @@ def pay(work: Work, notice: Pay) -> Refusal | None:
 
 def _paid(work: Work, order: OrderState, notice: Pay) -> Refusal | None:
     """Take the payment. One that cannot be taken, because the order is closed or paid already, is due back."""
-    if notice.reference == order.reference:
+    if notice.reference == order.reference or order.refund(notice.reference) is not None:
         return None  # the provider tells the same payment again
     status = after(order.status, "pay")
     late = order.status is OrderStatus.CLOSED_BY_TIMEOUT
     if status is None or (late and not _take_again(work, order)):
         if order.payment is PaymentStatus.EXPIRED:
             order = msgspec.structs.replace(
-                order, payment=PaymentStatus.REFUND_DUE, reference=notice.reference
+                order,
+                payment=PaymentStatus.REFUND_DUE,
+                reference=notice.reference,
+                provider=notice.provider,
             )
-        refund_due(work, order, notice.reference)
+        refund_due(work, order, notice.reference, notice.provider)
         return None
     if not late:
         _mark_paid(work, order)
     paid = msgspec.structs.replace(
-        order, status=status, payment=PaymentStatus.PAID, reference=notice.reference
+        order,
+        status=status,
+        payment=PaymentStatus.PAID,
+        reference=notice.reference,
+        provider=notice.provider,
     )
     work.order_event("order.paid", paid, reference=notice.reference, late=late)
     return None
@@ -85,10 +92,15 @@ def _failed(work: Work, order: OrderState, notice: Pay) -> Refusal | None:
 
 
 def _refunded(work: Work, order: OrderState, notice: Pay) -> Refusal | None:
-    """What was due back is back. A refund of a second payment of the same order leaves the first one's status."""
+    """What was due back is back, once. A refund of a second payment of the same order leaves the first one's status."""
+    known = order.refund(notice.reference)
+    if known is not None and known.refunded:
+        return Refusal.NOT_ALLOWED
     if notice.reference == order.reference:
         if order.payment is not PaymentStatus.REFUND_DUE:
             return Refusal.NOT_ALLOWED
         order = msgspec.structs.replace(order, payment=PaymentStatus.REFUNDED)
+    refund = Refund(notice.reference, notice.provider, work.now) if known is None else known
+    order = order.with_refund(msgspec.structs.replace(refund, refunded=True))
     work.order_event("payment.refunded", order, reference=notice.reference)
     return None

@@ -25,6 +25,7 @@ from stock_ledger.commands.book import (
     NewOrder,
     Obeyed,
     OrderState,
+    Refund,
     Told,
 )
 from stock_ledger.decide import Stock
@@ -43,6 +44,7 @@ from stock_ledger.postgres import (
 from stock_ledger.sql import ITEM_COLUMNS, LEDGER_COLUMNS, ORDER_COLUMNS, PAYMENT_COLUMNS, PRODUCTS
 
 _answers = msgspec.json.Decoder(Gathering.__annotations__["answers"])
+_refunds = msgspec.json.Decoder(tuple[Refund, ...])
 _told = msgspec.json.Decoder(Told)
 _encode = msgspec.json.Encoder().encode
 
@@ -133,7 +135,13 @@ async def _put_orders(connection: Any, obeyed: Obeyed) -> None:
         new = list(obeyed.new_orders.values())
         await copy(connection, "orders", (*ORDER_COLUMNS, "sequence"), [_order_row(o) for o in new])
         await copy(connection, "order_items", ITEM_COLUMNS, [row for o in new for row in _item_rows(o.state)])
-        await copy(connection, "payments", (*PAYMENT_COLUMNS, "reference"), [_payment_row(o) for o in new])
+        await copy(
+            connection,
+            "payments",
+            (*PAYMENT_COLUMNS, "reference", "provider"),
+            [_payment_row(o) for o in new],
+        )
+    await _put_refunds(connection, obeyed)
     if not obeyed.orders:
         return
     o = list(obeyed.orders.values())
@@ -145,8 +153,30 @@ async def _put_orders(connection: Any, obeyed: Obeyed) -> None:
     if rows_of(status) != len(o):
         raise StaleView(f"{len(o) - rows_of(status)} orders are not as loaded")
     await connection.execute(
-        sql.SET_PAYMENTS, ids, [order.payment.value for order in o], [order.reference for order in o]
+        sql.SET_PAYMENTS,
+        ids,
+        [order.payment.value for order in o],
+        [order.reference for order in o],
+        [order.provider for order in o],
     )
+
+
+async def _put_refunds(connection: Any, obeyed: Obeyed) -> None:
+    states = [*obeyed.orders.values(), *(order.state for order in obeyed.new_orders.values())]
+    changed = []
+    for order in states:
+        before = obeyed.before.orders.get(order.order_id)
+        known = () if before is None else before.refunds
+        changed += [(order.order_id, refund) for refund in order.refunds if refund not in known]
+    if changed:
+        await connection.execute(
+            sql.PUT_REFUNDS,
+            [order_id for order_id, _ in changed],
+            [refund.reference for _, refund in changed],
+            [refund.provider for _, refund in changed],
+            [refund.due_at for _, refund in changed],
+            [refund.refunded for _, refund in changed],
+        )
 
 
 async def _put_checkouts(connection: Any, obeyed: Obeyed) -> None:
@@ -225,6 +255,7 @@ def _payment_row(order: NewOrder) -> tuple[Any, ...]:
         s.expires_at,
         order.created_at,
         s.reference,
+        s.provider,
     )
 
 
@@ -253,6 +284,8 @@ def orders_of(rows: list[Any]) -> list[OrderState]:
                 payment=PaymentStatus(r["payment"]),
                 expires_at=r["expires_at"],
                 reference=r["reference"],
+                provider=r["provider"],
+                refunds=() if r["refunds"] is None else _refunds.decode(r["refunds"]),
             )
         )  # fmt: skip
     return orders

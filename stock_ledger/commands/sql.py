@@ -7,7 +7,10 @@ SELECT command_id, "offset" FROM commands WHERE command_id = ANY($1::uuid[]) AND
 # $1 orders
 ORDERS = """
 SELECT o.order_id, o.checkout_id, o.buyer_id, o.status, o.sequence, o.total, o.currency,
-       pay.method, pay.status AS payment, pay.expires_at, pay.reference,
+       pay.method, pay.status AS payment, pay.expires_at, pay.reference, pay.provider,
+       (SELECT json_agg(json_build_object('reference', r.reference, 'provider', r.provider, 'due_at', r.due_at,
+                                          'refunded', r.refunded) ORDER BY r.reference COLLATE "C")
+        FROM refunds AS r WHERE r.order_id = o.order_id) AS refunds,
        i.line, i.product_id, i.name, i.cover, i.price, i.quantity, i.counted
 FROM orders AS o JOIN payments AS pay USING (order_id) JOIN order_items AS i USING (order_id)
 WHERE o.order_id = ANY($1::uuid[]) ORDER BY o.order_id, i.line
@@ -40,11 +43,19 @@ UPDATE orders AS o SET status = u.status, sequence = u.sequence
 FROM unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::text[]) AS u (order_id, before, sequence, status)
 WHERE o.order_id = u.order_id AND o.sequence = u.before
 """
-# $1 orders, $2 payment status, $3 reference
+# $1 orders, $2 payment status, $3 reference, $4 provider
 SET_PAYMENTS = """
-UPDATE payments AS p SET status = u.status, reference = u.reference
-FROM unnest($1::uuid[], $2::text[], $3::text[]) AS u (order_id, status, reference)
+UPDATE payments AS p SET status = u.status, reference = u.reference, provider = u.provider
+FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[]) AS u (order_id, status, reference, provider)
 WHERE p.order_id = u.order_id AND (p.status, p.reference) IS DISTINCT FROM (u.status, u.reference)
+"""
+# To be given back, or given back. $1 orders, $2 references, $3 providers, $4 due at, $5 refunded
+PUT_REFUNDS = """
+INSERT INTO refunds (order_id, reference, provider, due_at, refunded, try_at)
+SELECT order_id, reference, provider, due_at, refunded, due_at
+FROM unnest($1::uuid[], $2::text[], $3::text[], $4::timestamptz[], $5::bool[])
+    AS u (order_id, reference, provider, due_at, refunded)
+ON CONFLICT (order_id, reference) DO UPDATE SET refunded = excluded.refunded
 """
 
 # $1 checkouts, $2 products, $3 states, $4 orders

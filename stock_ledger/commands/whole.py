@@ -21,8 +21,11 @@ def whole_document(gathering: Gathering) -> dict[str, Any]:
     answers = sorted(gathering.answers, key=lambda a: a.line)
     currencies = {a.currency for a in answers if not a.reason}
     other = Reason.MIXED_CURRENCIES if len(currencies) > 1 else Reason.OTHER_LINE_REFUSED
-    if not any(a.reason for a in answers) and len(answers) < answers[0].lines:
-        other = Reason.HOLD_EXPIRED
+    if not any(a.reason for a in answers):
+        if len(answers) < answers[0].lines:
+            other = Reason.HOLD_EXPIRED
+        elif len(currencies) == 1:
+            other = Reason.TOTAL_TOO_LARGE  # all held, and yet refused
     document: dict[str, Any] = {
         "checkout_id": gathering.checkout_id,
         "buyer_id": answers[0].buyer_id,

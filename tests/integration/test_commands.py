@@ -1,6 +1,6 @@
 """Commands on real servers: an order of two partitions from its holds to its end, and what time brings."""
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -8,15 +8,19 @@ import msgspec
 import orjson
 from aiokafka import AIOKafkaProducer
 
+from api.payments.sandbox import SandboxProvider
 from contracts.commands import Cancel, Pay
 from contracts.keys import WHOLE
 from contracts.messages import Money
 from stock_ledger.commands.due import DueStore
+from stock_ledger.commands.refunds import PostgresRefunds
+from stock_ledger.reads import PostgresReads
 from stock_ledger.redis_view import RedisView
 from tests.desk import asked
 from tests.harness import eventually, line_of, real_writer, results_of, running, uuid_of
 from tests.integration.audit_sale import Sale
-from workers.timers import Timers
+from workers.refunds import Refunding
+from workers.timers import Send, Timers
 
 Stock = dict[str, tuple[int, int, int, int]]  # product -> available, held, pending, paid
 
@@ -72,13 +76,18 @@ class Desk:
         return answer
 
     async def ask_what_is_due(self, timers: Timers, producer: AIOKafkaProducer) -> None:
+        await self.round_of(timers.ask, producer)
+
+    async def round_of(self, ask: Callable[[Send], Awaitable[None]], producer: AIOKafkaProducer) -> None:
+        """One round of what streams does by time."""
+
         async def send(key: bytes, value: bytes, partition: int) -> Awaitable[Any]:
             ack: Awaitable[Any] = await producer.send(
                 self.sale.topics.commands, value, key=key, partition=partition
             )
             return ack
 
-        await timers.ask(send)
+        await ask(send)
 
     async def told(self, order_id: str) -> list[tuple[str, int]]:
         """Type and ce_sequence of an order's events, each once."""
@@ -116,6 +125,53 @@ async def test_from_holds_over_an_order_and_its_payment_back_to_the_stock(sale: 
     await sale.decide()
     assert await desk.told(order_id) == [
         ("order.created", 1), ("order.paid", 2), ("order.closed", 3), ("payment.refund_due", 4)
+    ]  # fmt: skip
+    report = await sale.audit(10.0)
+    assert report.ok, report.broken()
+
+
+async def test_a_late_payment_without_stock_is_sent_back(sale: Sale) -> None:
+    desk = Desk(sale)
+
+    def soon() -> datetime:
+        return datetime.now(UTC) + timedelta(hours=1)
+
+    def pay(order_id: str, reference: str) -> Pay:
+        return asked(
+            Pay, order_id=order_id, provider="sandbox", event_id=reference, reference=reference, outcome="paid",
+            amount=Money("258.00", "CNY"), occurred_at_ms=1,
+        )  # fmt: skip
+
+    provider = SandboxProvider(["a secret of the sandbox with 32 bytes"], 300)
+    refunding = Refunding(PostgresRefunds(sale.pool), [provider], sale.settings, soon)
+    async with sale.producing() as producer, real_writer(sale.settings, "w") as writer, running(writer):
+        await sale.send([sale.sent(line_of("late", sale.hot, 2))])
+        await desk.until_state("late", "pending_payment", "pending")
+        await desk.ask_what_is_due(Timers(DueStore(sale.pool), sale.settings, soon), producer)
+        await desk.until_state("late", "closed_by_timeout", "expired")
+        await sale.send([sale.sent(line_of(name, sale.hot, 2)) for name in ("a", "b")])
+        await desk.until_state("b", "pending_payment", "pending")
+        late = await sale.order_of("late")
+        await sale.ask(pay(late, "p-1"), pay(late, "p-2"), pay(late, "p-2"))
+        await desk.until_state("late", "closed_by_timeout", "refund_due")
+        reads = PostgresReads(sale.pool)
+
+        async def refunds() -> dict[str, bool]:
+            order = await reads.order(late, "buyer-late")
+            return {} if order is None else {r.reference: r.refunded for r in order.payment.refunds}
+
+        async def both(refunded: bool) -> bool:
+            return await refunds() == {"p-1": refunded, "p-2": refunded}
+
+        await eventually(lambda: both(False))
+        for _ in range(2):
+            await desk.round_of(refunding.ask, producer)
+        await eventually(lambda: both(True))
+        await desk.until_state("late", "closed_by_timeout", "refunded")
+    await sale.decide()
+    assert await desk.told(late) == [
+        ("order.created", 1), ("order.closed", 2), ("payment.refund_due", 3), ("payment.refund_due", 4),
+        ("payment.refunded", 5), ("payment.refunded", 6),
     ]  # fmt: skip
     report = await sale.audit(10.0)
     assert report.ok, report.broken()

@@ -9,8 +9,9 @@ import pytest
 from api.orders import cursor_of, order_id_of_cursor
 from contracts.decisions import BY_COMMAND, number_of, order_id_of
 from contracts.problems import Problem
-from contracts.requests import CheckoutStatus, OrderPage, OrderView
+from contracts.requests import CheckoutStatus, OrderPage, OrderRefund, OrderView
 from contracts.times import to_ms
+from stock_ledger.reads import StoredRefund
 from stock_ledger.view import Progress
 from tests.unit.api_fakes import CHECKOUT, created, stored_order
 from tests.unit.api_service import Service, is_problem
@@ -108,7 +109,8 @@ async def test_an_order_is_its_buyers_alone(service: Service) -> None:
 async def test_an_order_of_several_items_made_by_a_command_is_told_whole(service: Service) -> None:
     one = stored_order(1)
     other = msgspec.structs.replace(one.items[0], line=1, product_id="sku-2", price=Decimal("1.50"))
-    payment = msgspec.structs.replace(one.payment, status="paid", reference="wx-1")
+    refunds = [StoredRefund("wx-2", False, "away"), StoredRefund("wx-3", True, "told before it was")]
+    payment = msgspec.structs.replace(one.payment, status="paid", reference="wx-1", refunds=refunds)
     order_id = order_id_of(to_ms(one.created_at), 2, 5 | BY_COMMAND)
     order = msgspec.structs.replace(
         one, order_id=order_id, items=[*one.items, other], payment=payment, sequence=2
@@ -122,6 +124,7 @@ async def test_an_order_of_several_items_made_by_a_command_is_told_whole(service
     assert (told.number, told.sequence) == (number_of(order_id), 2)
     assert told.number.endswith("0002-000000000005C")
     assert (told.payment.status, told.payment.reference) == ("paid", "wx-1")
+    assert told.payment.refunds == [OrderRefund("wx-2", "due", "away"), OrderRefund("wx-3", "refunded", "")]
 
 
 async def test_pages_give_every_order_once_newest_first(service: Service) -> None:

@@ -93,6 +93,10 @@ def worthless(case: Case) -> None:
     case.product["price"] = Decimal(0)
 
 
+def too_dear(case: Case) -> None:
+    case.product.setdefault("price", Decimal("999999999999.9999"))
+
+
 def bought_enough(case: Case) -> None:
     case.product["buyer_limit"] = 3
     case.bought["p", "buyer-1"] = 2
@@ -114,6 +118,7 @@ WORSE: list[tuple[Reason, Callable[[Case], None]]] = [
     (Reason.ADDRESS_UNKNOWN, no_address),
     (Reason.PRICE_CHANGED, other_price),
     (Reason.TOTAL_NOT_POSITIVE, worthless),
+    (Reason.TOTAL_TOO_LARGE, too_dear),
     (Reason.BUYER_LIMIT, bought_enough),
     (Reason.SOLD_OUT, sold_out),
     (Reason.INSUFFICIENT_STOCK, too_few),

@@ -102,6 +102,13 @@ def test_all_refused_gives_nothing_back(desk: Desk) -> None:
     assert lines_of(desk.results[0][2]) == {A: ("off_shelf", False), B: ("off_shelf", False)}
 
 
+def test_a_total_that_could_not_be_paid_is_no_order(desk: Desk) -> None:
+    desk.obey(answer_of(1, 0, 2, A, price="999999999999"), answer_of(1, 1, 2, B, price="1"))
+    ((_, _, document),) = desk.results
+    assert lines_of(document) == {A: ("total_too_large", False), B: ("total_too_large", False)}
+    assert (desk.orders(), settled(desk)) == ([], [(A, "released"), (B, "released")])
+
+
 def test_several_currencies_are_no_order(desk: Desk) -> None:
     desk.obey(answer_of(1, 0, 2, A), answer_of(1, 1, 2, B, currency="USD"))
     assert desk.orders() == []

@@ -112,6 +112,44 @@ def test_paid_twice_the_second_is_due_back(desk: Desk, more: tuple[str, ...]) ->
     ]
 
 
+def test_a_second_payment_told_again_under_a_new_id_is_due_back_once(desk: Desk) -> None:
+    order = order_from(desk, line_of(1, A, 3), "pay")
+    desk.obey(notice_of(order, reference="pay-2"), notice_of(order, reference="pay-2"))
+    desk.obey(notice_of(order, reference="pay-2"))
+    after = desk.order(order.order_id)
+    assert [(r.reference, r.provider, r.refunded) for r in after.refunds] == [("pay-2", "wechat", False)]
+    assert len(desk.data("payment.refund_due")) == 1
+    first, second = desk.obey(notice_of(order, "refunded", "pay-2"), notice_of(order, "refunded", "pay-2"))
+    assert (first.outcome, second.reason) == (Outcome.APPLIED, Refusal.NOT_ALLOWED)
+    desk.obey(notice_of(order, reference="pay-2"))
+    assert len(desk.data("payment.refund_due")) == len(desk.data("payment.refunded")) == 1
+
+
+def test_both_payments_of_an_order_that_is_closed_are_due_back(desk: Desk) -> None:
+    order = order_from(desk, line_of(1, A, 3), "pay")
+    desk.obey(notice_of(order, reference="pay-2", provider="stripe"), step_of(order, "cancel"))
+    after = desk.order(order.order_id)
+    assert [(r.reference, r.provider) for r in after.refunds] == [("pay-1", "wechat"), ("pay-2", "stripe")]
+    desk.obey(notice_of(order, "refunded", "pay-2"))
+    assert desk.order(order.order_id).payment is P.REFUND_DUE
+    desk.obey(notice_of(order, "refunded"))
+    assert desk.order(order.order_id).payment is P.REFUNDED
+
+
+def test_a_late_payment_taken_after_one_that_was_due_back(desk: Desk) -> None:
+    order = order_from(desk, line_of(1, A, 3), "expire")
+    desk.sell(line_of(2, A, 5), line_of(3, A, 3))
+    desk.obey(notice_of(order))
+    desk.obey(*(step_of(o, "cancel") for o in desk.orders() if o.order_id != order.order_id))
+    desk.obey(notice_of(order, reference="pay-2"))
+    taken = desk.order(order.order_id)
+    assert (taken.status, taken.payment, taken.reference) == (S.PAID, P.PAID, "pay-2")
+    desk.obey(notice_of(order), notice_of(order, "refunded"))
+    assert desk.order(order.order_id).payment is P.PAID
+    assert [data["reference"] for data in desk.data("payment.refund_due")] == ["pay-1"]
+    assert [data["reference"] for data in desk.data("payment.refunded")] == ["pay-1"]
+
+
 def test_late_it_is_taken_if_the_units_are_left(desk: Desk) -> None:
     order = order_from(desk, line_of(1, A, 3), "expire")
     order_from(desk, line_of(2, A, 5))

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from api.payments.behaviour import Behaviour, Callback, Shares, Timing, behaviour_of, callbacks, refunded
 from api.payments.sandbox import HEADER, SandboxEvent, SandboxProvider, sign, verify
 from contracts.errors import BadSignature, SettingsError, UnreadableCallback
-from contracts.payments import Charge, PaymentNotice, Started, mismatch
+from contracts.payments import Charge, PaymentNotice, Refunded, Started, mismatch
 from tests.harness import NOON, uuid_of
 from tests.unit.payment_senders import CHARGE, ORDER, PAID, SANDBOX_SECRET, WINDOW_S, SandboxSender
 
@@ -115,7 +115,7 @@ def test_fields_of_a_newer_sender_are_skipped() -> None:
 async def test_start_and_refund_need_nobody() -> None:
     provider = SandboxProvider([OLD], WINDOW_S)
     assert await provider.start(CHARGE) == Started("sandbox", ORDER)
-    assert await provider.refund(CHARGE, "payment-1", "too late") == "refund-of-payment-1"
+    assert await provider.refund(CHARGE, "payment-1", "too late") == Refunded("refund-of-payment-1")
     assert provider.acknowledgement.status == 204
     await provider.close()
 

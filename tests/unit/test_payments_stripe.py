@@ -15,7 +15,7 @@ import stripe
 
 from api.payments.stripe import StripeProvider
 from contracts.errors import BadSignature, Invalid, PaymentRefused, Unavailable, UnreadableCallback
-from contracts.payments import PaymentNotice, Started
+from contracts.payments import PaymentNotice, Refunded, Started
 from tests.harness import NOON
 from tests.unit.payment_senders import CHARGE, ORDER, PAID, STRIPE_SECRET, WINDOW_S, StripeSender
 from tests.unit.payment_servers import Answer, Played, playing
@@ -229,7 +229,7 @@ async def test_methods_of_others() -> None:
 async def test_refund_gives_a_payment_back_once() -> None:
     refund = Answer(200, b'{"id": "re_1", "object": "refund", "status": "succeeded"}')
     async with asking(refund) as (provider, played):
-        assert await provider.refund(CHARGE, "pi_1", "paid after the order expired") == "re_1"
+        assert await provider.refund(CHARGE, "pi_1", "paid after the order expired") == Refunded("re_1")
     (asked,) = played.asked
     assert (asked.path, asked.headers["Idempotency-Key"]) == ("/v1/refunds", "refund-of-pi_1")
     assert form(played) == {
@@ -238,6 +238,12 @@ async def test_refund_gives_a_payment_back_once() -> None:
         "metadata[order_id]": ORDER,
         "metadata[reason]": "paid after the order expired",
     }
+
+
+async def test_a_refund_that_is_on_its_way_is_not_final() -> None:
+    refund = Answer(200, b'{"id": "re_1", "object": "refund", "status": "pending"}')
+    async with asking(refund) as (provider, _):
+        assert await provider.refund(CHARGE, "pi_1", "") == Refunded("re_1", final=False)
 
 
 @pytest.mark.parametrize("status", ["failed", "canceled"])

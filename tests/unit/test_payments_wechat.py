@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from api.payments.wechat import WeChatProvider, order_id_of, trade_no_of
 from api.payments.wechat_keys import PlatformKey, platform_keys
 from contracts.errors import BadSignature, Invalid, PaymentRefused, Unavailable, UnreadableCallback
-from contracts.payments import PaymentNotice, Started
+from contracts.payments import PaymentNotice, Refunded, Started
 from tests.harness import NOON
 from tests.unit.payment_senders import (
     CHARGE,
@@ -286,7 +286,9 @@ async def test_amounts_that_wechat_does_not_take(amount: str, currency: str) -> 
 
 async def test_refund_gives_a_payment_back_once() -> None:
     async with asking(signed(200, {"refund_id": "503", "status": "PROCESSING"})) as (provider, played):
-        assert await provider.refund(CHARGE, "4200001", "付款时订单已过期" * 20) == "503"
+        assert await provider.refund(CHARGE, "4200001", "付款时订单已过期" * 20) == Refunded(
+            "503", final=False
+        )
     (asked,) = played.asked
     assert asked.path == "/v3/refund/domestic/refunds"
     assert signed_by_merchant(asked)
