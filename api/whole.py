@@ -15,14 +15,16 @@ logger = logging.getLogger(__name__)
 
 class _Price(msgspec.Struct, frozen=True):
     amount: str
-    currency: str  # empty for a line that was refused by itself
+    currency: str
 
 
 class _Line(msgspec.Struct, frozen=True):
+    """Without name, cover and price if it was refused by itself."""
+
     product_id: str
-    name: str
-    cover: str
-    price: _Price
+    name: str = ""
+    cover: str = ""
+    price: _Price | None = None
     reason: Reason | None = None
 
 
@@ -71,7 +73,7 @@ def ended_line(line: int, answer: Answer, whole: Whole) -> Line:
     own = next((one for one in whole.lines if one.product_id == answer.product_id), None)
     at = (line, answer.partition, answer.offset, whole.decided_at, answer.product_id, answer.quantity)
     order = whole.order
-    if own is None or order is None:
+    if own is None or order is None or own.price is None:
         reason = _of_one_left_out(answer, whole) if own is None else own.reason or Reason.OTHER_LINE_REFUSED
         return RefusedLine(*at, reason, reason in RETRYABLE)
     price = Total(own.price.amount, own.price.currency)

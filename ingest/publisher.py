@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections import defaultdict, deque
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
 
 from aiokafka.errors import KafkaError
@@ -30,7 +30,7 @@ class Submission:
     `acknowledged` is the (partition, offset) of each, in order, once all are in the log.
     """
 
-    __slots__ = ("acknowledged", "left", "only_if_known", "payload", "positions", "records")
+    __slots__ = ("acknowledged", "left", "only_if_known", "payload", "positions", "records", "sizes")
 
     def __init__(
         self,
@@ -40,6 +40,7 @@ class Submission:
         acknowledged: "asyncio.Future[list[Position]]",
     ) -> None:
         self.records = records
+        self.sizes = [len(key or b"") + len(value or b"") for _, (key, value, _) in records]  # bytes
         self.payload = payload
         self.only_if_known = only_if_known
         self.acknowledged = acknowledged
@@ -58,11 +59,6 @@ class Submission:
 
 
 Waiting = list[tuple[Record, Submission, int]]  # the record is the submission's at that index
-
-
-def size(records: Iterable[Record]) -> int:
-    """Bytes of their keys and values."""
-    return sum([len(key or b"") + len(value or b"") for key, value, _ in records])
 
 
 class Publisher:
@@ -130,9 +126,10 @@ class Publisher:
         acknowledged = asyncio.get_running_loop().create_future()
         if not self._gathered:
             self._begin_gathering()
-        self._gathered.append(Submission(records, payload, only_if_known, acknowledged))
+        submission = Submission(records, payload, only_if_known, acknowledged)
+        self._gathered.append(submission)
         self._queued += len(records)
-        self._queued_bytes += size(record for _, record in records)
+        self._queued_bytes += sum(submission.sizes)
         return acknowledged
 
     async def ensure_producer(self) -> Any:
@@ -187,7 +184,7 @@ class Publisher:
                 self._start_linger()
         for submission in submissions:
             if submission.acknowledged.done():  # refused, or it waited for too long
-                self._leave(record for _, record in submission.records)
+                self._leave(submission.sizes)
                 continue
             for index, (partition, record) in enumerate(submission.records):
                 self._waiting[partition].append((record, submission, index))
@@ -207,11 +204,10 @@ class Publisher:
             elif known[place] != payload[1]:
                 submission.fail(IdempotencyConflict("use a new Idempotency-Key for another checkout"))
 
-    def _leave(self, records: Iterable[Record]) -> None:
-        """These are not queued any more."""
-        left = list(records)
-        self._queued -= len(left)
-        self._queued_bytes -= size(left)
+    def _leave(self, sizes: Sequence[int]) -> None:
+        """Records of these sizes are not queued any more."""
+        self._queued -= len(sizes)
+        self._queued_bytes -= sum(sizes)
 
     def _send_waiting(self, partition: int) -> None:
         self._busy.add(partition)
@@ -256,7 +252,7 @@ class Publisher:
                 submission.fail(NotAcknowledged(str(error)))
             await self._replace(producer)
         finally:
-            self._leave(record for record, _, _ in queued)
+            self._leave([submission.sizes[index] for _, submission, index in queued])
             self._busy.discard(partition)
             if partition in self._waiting:
                 self._send_waiting(partition)

@@ -39,7 +39,7 @@ class _Price(msgspec.Struct):
 class _Line(msgspec.Struct):
     product_id: str
     quantity: int
-    price: _Price
+    price: _Price | None = None
     reason: str = ""
 
 
@@ -163,7 +163,7 @@ def counts_of(kind: str, value: bytes | None) -> tuple[EventCount, ...]:
 
 
 def _count_of_line(line: _Line) -> EventCount:
-    if line.reason:
+    if line.reason or line.price is None:
         return EventCount(line.product_id, line.reason, "", line.quantity, Decimal(0))
     amount = Decimal(line.price.amount) * line.quantity
     return EventCount(line.product_id, "created", line.price.currency, line.quantity, amount)

@@ -15,7 +15,7 @@ from stock_ledger.commands.work import dump
 def whole_document(gathering: Gathering) -> dict[str, Any]:
     """The checkout with every line's own reason; lines that would have been created are refused with the others.
 
-    A line that was never answered before the deadline is not listed.
+    A line that was never answered before the deadline is not listed. One that was refused by itself has no item to show.
     """
     confirmed = gathering.order_id is not None
     answers = sorted(gathering.answers, key=lambda a: a.line)
@@ -38,9 +38,7 @@ def whole_document(gathering: Gathering) -> dict[str, Any]:
                 "line": a.line,
                 "product_id": a.product_id,
                 "quantity": a.quantity,
-                "name": a.name,
-                "cover": a.cover,
-                "price": {"amount": a.price, "currency": a.currency},
+                **({} if a.reason else _item(a)),
                 **({} if confirmed else _why(Reason(a.reason) if a.reason else other)),
             }
             for a in answers
@@ -73,6 +71,11 @@ def pay_until(answers: Sequence[HoldAnswer], decided_at: datetime) -> datetime:
 def whole_answer(gathering: Gathering) -> bytes | None:
     """What the view shows of the checkout as a whole; None while it has no answer."""
     return None if gathering.decided_at is None else dump(whole_document(gathering))
+
+
+def _item(answer: HoldAnswer) -> dict[str, Any]:
+    price = {"amount": answer.price, "currency": answer.currency}
+    return {"name": answer.name, "cover": answer.cover, "price": price}
 
 
 def _why(reason: Reason) -> dict[str, Any]:

@@ -412,7 +412,8 @@ async def test_a_transaction_that_is_left_alone_does_not_keep_a_partition_for_ev
             await connection.execute("BEGIN")
             await connection.execute("UPDATE partition_state SET next_offset = 7")
             assert await world.ledger.claim([0], "b", NOON) == {0: Claim(2, 0)}
-            with pytest.raises(asyncpg.InterfaceError):
+            # The second, if the connection is being closed at that very moment.
+            with pytest.raises((asyncpg.InterfaceError, asyncpg.InternalClientError)):
                 await connection.execute("COMMIT")
 
 

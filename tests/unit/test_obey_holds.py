@@ -85,6 +85,8 @@ def test_one_refused_gives_back_every_other_once(desk: Desk, order: tuple[int, .
     assert (field, document["status"]) == (WHOLE, "refused")
     other = ("other_line_refused", True)
     assert lines_of(document) == {A: other, B: ("sold_out", True), C: other}
+    shown = {line["product_id"] for line in document["lines"] if {"name", "cover", "price"} & line.keys()}
+    assert shown == {A, C}, "of a line refused by itself there is no item to show"
     assert desk.told(uuid_of(1)) == [("checkout.refused", None)]
     assert gathering(desk).state == "refused"
 
