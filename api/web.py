@@ -11,7 +11,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from contracts import openapi, problems
+from contracts import asyncapi, openapi, problems
 from contracts.auth import BearerVerifier
 from contracts.errors import Invalid, Unavailable
 from contracts.http import Answer, Page, Ready, answer_of, health
@@ -101,7 +101,7 @@ def media_type_of(request: Request) -> str:
 
 def application(routes: list[BaseRoute], ready: Ready) -> Starlette:
     """`routes`, health and the interface's description."""
-    pages = health(ready) | openapi.pages()
+    pages = health(ready) | openapi.pages() | asyncapi.pages()
     return Starlette(
         routes=[*routes, *(_route(path, page) for path, page in pages.items())],
         exception_handlers={

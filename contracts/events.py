@@ -12,8 +12,12 @@ CHECKOUT_REFUSED = "checkout.refused"
 Headers = list[tuple[str, bytes]]
 Event = tuple[bytes, bytes, Headers]  # key, value, headers
 
-_SOURCE = b"/sluiceway/checkouts"
-_COMMON: Headers = [("ce_specversion", b"1.0"), ("ce_source", _SOURCE), ("content-type", b"application/json")]
+SOURCE = "/sluiceway/checkouts"
+_COMMON: Headers = [
+    ("ce_specversion", b"1.0"),
+    ("ce_source", SOURCE.encode()),
+    ("content-type", b"application/json"),
+]
 _CREATED: Headers = [*_COMMON, ("ce_type", ORDER_CREATED.encode()), ("ce_sequence", b"1")]
 _REFUSED: Headers = [*_COMMON, ("ce_type", CHECKOUT_REFUSED.encode())]
 

@@ -136,8 +136,13 @@ def document() -> dict[str, Any]:
             },
         },
     }
-    made: dict[str, Any] = _for_ecma(_without_indents(whole))
+    made: dict[str, Any] = for_documents(whole)
     return made
+
+
+def for_documents(node: Any) -> Any:
+    """A document whose texts come from docstrings and whose patterns come from Python's types, as others read it."""
+    return _for_ecma(_without_indents(node))
 
 
 def pages() -> dict[str, Page]:

@@ -23,6 +23,11 @@ def paths() -> dict[str, Any]:
         "/openapi.json": {
             "get": _open("getOpenApi", "This document", "application/json", {"type": "object"})
         },
+        "/asyncapi.json": {
+            "get": _open(
+                "getAsyncApi", "The events topic (AsyncAPI 3.0)", "application/json", {"type": "object"}
+            )
+        },
         "/docs": {"get": _open("getDocs", "This document as a page", "text/html", {"type": "string"})},
         "/livez": {
             "get": _open("getLive", "Whether the process lives", "application/json", _health("alive"))
