@@ -88,12 +88,12 @@ async def database_settings(
     """With a database of its own, cloned from one that was migrated."""
     name = urlsplit(server_settings.postgres_url).path[1:]
     if urls.postgres not in migrated:
-        await _execute(urls.postgres, f"CREATE DATABASE {TEMPLATE}")
+        await execute(urls.postgres, f"CREATE DATABASE {TEMPLATE}")
         await migrate(_database(urls.postgres, TEMPLATE))
         migrated.add(urls.postgres)
-    await _execute(urls.postgres, f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
+    await execute(urls.postgres, f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
     yield server_settings
-    await _execute(urls.postgres, f"DROP DATABASE {name} WITH (FORCE)")
+    await execute(urls.postgres, f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.fixture
@@ -114,7 +114,7 @@ def _database(url: str, name: str) -> str:
     return urlunsplit(urlsplit(url)._replace(path=f"/{name}"))
 
 
-async def _execute(url: str, statement: str) -> None:
+async def execute(url: str, statement: str) -> None:
     connection = await asyncpg.connect(url)
     try:
         await connection.execute(statement)

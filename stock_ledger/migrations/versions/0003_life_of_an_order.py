@@ -25,6 +25,21 @@ CREATE UNIQUE INDEX decisions_first ON decisions (checkout_id, product_id)
 ALTER TABLE orders ADD COLUMN sequence bigint NOT NULL DEFAULT 1;
 ALTER TABLE order_items ADD COLUMN counted boolean NOT NULL DEFAULT false;
 ALTER TABLE payments ADD COLUMN reference text NOT NULL DEFAULT '';
+
+-- Orders that are there already: none of them has been paid yet.
+UPDATE stock AS s SET pending = i.units
+FROM (SELECT product_id, sum(quantity) AS units FROM order_items JOIN orders USING (order_id)
+      WHERE status = 'pending_payment' GROUP BY product_id) AS i
+WHERE s.product_id = i.product_id;
+-- A buyer's units were counted while the product had a limit. Where that was not always so, the newest ones make up the
+-- count.
+UPDATE order_items AS i SET counted = true
+FROM (SELECT order_id, line, product_id, buyer_id,
+             sum(quantity) OVER (PARTITION BY product_id, buyer_id ORDER BY order_id DESC, line DESC) AS units
+      FROM order_items JOIN orders USING (order_id)) AS o
+JOIN purchases AS p USING (product_id, buyer_id)
+WHERE i.order_id = o.order_id AND i.line = o.line AND o.units <= p.quantity;
+
 CREATE INDEX payments_due ON payments (expires_at) WHERE status IN ('pending', 'failed');
 
 -- One row per message of the commands topic: what was asked, what came of it, and what was told of it, word for word.
