@@ -12,6 +12,8 @@ from contracts.errors import SettingsError
 
 PREFIX = "SLUICEWAY_"
 
+LOG_DAYS = 7  # for how long topics keep messages, dead letters apart
+
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 Seconds = Annotated[float, msgspec.Meta(gt=0)]
 
@@ -140,6 +142,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     stock_source_failures_max: Positive = 5
     stock_source_retry_s: Seconds = 5.0
 
+    # History
+    partition_days: Annotated[int, msgspec.Meta(ge=1, le=3650)] = 30
+    retention_days: Annotated[int, msgspec.Meta(ge=0, le=36500)] = 0  # 0 keeps everything
+    archive_dir: str = ""
+
     log_level: str = "INFO"
 
     @classmethod
@@ -181,9 +188,22 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             wrong.append("postgres_timeout_s must be below stall_exit_s")
         if self.gate_stale_s <= self.idle_beat_s:
             wrong.append("gate_stale_s must exceed idle_beat_s, or an idle writer's gate always stands open")
+        wrong += self._wrong_about_history()
         wrong += self._wrong_about_stock_source()
         if wrong:
             raise SettingsError("; ".join(wrong))
+
+    def _wrong_about_history(self) -> list[str]:
+        wrong = []
+        if 0 < self.retention_days <= LOG_DAYS:
+            wrong.append(
+                f"retention_days must be 0 or more than {LOG_DAYS}, for how long Kafka keeps what the audit compares"
+            )
+        if self.retention_days and not self.archive_dir:
+            wrong.append(
+                "archive_dir must name a folder if retention_days is set: what is dropped is kept there"
+            )
+        return wrong
 
     def _wrong_about_stock_source(self) -> list[str]:
         wrong = []

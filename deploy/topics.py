@@ -8,11 +8,11 @@ from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
 from contracts.errors import SettingsError, Unavailable
 from contracts.kafka import consumer_options, tp
-from contracts.settings import Settings
+from contracts.settings import LOG_DAYS, Settings
 from contracts.topics import Topics
 
 # The log is the only copy of a checkout until it is decided, and the audit's witness after it.
-_WEEK_MS = 7 * 24 * 3600 * 1000
+_WEEK_MS = LOG_DAYS * 24 * 3600 * 1000
 RETENTION_MS = {"checkouts": _WEEK_MS, "commands": _WEEK_MS, "events": _WEEK_MS, "dead-letters": -1}
 
 

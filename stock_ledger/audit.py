@@ -103,13 +103,20 @@ def totals_of(book: Book) -> Totals:
 
 def _lost(book: Book) -> int:
     """Messages without a decision that ought to have one, and offsets that the log lost undecided."""
-    lost = 0
+    lost, history = 0, book.history
     for p, messages in book.messages.items():
         decisions, next_offset = book.decisions[p], book.facts.postgres.next_offset(p)
         due = max(next_offset, book.facts.target.get(p, 0))
-        lost += sum(1 for offset in messages if offset < due and offset not in decisions)
+        lost += sum(
+            1
+            for offset in messages
+            if offset < due and offset not in decisions and not history.decided(p, offset)
+        )
         lost += max(book.facts.checkouts[p].first - next_offset, 0)
     for p, commands in book.command_messages.items():
         due = max(book.facts.postgres.next_command(p), book.facts.command_target.get(p, 0))
-        lost += sum(1 for offset in commands if offset < due and offset not in book.command_rows.get(p, {}))
+        rows = book.command_rows.get(p, {})
+        lost += sum(
+            1 for offset in commands if offset < due and offset not in rows and not history.obeyed(p, offset)
+        )
     return lost

@@ -29,6 +29,7 @@ class Book:
 
     def __init__(self, facts: Facts) -> None:
         self.facts = facts
+        self.history = facts.postgres.history
         self.decisions: dict[int, dict[int, DecisionRow]] = {p: {} for p in range(facts.partitions)}
         self.twice: list[DecisionRow] = []
         self.created: list[DecisionRow] = []
@@ -114,6 +115,15 @@ class Book:
                 decision = decisions.get(offset)
                 if decision is not None:
                     yield message, decision
+
+    def is_cut(self, checkout_id: str) -> bool:
+        """Whether lines of this all-or-nothing checkout may have been dropped while its answer, just later, was not."""
+        gathering = self.gatherings.get(checkout_id)
+        return gathering is not None and self.history.is_near(gathering.decided_at_ms)
+
+    def judged_holds(self) -> list[HoldRow]:
+        """All holds but those around the cut."""
+        return [hold for hold in self.holds.values() if not self.is_cut(hold.checkout_id)]
 
     def is_later(self, place: Place) -> bool:
         """Whether this was decided after the moment Postgres was read: no fact about it is missing."""

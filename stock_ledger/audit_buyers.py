@@ -6,6 +6,7 @@ from contracts.commands import Settle
 from stock_ledger.audit_book import FIRST, TAKING, Book, by_command, where
 from stock_ledger.audit_causes import CLOSED_STATUSES
 from stock_ledger.audit_facts import DecisionRow, LedgerRow
+from stock_ledger.audit_history import DROPPED
 from stock_ledger.audit_report import Law
 from stock_ledger.audit_stock import Places, ledgers
 
@@ -25,7 +26,9 @@ def refusals(book: Book) -> Law:
         if row.kind not in FIRST:
             continue
         at = places.get(row.product_id)
-        if row.reason == "buyer_limit":
+        if row.reason == "buyer_limit" and book.history.of_stock(row.product_id).counted:
+            law.skip(1, DROPPED)
+        elif row.reason == "buyer_limit":
             product = products.get(row.product_id)
             if product is None or product.version != 1:
                 law.skip(1, _CHANGED)
@@ -103,10 +106,14 @@ def purchases(book: Book) -> Law:
     products = {row.product_id: row for row in book.facts.postgres.products}
     counted = {(row.product_id, row.buyer_id): row.quantity for row in book.facts.postgres.purchases}
     bought, late = _counting(book)
+    before: Counter[str] = Counter()
     for buyer in sorted(counted.keys() | bought.keys()):
         product_id, buyer_id = buyer
         law.checked += 1
         has, made = counted.get(buyer, 0), bought.get(buyer, 0)
+        if has > made and book.history.of_stock(product_id).counted:
+            before[product_id] += has - made  # the sum of these is judged below
+            continue
         if has != made:
             law.deviate(
                 f"{has} units counted of buyer {buyer_id}, {made} were bought under a limit and not given back",
@@ -124,6 +131,12 @@ def purchases(book: Book) -> Law:
             )
         elif made - late[buyer] > limit:
             law.deviate(f"buyer {buyer_id} has {made} units, the limit is {limit}", product_id=product_id)
+    for product_id, history in book.history.stock.items():
+        if before[product_id] != history.counted:
+            law.deviate(
+                f"{before[product_id]} units counted are of no order or hold, {history.counted} were of dropped ones",
+                product_id=product_id,
+            )
     _uncounted(book, law)
     return law
 

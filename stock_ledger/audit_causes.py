@@ -6,6 +6,7 @@ from contracts.commands import Adjust, PutProduct, Restock, SetStock, Settle
 from stock_ledger.audit_book import APPLIED, TAKEN_BY_LINES, Book, Place, by_command, where
 from stock_ledger.audit_command_facts import CommandRow
 from stock_ledger.audit_facts import LedgerRow
+from stock_ledger.audit_history import DROPPED
 from stock_ledger.audit_life import Entry, lives
 from stock_ledger.audit_report import Law
 from stock_ledger.audit_stock import GIVEN, ledgers
@@ -25,7 +26,9 @@ def entry_causes(book: Book) -> Law:
     for place in sorted(expected.keys() | book.command_entries.keys()):
         law.checked += 1
         found, due = book.command_entries.get(place, []), expected.get(place, [])
-        if not _same(found, due):
+        if _is_dropped(book, place):
+            law.skip(1, DROPPED)
+        elif not _same(found, due):
             row_at = book.command(place)
             what = "no command" if row_at is None else f"{row_at.action}, {row_at.outcome}"
             law.deviate(
@@ -39,6 +42,18 @@ def entry_causes(book: Book) -> Law:
             law.deviate(f"entry {entry.seq} of kind {entry.kind} has no cause", product_id=entry.product_id)
     _set_stock(book, law)
     return law
+
+
+def _is_dropped(book: Book, place: Place) -> bool:
+    """Whether the command is about an order or a hold that was dropped."""
+    row = book.command(place)
+    if row is None or not book.history.floor_ms:
+        return False
+    command = row.command
+    if isinstance(command, Settle):
+        return (command.checkout_id, command.product_id) not in book.holds
+    order_id = getattr(command, "order_id", None)
+    return order_id is not None and order_id not in book.orders and book.history.had_order(order_id)
 
 
 def _expected(book: Book) -> dict[Place, list[Entry]]:
@@ -100,7 +115,7 @@ def _set_stock(book: Book, law: Law) -> None:
     if not any(row.action == "set_stock" for row in book.facts.postgres.commands):
         return
     for product_id, rows in ledgers(book).items():
-        given = 0
+        given = book.history.of_stock(product_id).given
         for entry in rows:
             given += entry.delta if entry.kind in GIVEN else 0
             if entry.kind != "set_stock" or entry.partition is None or entry.offset is None:
@@ -140,7 +155,9 @@ def given_back(book: Book) -> Law:
         law.checked += 1
         _judge(law, taken[item.order_id, item.product_id], item.quantity, order.status in CLOSED_STATUSES,
                f"order {item.order_id}, {order.status}", item.product_id, order.checkout_id)  # fmt: skip
-    for hold in book.facts.postgres.holds:
+    holds = book.judged_holds()
+    law.skip(len(book.holds) - len(holds), DROPPED)
+    for hold in holds:
         law.checked += 1
         _judge(law, taken[hold.checkout_id, hold.product_id], hold.quantity, hold.state == "released",
                f"a hold, {hold.state}", hold.product_id, hold.checkout_id)  # fmt: skip

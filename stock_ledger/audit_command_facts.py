@@ -77,6 +77,7 @@ class CommandRow(NamedTuple):
     events: tuple[ToldEvent, ...] = ()
     asked: tuple[ToldCommand, ...] = ()
     results: tuple[ToldResult, ...] = ()
+    pseudonyms: frozenset[str] = frozenset()  # names in it that look like those of erased buyers
 
 
 class HoldRow(NamedTuple):

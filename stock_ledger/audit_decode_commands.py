@@ -1,5 +1,6 @@
 """Commands, and what was told of them, made into facts. What cannot be read becomes a fact that says so."""
 
+import re
 from collections.abc import Iterable
 from decimal import Decimal, InvalidOperation
 from sys import intern
@@ -79,6 +80,8 @@ class _Counting(msgspec.Struct):
     lines: list[_Line] = []
 
 
+_PSEUDONYM = re.compile(rb"\berased-[0-9a-f]{32}\b")
+
 _told = msgspec.json.Decoder(_Told)
 _whole = msgspec.json.Decoder(_Whole)
 _counting = msgspec.json.Decoder(_Counting)
@@ -109,7 +112,11 @@ def command_row(record: Iterable[Any]) -> CommandRow:
     events = tuple(_told_event(key, value, dict(headers)) for key, value, headers in kept.events)
     asked = tuple(_told_command(partition, value) for partition, _, value in kept.commands)
     results = tuple(ToldResult(checkout, field, whole_fact(value)) for checkout, field, value in kept.results)
-    return CommandRow._make([*plain, command, events, asked, results])
+    texts = [value for _, value, _ in kept.events] + [value for _, _, value in kept.commands]
+    if document is not None:
+        texts.append(document.encode() if isinstance(document, str) else document)
+    names = frozenset(name.decode() for text in texts for name in _PSEUDONYM.findall(text))
+    return CommandRow._make([*plain, command, events, asked, results, names])
 
 
 def _told_event(key: bytes, value: bytes, headers: dict[str, bytes]) -> ToldEvent:

@@ -6,6 +6,7 @@ from decimal import Decimal
 from contracts.events import CHECKOUT_REFUSED, ORDER_CREATED
 from stock_ledger.audit_book import CONFLICT, CREATED, REFUSED, Book, Place, command_place_of, place_of, where
 from stock_ledger.audit_facts import DecisionRow, EventCount, EventFact
+from stock_ledger.audit_history import DROPPED
 from stock_ledger.audit_report import Law
 from stock_ledger.audit_view import told_wrong
 
@@ -17,12 +18,15 @@ def events(book: Book) -> Law:
     _redelivered(book, law)
     published: set[Place] = set()
     for event, place in book.events:
+        row = None if place is None else book.decision(place)
+        if place is not None and row is None and book.history.decided(*place):
+            law.skip(1, DROPPED)
+            continue
         law.checked += 1
         if place is not None:
             published.add(place)
             if book.is_later(place):
                 continue
-        row = None if place is None else book.decision(place)
         if row is None or not has_event(row):
             law.deviate(
                 f"event {event.event_id!r} at {event.partition}:{event.offset} has no decision"
@@ -109,7 +113,7 @@ def event_data(book: Book) -> Law:
         if document is None:
             law.deviate("its event's data is not readable", product_id=row.product_id, place=place)
             continue
-        wrong = told_wrong(document, row)
+        wrong = told_wrong(document, row, erased=row.buyer_id in book.history.pseudonyms)
         order = order_of.get(row.order_id or "")
         if order is not None and (order.total, order.currency) != (document.total, document.currency):
             wrong += f" total told {document.total} {document.currency}, the order's {order.total} {order.currency}"

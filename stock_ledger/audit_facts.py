@@ -12,6 +12,7 @@ from stock_ledger.audit_command_facts import (
     HoldRow,
     WholeDocument,
 )
+from stock_ledger.audit_history import History
 
 
 class MessageFact(NamedTuple):
@@ -247,6 +248,7 @@ class PostgresFacts(msgspec.Struct):
     commands: list[CommandRow] = []  # by partition and offset
     holds: list[HoldRow] = []
     gatherings: list[GatheringRow] = []
+    history: History = History()
 
     def next_offset(self, partition: int) -> int:
         """The next offset to decide; 0 for a partition that was never claimed."""

@@ -10,6 +10,7 @@ from stock_ledger.audit_book import APPLIED, HELD, Book, by_command, where
 from stock_ledger.audit_causes import CLOSED_STATUSES
 from stock_ledger.audit_command_facts import CommandRow, GatheringRow, HoldRow
 from stock_ledger.audit_facts import StockRow
+from stock_ledger.audit_history import DROPPED
 from stock_ledger.audit_report import Law
 
 _STATES = ("held", "pending", "paid", "released")
@@ -22,6 +23,9 @@ def gatherings(book: Book) -> Law:
         "An all-or-nothing checkout gathers its lines' answers, and is decided once: an order of all, or nothing",
     )
     for gathering in book.facts.postgres.gatherings:
+        if book.is_cut(gathering.checkout_id):
+            law.skip(1, DROPPED)
+            continue
         law.checked += 1
         if wrong := _wrong_gathering(book, gathering):
             law.deviate(
@@ -31,7 +35,11 @@ def gatherings(book: Book) -> Law:
             )
     for checkout_id, rows in book.by_subject.items():
         answered = any(isinstance(r.command, HoldAnswer) and r.outcome == APPLIED for r in rows)
-        if answered and checkout_id not in book.gatherings:
+        if (
+            answered
+            and checkout_id not in book.gatherings
+            and not book.history.is_near(rows[0].decided_at_ms)
+        ):
             law.checked += 1
             law.deviate("answers were taken, but nothing gathers them", checkout_id=checkout_id)
     _overdue(book, law)
@@ -135,7 +143,11 @@ def holds(book: Book) -> Law:
     for row in book.facts.postgres.commands:
         if isinstance(row.command, Settle) and row.outcome == APPLIED:
             settled[row.command.checkout_id, row.command.product_id] = row.command.to
+    judged = {(hold.checkout_id, hold.product_id): hold for hold in book.judged_holds()}
+    law.skip(len(book.holds) - len(judged), DROPPED)
     for key, decision in book.held.items():
+        if key not in judged and (key in book.holds or book.history.is_near(decision.decided_at_ms)):
+            continue
         law.checked += 1
         hold = book.holds.get(key)
         true = (decision.buyer_id, decision.quantity)
@@ -146,20 +158,25 @@ def holds(book: Book) -> Law:
                 checkout_id=key[0],
                 place=where(decision),
             )
-    for key, hold in book.holds.items():
+    for key, hold in judged.items():
         law.checked += 1
-        wrong = "" if key in book.held else "a hold of no held line"
-        if hold.state != settled.get(key, HELD):
-            wrong = wrong or f"it is {hold.state}, its settlements make it {settled.get(key, HELD)}"
-        expected = _expected(book, hold)
-        if hold.state not in expected and not wrong:
-            if key in book.under_way or _is_unanswered(book, hold):
-                law.skip(1, "holds whose settlement is under way")
-                continue
-            wrong = f"it is {hold.state}, expected {' or '.join(expected)}"
-        if wrong:
-            law.deviate(wrong, product_id=hold.product_id, checkout_id=hold.checkout_id)
+        _judge(book, law, hold, settled.get(key, HELD))
     return law
+
+
+def _judge(book: Book, law: Law, hold: HoldRow, settled: str) -> None:
+    key = (hold.checkout_id, hold.product_id)
+    wrong = "" if key in book.held else "a hold of no held line"
+    if hold.state != settled:
+        wrong = wrong or f"it is {hold.state}, its settlements make it {settled}"
+    expected = _expected(book, hold)
+    if hold.state not in expected and not wrong:
+        if key in book.under_way or _is_unanswered(book, hold):
+            law.skip(1, "holds whose settlement is under way")
+            return
+        wrong = f"it is {hold.state}, expected {' or '.join(expected)}"
+    if wrong:
+        law.deviate(wrong, product_id=hold.product_id, checkout_id=hold.checkout_id)
 
 
 def _expected(book: Book, hold: HoldRow) -> tuple[str, ...]:
@@ -190,6 +207,8 @@ def counts(book: Book) -> Law:
         "stock-counts", "Held, pending and paid units of a product are the sums over its holds and orders"
     )
     sums: dict[str, Counter[str]] = {state: Counter() for state in _STATES}
+    for history in book.history.stock.values():
+        sums["paid"][history.product_id] += history.paid
     for hold in book.facts.postgres.holds:
         sums.setdefault(hold.state, Counter())[hold.product_id] += hold.quantity
     for item in book.facts.postgres.items:

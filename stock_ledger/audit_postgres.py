@@ -20,24 +20,36 @@ from stock_ledger.audit_facts import (
     PurchaseRow,
     StockRow,
 )
+from stock_ledger.audit_history import History, LogHistory, StockHistory
 from stock_ledger.postgres import acquired
+from stock_ledger.retention import AUDITING
 
 _CHUNK_ROWS = 10_000
+_RETENTION_S = 3600.0  # for how long a retention may hold up an audit
+
+# Partitions that are about to be dropped: what they came to is kept already.
+GOING = "SELECT to_regclass(name)::oid FROM history, unnest(leaves) AS l (name) WHERE dropped_at IS NULL"
 
 # Columns in the order of the facts' fields; ids as text, moments as Unix milliseconds rounded down.
 DECISIONS = """
 SELECT partition, "offset", kind, checkout_id::text, buyer_id, product_id, quantity, payload_hash, line, reason, detail,
        order_id::text, first_offset, floor(extract(epoch FROM decided_at) * 1000)::bigint, whole
-FROM decisions ORDER BY partition, "offset"
+FROM decisions WHERE tableoid <> ALL($1::oid[]) ORDER BY partition, "offset"
 """
-ORDERS = "SELECT order_id::text, checkout_id::text, buyer_id, status, total, currency, sequence FROM orders"
-ITEMS = "SELECT order_id::text, line, product_id, price, quantity, counted FROM order_items"
+ORDERS = """
+SELECT order_id::text, checkout_id::text, buyer_id, status, total, currency, sequence
+FROM orders WHERE tableoid <> ALL($1::oid[])
+"""
+ITEMS = """
+SELECT order_id::text, line, product_id, price, quantity, counted FROM order_items WHERE tableoid <> ALL($1::oid[])
+"""
 PAYMENTS = """
 SELECT order_id::text, amount, currency, status, reference, floor(extract(epoch FROM expires_at) * 1000)::bigint
-FROM payments
+FROM payments WHERE tableoid <> ALL($1::oid[])
 """
 LEDGER = """
-SELECT product_id, seq, delta, available, kind, partition, "offset", order_id::text FROM ledger ORDER BY product_id, seq
+SELECT product_id, seq, delta, available, kind, partition, "offset", order_id::text FROM ledger
+WHERE tableoid <> ALL($1::oid[]) ORDER BY product_id, seq
 """
 STOCK = "SELECT product_id, partition, available, seq, held, pending, paid FROM stock"
 PRODUCTS = "SELECT product_id, buyer_limit, version FROM products"
@@ -49,7 +61,7 @@ READ_AT = "SELECT floor(extract(epoch FROM now()) * 1000)::bigint"
 COMMANDS = """
 SELECT partition, "offset", command_id::text, action, subject, actor, outcome, reason, detail, first_offset,
        floor(extract(epoch FROM decided_at) * 1000)::bigint, document, told
-FROM commands ORDER BY partition, "offset"
+FROM commands WHERE tableoid <> ALL($1::oid[]) ORDER BY partition, "offset"
 """
 HOLDS = "SELECT checkout_id::text, product_id, buyer_id, quantity, state, counted, order_id::text FROM holds"
 GATHERINGS = """
@@ -57,6 +69,18 @@ SELECT checkout_id::text, partition, state, floor(extract(epoch FROM deadline) *
        floor(extract(epoch FROM decided_at) * 1000)::bigint, decided_offset
 FROM gatherings
 """
+FLOOR = "SELECT coalesce(floor(extract(epoch FROM max(until)) * 1000)::bigint, 0) FROM history"
+STOCK_HISTORY = """
+SELECT product_id, sum(entries)::bigint, max(last_seq), (array_agg(available ORDER BY last_seq DESC))[1],
+       sum(given)::bigint, sum(taken)::bigint, sum(returned)::bigint, sum(paid)::bigint, sum(counted)::bigint
+FROM history_stock GROUP BY product_id
+"""
+LOG_HISTORY = """
+SELECT partition, sum(decisions)::bigint, coalesce(max(last_offset) + 1, 0), sum(commands)::bigint,
+       coalesce(max(last_command) + 1, 0)
+FROM history_log GROUP BY partition
+"""
+PSEUDONYMS = "SELECT pseudonym FROM erasures"
 FIGURE_STATES = "SELECT partition, next_offset FROM figure_state"
 
 Row = TypeVar("Row")
@@ -64,36 +88,56 @@ Row = TypeVar("Row")
 
 async def snapshot(pool: "asyncpg.Pool[Any]") -> PostgresFacts:
     """All tables as one repeatable-read transaction sees them. Raises Unavailable if Postgres does not answer."""
-    async with (
-        acquired(pool) as connection,
-        connection.transaction(isolation="repeatable_read", readonly=True),
-    ):
+    async with acquired(pool) as connection:
+        # A lock of the session: in the transaction, it would come after the snapshot.
+        await connection.execute("SELECT pg_advisory_lock_shared($1)", AUDITING, timeout=_RETENTION_S)
+        try:
+            async with connection.transaction(isolation="repeatable_read", readonly=True):
+                return await _read(connection)
+        finally:
+            if not connection.is_closed():
+                await connection.execute("SELECT pg_advisory_unlock_shared($1)", AUDITING)
 
-        async def rows(make: Callable[[Iterable[Any]], Row], query: str) -> list[Row]:
-            cursor = await connection.cursor(query)
-            made: list[Row] = []
-            while chunk := await cursor.fetch(_CHUNK_ROWS):
-                made += [make([intern(v) if type(v) is str else v for v in record]) for record in chunk]
-            return made
 
-        return PostgresFacts(
-            states=await _states(connection),
-            decisions=await rows(DecisionRow._make, DECISIONS),
-            orders=await rows(OrderRow._make, ORDERS),
-            items=await rows(ItemRow._make, ITEMS),
-            payments=await rows(PaymentRow._make, PAYMENTS),
-            ledger=await rows(LedgerRow._make, LEDGER),
-            stock=await rows(StockRow._make, STOCK),
-            products=await rows(ProductRow._make, PRODUCTS),
-            purchases=await rows(PurchaseRow._make, PURCHASES),
-            figure_states=dict(await connection.fetch(FIGURE_STATES)),
-            figures=await rows(FigureRow._make, FIGURES),
-            next_commands=dict(await connection.fetch(NEXT_COMMANDS)),
-            read_at_ms=await connection.fetchval(READ_AT),
-            commands=await rows(command_row, COMMANDS),
-            holds=await rows(HoldRow._make, HOLDS),
-            gatherings=await rows(gathering_row, GATHERINGS),
-        )
+async def _read(connection: Any) -> PostgresFacts:
+    going = [oid for (oid,) in await connection.fetch(GOING) if oid is not None]
+
+    async def rows(make: Callable[[Iterable[Any]], Row], query: str) -> list[Row]:
+        cursor = await connection.cursor(query, *([going] if "$1" in query else []))
+        made: list[Row] = []
+        while chunk := await cursor.fetch(_CHUNK_ROWS):
+            made += [make([intern(v) if type(v) is str else v for v in record]) for record in chunk]
+        return made
+
+    return PostgresFacts(
+        states=await _states(connection),
+        decisions=await rows(DecisionRow._make, DECISIONS),
+        orders=await rows(OrderRow._make, ORDERS),
+        items=await rows(ItemRow._make, ITEMS),
+        payments=await rows(PaymentRow._make, PAYMENTS),
+        ledger=await rows(LedgerRow._make, LEDGER),
+        stock=await rows(StockRow._make, STOCK),
+        products=await rows(ProductRow._make, PRODUCTS),
+        purchases=await rows(PurchaseRow._make, PURCHASES),
+        figure_states=dict(await connection.fetch(FIGURE_STATES)),
+        figures=await rows(FigureRow._make, FIGURES),
+        next_commands=dict(await connection.fetch(NEXT_COMMANDS)),
+        read_at_ms=await connection.fetchval(READ_AT),
+        commands=await rows(command_row, COMMANDS),
+        holds=await rows(HoldRow._make, HOLDS),
+        gatherings=await rows(gathering_row, GATHERINGS),
+        history=await _history(connection),
+    )
+
+
+async def _history(connection: Any) -> History:
+    stock = [StockHistory._make(row) for row in await connection.fetch(STOCK_HISTORY)]
+    return History(
+        floor_ms=await connection.fetchval(FLOOR),
+        stock={row.product_id: row for row in stock},
+        logs={p: LogHistory(*counts) for p, *counts in await connection.fetch(LOG_HISTORY)},
+        pseudonyms=frozenset(name for (name,) in await connection.fetch(PSEUDONYMS)),
+    )
 
 
 async def states_now(pool: "asyncpg.Pool[Any]") -> dict[int, tuple[int, int]]:

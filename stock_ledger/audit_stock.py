@@ -1,6 +1,7 @@
 """Laws of stock: the ledger adds up, and nothing is sold twice."""
 
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Sequence
 
 from contracts.topics import partition_of
@@ -9,6 +10,7 @@ from stock_ledger.audit_facts import LedgerRow
 from stock_ledger.audit_report import Law
 
 INITIAL = "initial"
+OPENING = "opening"  # stands for all entries that were dropped
 GIVEN = (INITIAL, "restock", "adjust", "set_stock")  # kinds that change how many units there are at all
 _UP, _DOWN, _NEITHER, _BOTH = (0, 1), (-1, 0), (0, 0), (-1, 1)
 # Which way an entry of a kind may move what is available. An entry of a kind that is not here deviates.
@@ -21,25 +23,62 @@ Ledgers = dict[str, list[LedgerRow]]  # by product, by seq
 
 
 def ledgers(book: Book) -> Ledgers:
-    return grouped((row.product_id, row) for row in book.facts.postgres.ledger)
+    """What was dropped is one entry, the first of its product; what lies around the cut is a part of that."""
+    stock = book.history.stock
+    if not stock:
+        return grouped((row.product_id, row) for row in book.facts.postgres.ledger)
+    opened = [
+        LedgerRow(h.product_id, h.last_seq, 0, h.available, OPENING, None, None, None) for h in stock.values()
+    ]
+    rows = [r for r in book.facts.postgres.ledger if r.seq > book.history.of_stock(r.product_id).last_seq]
+    return grouped((row.product_id, row) for row in (*opened, *rows) if row.seq)
+
+
+def given(book: Book) -> dict[str, int]:
+    """Units by product that there ever were."""
+    units = {product_id: h.given for product_id, h in book.history.stock.items()}
+    for row in book.facts.postgres.ledger:
+        if row.kind in GIVEN:
+            units[row.product_id] = units.get(row.product_id, 0) + row.delta
+    return units
 
 
 def sequence(book: Book) -> Law:
     law = Law(
         "ledger-sequence", "A product's ledger counts from 1 without gaps and begins with its initial stock"
     )
+    _around_the_cut(book, law)
     for product_id, rows in ledgers(book).items():
         law.checked += len(rows)
-        for expected, row in enumerate(rows, 1):
+        for expected, row in enumerate(rows, rows[0].seq if rows[0].kind == OPENING else 1):
             if row.seq != expected:
                 law.deviate(f"entry {row.seq} comes where {expected} is expected", product_id=product_id)
                 break
         for row in rows:
+            if row.kind == OPENING:
+                continue
             if (row.kind == INITIAL) != (row.seq == 1):
                 law.deviate(f"entry {row.seq} is of kind {row.kind}", product_id=product_id)
             elif not _moves_its_way(row):
                 law.deviate(f"entry {row.seq} is {row.delta} of kind {row.kind}", product_id=product_id)
     return law
+
+
+def _around_the_cut(book: Book, law: Law) -> None:
+    """Entries that were dropped and those that lie among them, of another clock, are all up to the last one dropped."""
+    stock = book.history.stock
+    among = Counter(
+        row.product_id
+        for row in (book.facts.postgres.ledger if stock else ())
+        if row.seq <= book.history.of_stock(row.product_id).last_seq
+    )
+    for product_id, history in stock.items():
+        if history.entries + among[product_id] != history.last_seq:
+            law.deviate(
+                f"{history.entries} entries were dropped up to entry {history.last_seq}, "
+                f"{among[product_id]} of these are still there",
+                product_id=product_id,
+            )
 
 
 def _moves_its_way(row: LedgerRow) -> bool:
@@ -55,6 +94,9 @@ def running(book: Book) -> Law:
         available, reached = 0, {True: -1, False: -1}  # of lines and of commands
         home = partition_of(product_id, book.facts.partitions)
         for row in rows:
+            if row.kind == OPENING:
+                available = row.available
+                continue
             law.checked += 1
             wrong = []
             if row.available != available + row.delta:
@@ -77,7 +119,7 @@ def running(book: Book) -> Law:
 
 def sold(book: Book) -> dict[str, int]:
     """Units by product that lines took, of orders or holds, and that were not given back."""
-    units: dict[str, int] = {}
+    units = {product_id: h.taken - h.returned for product_id, h in book.history.stock.items()}
     for row in book.facts.postgres.decisions:
         if row.kind in TAKING:
             units[row.product_id] = units.get(row.product_id, 0) + row.quantity
@@ -93,7 +135,7 @@ def conservation(book: Book) -> Law:
         "conservation",
         "All units given = available + held + pending + paid, in the ledger and in the stock totals",
     )
-    units, by_product = sold(book), ledgers(book)
+    units, by_product, ever = sold(book), ledgers(book), given(book)
     stock = {row.product_id: row for row in book.facts.postgres.stock}
     known = {row.product_id for row in book.facts.postgres.products}
     for product_id in sorted(by_product.keys() | stock.keys() | units.keys() | known):
@@ -103,17 +145,17 @@ def conservation(book: Book) -> Law:
             missing = "no ledger" if not rows else "no stock total"
             law.deviate(f"{missing}, {units.get(product_id, 0)} sold", product_id=product_id)
             continue
-        given = sum(row.delta for row in rows if row.kind in GIVEN)
-        left = given - units.get(product_id, 0)
+        there_were = ever.get(product_id, 0)
+        left = there_were - units.get(product_id, 0)
         if not left == rows[-1].available == total.available:
             law.deviate(
-                f"given {given} - sold {units.get(product_id, 0)} = {left}, "
+                f"given {there_were} - sold {units.get(product_id, 0)} = {left}, "
                 f"the ledger says {rows[-1].available}, the total {total.available}",
                 product_id=product_id,
             )
-        elif given != total.available + total.held + total.pending + total.paid:
+        elif there_were != total.available + total.held + total.pending + total.paid:
             law.deviate(
-                f"given {given}, but {total.available} available + {total.held} held + {total.pending} pending "
+                f"given {there_were}, but {total.available} available + {total.held} held + {total.pending} pending "
                 f"+ {total.paid} paid",
                 product_id=product_id,
             )
@@ -128,11 +170,8 @@ def conservation(book: Book) -> Law:
 
 def oversold_units(book: Book) -> dict[str, int]:
     """By how much sold units exceed what was ever given, by product; those that do."""
-    by_product = ledgers(book)
-    excess = {
-        product_id: units - sum(r.delta for r in by_product.get(product_id, []) if r.kind in GIVEN)
-        for product_id, units in sold(book).items()
-    }
+    ever = given(book)
+    excess = {product_id: units - ever.get(product_id, 0) for product_id, units in sold(book).items()}
     return {product_id: units for product_id, units in excess.items() if units > 0}
 
 

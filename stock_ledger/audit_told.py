@@ -6,6 +6,7 @@ from contracts.topics import partition_of
 from stock_ledger.audit_book import FIRST, Book, Place, where
 from stock_ledger.audit_command_facts import ToldEvent
 from stock_ledger.audit_facts import EventFact
+from stock_ledger.audit_history import DROPPED
 from stock_ledger.audit_report import Law
 
 _CUT = "retention removed the beginning of the topic"
@@ -22,14 +23,16 @@ def command_events(book: Book) -> Law:
             told[event.event_id] = (event, where(row))
     published: set[str] = set()
     for found, place in book.command_events:
-        if place[1] >= book.facts.postgres.next_command(place[0]):
-            continue  # decided after Postgres was read
+        dropped = book.command(place[:2]) is None and book.history.obeyed(*place[:2])
+        law.skip(int(dropped), DROPPED)
+        if dropped or place[1] >= book.facts.postgres.next_command(place[0]):
+            continue  # or decided after Postgres was read
         law.checked += 1
         published.add(found.event_id)
         kept = told.get(found.event_id)
         if kept is None:
             law.deviate(f"event {found.event_id} is of no command that told it", place=place[:2])
-        elif not _is_told(found, kept[0]):
+        elif not _is_told(found, kept[0], erased=_is_erased(book, kept[1])):
             law.deviate(
                 f"event {found.event_id} is {found.type} {found.key!r} {found.sequence}, kept was {kept[0].type} "
                 f"{kept[0].key!r} {kept[0].sequence}, or their data differ",
@@ -47,8 +50,15 @@ def command_events(book: Book) -> Law:
     return law
 
 
-def _is_told(found: EventFact, kept: ToldEvent) -> bool:
-    return (found.type, found.key, found.sequence, found.value_hash) == (
+def _is_erased(book: Book, place: Place) -> bool:
+    """Whether what a command told was of a buyer whose data was erased since."""
+    row = book.command(place)
+    return row is not None and not row.pseudonyms.isdisjoint(book.history.pseudonyms)
+
+
+def _is_told(found: EventFact, kept: ToldEvent, *, erased: bool) -> bool:
+    value_hash = kept.value_hash if erased else found.value_hash
+    return (found.type, found.key, found.sequence, value_hash) == (
         kept.type,
         kept.key,
         kept.sequence,

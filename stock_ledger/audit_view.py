@@ -3,6 +3,7 @@
 from contracts.keys import WHOLE
 from stock_ledger.audit_book import CONFLICT, FIRST, TAKING, Book, where
 from stock_ledger.audit_facts import DecisionRow, Document, ResultFact, ShownStock
+from stock_ledger.audit_history import DROPPED
 from stock_ledger.audit_report import Law
 
 _MOVING = "values that changed while they were compared"
@@ -103,9 +104,12 @@ def cache_results(book: Book) -> Law:
         if book.is_later(place):
             law.skip(1, "decided after Postgres was read")
             continue
-        law.checked += 1
         row = book.decision(place)
-        wrong = "there is no such decision" if row is None else _wrong_result(result, document, row)
+        if row is None and book.history.decided(*place):
+            law.skip(1, DROPPED)
+            continue
+        law.checked += 1
+        wrong = "there is no such decision" if row is None else _wrong_result(book, result, document, row)
         if wrong:
             law.deviate(
                 f"drifted: {wrong}",
@@ -122,6 +126,9 @@ def _judge_whole(book: Book, law: Law, result: ResultFact) -> None:
     if shown is not None and shown.offset >= book.facts.postgres.next_command(shown.partition):
         law.skip(1, "decided after Postgres was read")
         return
+    if shown is not None and book.history.obeyed(shown.partition, shown.offset):
+        law.skip(1, DROPPED)
+        return
     law.checked += 1
     if shown is None:
         law.deviate("drifted: the checkout's answer is not readable", checkout_id=result.checkout_id)
@@ -137,21 +144,22 @@ def _judge_whole(book: Book, law: Law, result: ResultFact) -> None:
         )
 
 
-def _wrong_result(result: ResultFact, document: Document, row: DecisionRow) -> str:
+def _wrong_result(book: Book, result: ResultFact, document: Document, row: DecisionRow) -> str:
     if row.kind not in (*FIRST, CONFLICT):
         return f"a result is shown of a decision that is {row.kind}"
     conflict = row.kind == CONFLICT
     field = f"#{row.partition}:{row.offset}" if conflict else row.product_id
     if result.field != field or result.checkout_id != row.checkout_id:
         return f"the result of checkout {row.checkout_id}, {field} is shown as {result.checkout_id}, {result.field}"
-    return told_wrong(document, row)
+    return told_wrong(document, row, erased=row.buyer_id in book.history.pseudonyms)
 
 
-def told_wrong(document: Document, row: DecisionRow) -> str:
-    """How what was told of a decision differs from it; empty if it does not."""
+def told_wrong(document: Document, row: DecisionRow, *, erased: bool = False) -> str:
+    """How what was told of a decision differs from it; empty if it does not. `erased`: whose it was is not kept."""
     told = (
         (document.partition, document.offset), document.status, document.reason, document.order_id,
-        document.checkout_id, document.product_id, document.buyer_id, document.quantity,
+        document.checkout_id, document.product_id, row.buyer_id if erased else document.buyer_id,
+        document.quantity,
     )  # fmt: skip
     true = (
         where(row), row.kind if row.kind in TAKING else "refused", row.reason or "", row.order_id or "",

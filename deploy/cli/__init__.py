@@ -8,7 +8,7 @@ from typing import Any
 import typer
 
 from contracts.errors import SluicewayError
-from deploy.cli import catalogue, deadletters, operators, processes, sales, trials
+from deploy.cli import catalogue, deadletters, history, operators, processes, sales, trials
 from deploy.cli.console import errors
 from deploy.stack import StackError
 
@@ -18,7 +18,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for group in (processes, sales, operators):
+for group in (processes, sales, operators, history):
     app.add_typer(group.commands)
 app.add_typer(catalogue.commands, name="catalogue")
 app.add_typer(deadletters.commands, name="deadletters")

@@ -1,0 +1,156 @@
+"""Rows of a period as files: gzipped CSV with a manifest, complete and verified, or not there."""
+
+import gzip
+import hashlib
+import os
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import orjson
+
+from contracts.errors import Invalid
+
+MANIFEST = "manifest.json"
+_CHUNK_BYTES = 1 << 20
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """A file of rows. `content_sha256` is of the CSV, `sha256` of the file."""
+
+    file: str
+    rows: int
+    bytes: int
+    sha256: str
+    content_sha256: str
+
+
+class Manifest(msgspec.Struct, frozen=True):
+    """What an archive holds, by table. `since` is empty for what begins with the first row there was."""
+
+    database: str
+    since: str
+    until: str
+    revision: str
+    tables: dict[str, Entry]
+
+
+async def write_table(connection: Any, folder: Path, table: str, query: str, *arguments: Any) -> Entry:
+    """Write the rows of a query to a file of the folder; verified by reading it back before it has its name.
+
+    Raises Invalid if what is read is not what was written.
+    """
+    file = folder / f"{table}.csv.gz"
+    part = file.with_name(f"{file.name}.part")
+    content = hashlib.sha256()
+    pack = zlib.compressobj(6, zlib.DEFLATED, 31)
+    with part.open("wb") as out:
+
+        async def take(chunk: bytes) -> None:
+            content.update(chunk)
+            out.write(pack.compress(chunk))
+
+        status = await connection.copy_from_query(query, *arguments, output=take, format="csv", header=True)
+        out.write(pack.flush())
+        out.flush()
+        os.fsync(out.fileno())
+    entry = Entry(file.name, int(status.split()[1]), part.stat().st_size, _sha256(part), content.hexdigest())
+    if _content_sha256(part) != entry.content_sha256:
+        raise Invalid(f"{part} does not read as it was written; look at the disk")
+    part.replace(file)
+    return entry
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Last of all: with it the archive is complete."""
+    part = folder / f"{MANIFEST}.part"
+    with part.open("wb") as out:
+        out.write(orjson.dumps(msgspec.to_builtins(manifest), option=orjson.OPT_INDENT_2))
+        out.flush()
+        os.fsync(out.fileno())
+    part.replace(folder / MANIFEST)
+    _sync_folder(folder)
+
+
+def read_manifest(folder: Path) -> Manifest | None:
+    """The manifest, None if there is none. Raises Invalid if it is not readable."""
+    file = folder / MANIFEST
+    try:
+        return msgspec.json.decode(file.read_bytes(), type=Manifest)
+    except FileNotFoundError:
+        return None
+    except (msgspec.DecodeError, OSError) as error:
+        raise Invalid(f"{file}: {error}") from error
+
+
+def check(folder: Path, manifest: Manifest) -> None:
+    """Raises Invalid unless every file is there as the manifest says."""
+    for table, entry in manifest.tables.items():
+        file = folder / entry.file
+        try:
+            same = _sha256(file) == entry.sha256 and _content_sha256(file) == entry.content_sha256
+        except (OSError, EOFError, zlib.error) as error:
+            raise Invalid(f"{file}: {error}") from error
+        if not same:
+            raise Invalid(f"{file} of table {table} is not as {MANIFEST} says")
+
+
+async def content_of(connection: Any, query: str, *arguments: Any) -> str:
+    """What `content_sha256` would be of the query's rows as they are now."""
+    content = hashlib.sha256()
+
+    async def take(chunk: bytes) -> None:
+        content.update(chunk)
+
+    await connection.copy_from_query(query, *arguments, output=take, format="csv", header=True)
+    return content.hexdigest()
+
+
+async def read_table(connection: Any, folder: Path, table: str, into: str) -> int:
+    """Put the rows of a table's file into a table; returns how many. Raises Invalid if the file cannot be read."""
+    file = folder / f"{table}.csv.gz"
+    try:
+        with gzip.open(file) as opened:
+            status: str = await connection.copy_to_table(into, source=opened, format="csv", header=True)
+    except (OSError, EOFError, zlib.error) as error:
+        raise Invalid(f"{file}: {error}") from error
+    return int(status.split()[1])
+
+
+def make_folder(root: Path, name: str) -> Path:
+    """The folder of an archive. Raises Invalid if it cannot be made."""
+    folder = root / name
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _sync_folder(root)
+    except OSError as error:
+        raise Invalid(f"SLUICEWAY_ARCHIVE_DIR: {error}") from error
+    return folder
+
+
+def _chunks(file: Any) -> Iterator[bytes]:
+    while chunk := file.read(_CHUNK_BYTES):
+        yield chunk
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def _content_sha256(file: Path) -> str:
+    content = hashlib.sha256()
+    with gzip.open(file) as opened:
+        for chunk in _chunks(opened):
+            content.update(chunk)
+    return content.hexdigest()
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
