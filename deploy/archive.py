@@ -37,12 +37,22 @@ class Manifest(msgspec.Struct, frozen=True):
     tables: dict[str, Entry]
 
 
-async def write_table(connection: Any, folder: Path, table: str, query: str, *arguments: Any) -> Entry:
+async def write_table(
+    connection: Any, folder: Path, table: str, query: str, *arguments: Any, instead_of: str = ""
+) -> Entry:
     """Write the rows of a query to a file of the folder; verified by reading it back before it has its name.
 
-    Raises Invalid if what is read is not what was written.
+    With `instead_of`, the file that is to be replaced, it gets another name: both are there until the manifest says
+    which. Raises Invalid if what is read is not what was written.
     """
-    file = folder / f"{table}.csv.gz"
+    name = f"{table}.csv.gz"
+    if instead_of:
+        name = (
+            f"{table}.1.csv.gz"
+            if instead_of == name
+            else f"{table}.{int(instead_of.split('.')[1]) + 1}.csv.gz"
+        )
+    file = folder / name
     part = file.with_name(f"{file.name}.part")
     content = hashlib.sha256()
     pack = zlib.compressobj(6, zlib.DEFLATED, 31)
@@ -108,15 +118,35 @@ async def content_of(connection: Any, query: str, *arguments: Any) -> str:
     return content.hexdigest()
 
 
-async def read_table(connection: Any, folder: Path, table: str, into: str) -> int:
-    """Put the rows of a table's file into a table; returns how many. Raises Invalid if the file cannot be read."""
-    file = folder / f"{table}.csv.gz"
+async def read_table(connection: Any, file: Path, into: str) -> int:
+    """Put a file's rows into a table, which may have columns that the file has not; returns how many rows.
+
+    Raises Invalid if the file cannot be read.
+    """
     try:
         with gzip.open(file) as opened:
-            status: str = await connection.copy_to_table(into, source=opened, format="csv", header=True)
+            columns = opened.readline().decode().strip().split(",")
+            status: str = await connection.copy_to_table(into, source=opened, columns=columns, format="csv")
     except (OSError, EOFError, zlib.error) as error:
         raise Invalid(f"{file}: {error}") from error
     return int(status.split()[1])
+
+
+def folders(root: str) -> list[Path]:
+    """The complete archives in a folder, the oldest first; none if there is no such folder."""
+    return sorted(found.parent for found in Path(root).glob(f"until-*/{MANIFEST}")) if root else []
+
+
+def sweep(folder: Path) -> None:
+    """Remove files of rows that the manifest does not name: they were replaced."""
+    manifest = read_manifest(folder)
+    if manifest is None:
+        return
+    named = {entry.file for entry in manifest.tables.values()}
+    for file in (*folder.glob("*.csv.gz"), *folder.glob("*.csv.gz.part")):
+        if file.name not in named:
+            file.unlink()
+    _sync_folder(folder)
 
 
 def make_folder(root: Path, name: str) -> Path:

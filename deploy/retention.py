@@ -186,7 +186,7 @@ class Retention:
         async with self._connection.transaction():
             await self._connection.execute(retention.TAKE_BACK, period.until)
             for table in retention.WITH_PERIOD:
-                await archive.read_table(self._connection, folder, table, table)
+                await archive.read_table(self._connection, folder / f"{table}.csv.gz", table)
 
     async def cover(self, period: Period) -> None:
         """Give rows of clocks that are far behind a place again: all of time is covered, by one empty partition before

@@ -49,13 +49,15 @@ WITH_PERIOD = {
 DELETE_HOLDS = f"DELETE FROM {_HOLDS}"  # noqa: S608
 DELETE_GATHERINGS = f"DELETE FROM {_GATHERINGS}"  # noqa: S608
 
-_ORDER_BY = {
+ORDER_BY = {
     "decisions": 'partition, "offset"',
     "commands": 'partition, "offset"',
     "ledger": "product_id, seq",
     "orders": "order_id",
     "order_items": "order_id, line",
     "payments": "order_id",
+    "holds": "checkout_id, product_id",
+    "gatherings": "checkout_id",
 }
 
 # $1 until, $2 since (or null). An order that a command made counts by its holds: bit 61 of its id is set.
@@ -138,7 +140,7 @@ def due(found: Sequence[Period], now: datetime, days: int) -> list[Period]:
 
 def row_queries(names: dict[str, str]) -> dict[str, str]:
     """What an archive is made of, by table: the same rows always in the same order."""
-    return {table: f"SELECT * FROM ONLY {names[table]} ORDER BY {_ORDER_BY[table]}" for table in KEYS}  # noqa: S608
+    return {table: f"SELECT * FROM ONLY {names[table]} ORDER BY {ORDER_BY[table]}" for table in KEYS}  # noqa: S608
 
 
 async def open_of(connection: Any, period: Period) -> tuple[int, list[str]]:
