@@ -15,8 +15,9 @@ from starlette.types import ASGIApp
 from api.addresses import address_routes
 from api.carts import cart_routes
 from api.catalogue_files import catalogue_routes
-from api.checkouts import Checkouts, Shown
+from api.checkouts import Checkouts
 from api.desk import Desk, command_routes
+from api.gathered import Shown
 from api.order_desk import order_routes
 from api.orders import no_order, order_page, order_view, wrong_parameter
 from api.payments.provider import PaymentProvider
@@ -167,14 +168,10 @@ class _Endpoints:
 
 def status_response(status: CheckoutStatus) -> Response:
     """200: `Retry-After` and no-store while queued; final answers may be kept by their buyer alone."""
-    response = Json(msgspec.json.encode(status))
+    headers = {"cache-control": "private", "vary": "Authorization"}
     if status.status == "queued":
-        response.headers["retry-after"] = str(retry_after_s(status))
-        response.headers["cache-control"] = "no-store"
-    else:
-        response.headers["cache-control"] = "private"
-        response.headers["vary"] = "Authorization"
-    return response
+        headers = {"cache-control": "no-store", "retry-after": str(retry_after_s(status))}
+    return Json(msgspec.json.encode(status), headers=headers)
 
 
 async def _state(answer: Awaitable[object], within_s: float) -> str:

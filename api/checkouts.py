@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from api.gathered import GatheredPolls, Shown
 from api.marks import Marks
 from api.status import (
     Answer,
@@ -27,17 +28,9 @@ from contracts.receipts import Receipt
 from contracts.requests import CheckoutStatus
 from contracts.settings import Settings
 from stock_ledger.reads import Position
-from stock_ledger.view import CheckoutView, Progress
+from stock_ledger.view import Progress
 
 logger = logging.getLogger(__name__)
-
-
-class Shown(Protocol):
-    """What is needed of `stock_ledger.view.View`."""
-
-    async def progress(self, partitions: Sequence[int]) -> dict[int, Progress]: ...
-
-    async def checkout(self, checkout_id: str, partitions: Sequence[int]) -> CheckoutView: ...
 
 
 class Decisions(Protocol):
@@ -66,7 +59,7 @@ class Checkouts:
         self, reads: Decisions, view: Shown, settings: Settings, monotonic: Callable[[], float]
     ) -> None:
         self._reads = reads
-        self._view = view
+        self._polls = GatheredPolls(view)
         self._cache_retry_s = settings.cache_retry_s
         self._monotonic = monotonic
         self._away_until = 0.0
@@ -159,7 +152,7 @@ class Checkouts:
         if self._monotonic() < self._away_until:
             return [], {}, None
         try:
-            view = await self._view.checkout(checkout_id, partitions)
+            view = await self._polls.checkout(checkout_id, partitions)
         except Unavailable as error:
             self._away_until = self._monotonic() + self._cache_retry_s
             self._marks.doubt()

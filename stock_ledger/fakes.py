@@ -19,7 +19,7 @@ from stock_ledger.commands.whole import whole_answer
 from stock_ledger.decide import Decided, Loaded, Product, Stock
 from stock_ledger.ledger import Advance, Claim, Entry, Need
 from stock_ledger.redis_view import encode_product, read_entry, read_progress
-from stock_ledger.view import CheckoutView, Gate, PartitionView, Progress, Shown
+from stock_ledger.view import CheckoutsView, Gate, PartitionView, Progress, Shown
 
 _FIRST = (Kind.CREATED, Kind.HELD, Kind.REFUSED)
 _VERSION = re.compile(rb"(\d+):(\d+)")
@@ -270,9 +270,9 @@ class MemoryView:
         self._answer()
         return {p: progress for p in partitions if (progress := self._progress(p)) is not None}
 
-    async def checkout(self, checkout_id: str, partitions: Sequence[int]) -> CheckoutView:
-        results = dict(self.data.results.get(checkout_id, {}))
-        return CheckoutView(results, await self.progress(partitions))
+    async def checkouts(self, checkout_ids: Sequence[str], partitions: Sequence[int]) -> CheckoutsView:
+        results = [dict(self.data.results.get(checkout_id, {})) for checkout_id in checkout_ids]
+        return CheckoutsView(results, await self.progress(partitions))
 
     async def gates(self, partitions: Sequence[int]) -> dict[int, Gate]:
         self._answer()

@@ -19,7 +19,7 @@ from contracts.keys import Keys
 from contracts.settings import Settings
 from stock_ledger.decide import Product, Stock
 from stock_ledger.ledger import Entry
-from stock_ledger.view import CheckoutView, Gate, PartitionView, Progress, Shown
+from stock_ledger.view import CheckoutsView, Gate, PartitionView, Progress, Shown
 
 # KEYS: progress, sold-out set, then stock and product key of each entry.
 # ARGV: epoch, next_offset, mode, progress text that must be there ("" for any), progress text to set ("" keeps it),
@@ -58,6 +58,16 @@ for i = 1, #KEYS do
   redis.call('EXPIRE', KEYS[i], ARGV[1])
 end
 return #KEYS
+"""
+
+# KEYS: result hashes, then progress. ARGV: how many hashes. Gives fields and values of each, then all progress.
+CHECKOUTS = """
+local count = tonumber(ARGV[1])
+local found, progress = {}, {}
+for i = 1, count do found[i] = redis.call('HGETALL', KEYS[i]) end
+for i = count + 1, #KEYS do progress[i - count] = redis.call('GET', KEYS[i]) end
+found[count + 1] = progress
+return found
 """
 
 # ARGV: prefix of payload keys, ttl in seconds, and one text of 68 characters for each payload: its checkout id and
@@ -189,14 +199,16 @@ class RedisView:
             values = await self._redis.mget([self._keys.progress(p) for p in partitions])
         return _progress_by(partitions, values)
 
-    async def checkout(self, checkout_id: str, partitions: Sequence[int]) -> CheckoutView:
-        async with translated(), self._redis.pipeline(transaction=False) as pipe:
-            pipe.hgetall(self._keys.result(checkout_id))
-            if partitions:
-                pipe.mget([self._keys.progress(p) for p in partitions])
-            fields, *values = await pipe.execute()
-        results = {field.decode(): document for field, document in fields.items()}
-        return CheckoutView(results, _progress_by(partitions, values[0] if values else []))
+    async def checkouts(self, checkout_ids: Sequence[str], partitions: Sequence[int]) -> CheckoutsView:
+        keys = [self._keys.result(checkout_id) for checkout_id in checkout_ids]
+        keys += [self._keys.progress(p) for p in partitions]
+        async with translated():
+            *found, values = await self._redis.eval(CHECKOUTS, len(keys), *keys, len(checkout_ids))
+        results = [
+            {field.decode(): document for field, document in zip(of_one[::2], of_one[1::2], strict=True)}
+            for of_one in found
+        ]
+        return CheckoutsView(results, _progress_by(partitions, values))
 
     async def gates(self, partitions: Sequence[int]) -> dict[int, Gate]:
         keys = [key for p in partitions for key in (self._keys.progress(p), self._keys.sold_out(p))]

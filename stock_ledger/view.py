@@ -55,6 +55,13 @@ class CheckoutView(msgspec.Struct, frozen=True):
     progress: dict[int, Progress]
 
 
+class CheckoutsView(msgspec.Struct, frozen=True):
+    """The same of several checkouts: documents by field of each, in the order asked for."""
+
+    results: list[dict[str, bytes]]
+    progress: dict[int, Progress]
+
+
 class Gate(msgspec.Struct, frozen=True):
     """What the edge needs of a partition: its progress and the products shown as sold out."""
 
@@ -84,7 +91,7 @@ class View(Protocol):
         """Progress of those partitions that have one."""
         ...
 
-    async def checkout(self, checkout_id: str, partitions: Sequence[int]) -> CheckoutView:
+    async def checkouts(self, checkout_ids: Sequence[str], partitions: Sequence[int]) -> CheckoutsView:
         """Documents by field (product id, or `conflict_field` of a position), and progress, in one round trip."""
         ...
 

@@ -91,7 +91,7 @@ def encoded(line: CheckoutLine) -> bytes:
 
 async def results_of(view: View, checkout_id: str) -> dict[str, bytes]:
     """What the view holds of a checkout's decisions."""
-    return (await view.checkout(checkout_id, [])).results
+    return (await view.checkouts([checkout_id], [])).results[0]
 
 
 def product_in(partition: int, partitions: int, number: int = 0) -> str:

@@ -15,7 +15,7 @@ from stock_ledger import redis_view
 from stock_ledger.decide import Product, Stock
 from stock_ledger.fakes import MemoryView
 from stock_ledger.redis_view import RedisView, connect_redis
-from stock_ledger.view import CheckoutView, Gate, PartitionView, Progress, Shown, View
+from stock_ledger.view import CheckoutsView, Gate, PartitionView, Progress, Shown, View
 from tests.contract.adapters import memory_or
 from tests.harness import product_of, results_of, uuid_of
 
@@ -97,8 +97,8 @@ async def test_empty(world: World) -> None:
     assert await view.progress([]) == {}
     assert await view.gates([0]) == {0: Gate(None, frozenset())}
     assert await view.gates([]) == {}
-    assert await view.checkout(uuid_of(1), []) == CheckoutView({}, {})
-    assert await view.checkout(uuid_of(1), [0, 1]) == CheckoutView({}, {})
+    assert await view.checkouts([uuid_of(1)], []) == CheckoutsView([{}], {})
+    assert await view.checkouts([uuid_of(1)], [0, 1]) == CheckoutsView([{}], {})
     assert await view.remember_payloads([]) == {}
     await view.show([], [])
 
@@ -229,9 +229,18 @@ async def test_results_are_kept_by_field(world: World) -> None:
 async def test_results_are_written_even_if_the_part_is_not(world: World) -> None:
     await world.view.show([shown(2, 1)], [])
     await world.view.show([shown(1, 1)], [(uuid_of(1), "a", b"late but true")])
-    assert await world.view.checkout(uuid_of(1), [1, 0]) == CheckoutView(
-        {"a": b"late but true"}, {0: Progress(2, 1, 7, 1)}
+    assert await world.view.checkouts([uuid_of(1)], [1, 0]) == CheckoutsView(
+        [{"a": b"late but true"}], {0: Progress(2, 1, 7, 1)}
     )
+
+
+async def test_several_checkouts_are_read_at_once_in_the_order_asked_for(world: World) -> None:
+    one, two, none = uuid_of(1), uuid_of(2), uuid_of(3)
+    await world.view.show([], [(one, "a", b"1a"), (two, "a", b"2a"), (two, "b", b"2b")])
+    assert await world.view.checkouts([two, none, one], []) == CheckoutsView(
+        [{"a": b"2a", "b": b"2b"}, {}, {"a": b"1a"}], {}
+    )
+    assert await world.view.checkouts([], []) == CheckoutsView([], {})
 
 
 async def test_the_first_payload_is_remembered(world: World) -> None:

@@ -21,7 +21,7 @@ from stock_ledger.commands.book import Gathering
 from stock_ledger.commands.reads import OrderHead, Shelf, StoredCommand
 from stock_ledger.commands.whole import whole_answer
 from stock_ledger.reads import OrderFilter, Position, StoredItem, StoredOrder, StoredPayment
-from stock_ledger.view import CheckoutView, Progress
+from stock_ledger.view import CheckoutsView, Progress
 
 SECRET = "0123456789abcdef0123456789abcdef"
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
@@ -106,10 +106,10 @@ class FakeView:
         self._called("progress")
         return {p: self.shown[p] for p in partitions if p in self.shown}
 
-    async def checkout(self, checkout_id: str, partitions: Sequence[int]) -> CheckoutView:
-        self._called("checkout")
+    async def checkouts(self, checkout_ids: Sequence[str], partitions: Sequence[int]) -> CheckoutsView:
+        self._called("checkouts")
         shown = {p: self.shown[p] for p in partitions if p in self.shown}
-        return CheckoutView(self.documents.get(checkout_id, {}), shown)
+        return CheckoutsView([self.documents.get(i, {}) for i in checkout_ids], shown)
 
     def show(self, decision: Decision) -> None:
         conflict = decision.kind is Kind.CONFLICT

@@ -1,5 +1,7 @@
 """What a buyer is told of a checkout, from whichever of the cache and Postgres can tell."""
 
+import asyncio
+
 import pytest
 
 from api.checkouts import Checkouts
@@ -47,7 +49,7 @@ async def test_a_queued_line_tells_its_place_and_estimate(bench: Bench) -> None:
     bench.view.shown = {7: Progress(1, 100, 50, 1)}
     status = await bench.of((7, 150))
     assert status == CheckoutStatus(CHECKOUT, "queued", [QueuedLine(0, 7, 150, 50, 1.0)], 50, 1.0)
-    assert bench.view.calls == ["checkout"]
+    assert bench.view.calls == ["checkouts"]
 
 
 async def test_the_largest_wait_is_the_checkouts_and_an_unmeasured_one_is_unknown(bench: Bench) -> None:
@@ -210,11 +212,35 @@ async def test_a_cache_that_does_not_answer_is_left_alone_for_a_while(bench: Ben
     bench.view.down = True
     for _ in range(3):
         await bench.ahead(150)
-    assert bench.view.calls == ["checkout"]
+    assert bench.view.calls == ["checkouts"]
     bench.clock.now_s += Settings().cache_retry_s
     bench.view.down = False
     await bench.ahead(150)
-    assert bench.view.calls == ["checkout", "checkout"]
+    assert bench.view.calls == ["checkouts", "checkouts"]
+
+
+async def test_polls_that_come_together_are_one_read(bench: Bench) -> None:
+    bench.view.shown = {7: Progress(1, 151, 50, 1), 8: Progress(1, 0, 10, 1)}
+    bench.view.show(created(7, 150))
+    places = ((7, 150), (7, 160), (8, 3))
+    one, two, three = await asyncio.gather(*(bench.of(place) for place in places))
+    assert (one.status, two.ahead, three.ahead) == ("created", 9, 3)
+    assert bench.view.calls == ["checkouts"]
+    bench.view.down = True
+    answers = await asyncio.gather(*(bench.of(place) for place in places), return_exceptions=True)
+    assert [type(answer) for answer in answers] == [CheckoutStatus] * 3, "Postgres tells"
+    assert bench.view.calls == ["checkouts"] * 2
+
+
+async def test_a_poller_who_left_is_nobody_elses_trouble(bench: Bench) -> None:
+    bench.view.shown = {7: Progress(1, 100, 50, 1)}
+    gone = asyncio.ensure_future(bench.of((7, 150)))
+    there = asyncio.ensure_future(bench.of((7, 160)))
+    await asyncio.sleep(0)
+    gone.cancel()
+    assert (await there).ahead == 60
+    with pytest.raises(asyncio.CancelledError):
+        await gone
 
 
 async def test_a_conflicting_message_has_its_own_answer(bench: Bench) -> None:
