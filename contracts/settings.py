@@ -143,7 +143,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     stock_source_retry_s: Seconds = 5.0
 
     # History
-    partition_days: Annotated[int, msgspec.Meta(ge=1, le=3650)] = 30
+    partition_days: Annotated[int, msgspec.Meta(ge=1, le=3650)] = 90
     retention_days: Annotated[int, msgspec.Meta(ge=0, le=36500)] = 0  # 0 keeps everything
     archive_dir: str = ""
 
