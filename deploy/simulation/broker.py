@@ -22,9 +22,13 @@ _RETRY_S = 0.1  # a producer tries again this often while the broker is away
 
 
 class Arrivals:
-    """Wakes the readers of partitions to which something is appended, or that get them with what they hold."""
+    """Wakes the readers of partitions to which something is appended, or that get them with what they hold.
+
+    Producers append nothing to those that are `refused`.
+    """
 
     def __init__(self, loop: Loop) -> None:
+        self.refused: set[int] = set()
         self._loop = loop
         self._waiting: dict[asyncio.Future[None], MemoryLog] = {}
 
@@ -218,8 +222,8 @@ class Producer(MemoryProducer):
         return ack
 
     async def _deliver(self, batch: MemoryBatch, partition: int, ack: "asyncio.Future[Metadata]") -> None:
-        await self._server.delay()
-        while not self._server.up:
+        await self._server.set_out(self._node, "send_batch")
+        while not self._server.up or partition in self._arrivals.refused:
             await asyncio.sleep(_RETRY_S)
             if self.stopped:
                 return

@@ -51,7 +51,7 @@ class LedgerClient(Remote):
         self, advances: Sequence[Advance], check: Callable[[], None], commit: Callable[[], Awaitable[None]]
     ) -> None:
         """One transaction of a writer: its partitions' rows, what may refuse it, and a round trip later the commit."""
-        node = await self.reach(Unavailable)
+        node = await self.reach("persist", Unavailable)
         partitions = [a.partition for a in advances]
         if self.are_held(partitions):
             await self._wait(node, partitions)
@@ -69,7 +69,7 @@ class LedgerClient(Remote):
             transaction.until = 0.0
 
     async def claim(self, partitions: Sequence[int], owner: str, now: datetime) -> dict[int, Claim]:
-        node = await self.reach(Unavailable)
+        node = await self.reach("claim", Unavailable)
         if self.are_held(partitions):
             await self._wait(node, partitions)
         claims = await self._ledger.claim(partitions, owner, now)
@@ -77,7 +77,7 @@ class LedgerClient(Remote):
         return claims
 
     async def load(self, need: Need, entries: dict[str, Entry]) -> Loaded:
-        node = await self.reach(Unavailable)
+        node = await self.reach("load", Unavailable)
         decided = await self._ledger.load(Need(need.checkouts, [], []), entries)
         await self.server.delay()
         self.server.answer(node, Unavailable)

@@ -1,18 +1,20 @@
 """What goes wrong in a run. Each fault mends itself after a while, as operators and supervisors would see to."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import TypeVar
 
 from contracts.topics import partition_of
 from deploy.simulation.network import Server
-from deploy.simulation.world import ApiProcess, IngestProcess, World
+from deploy.simulation.node import Node
+from deploy.simulation.world import ApiProcess, IngestProcess, Worker, World
 
 WORKERS_MAX = 4
+_CAUGHT_WITHIN_S = 0.5
 _POISON = (b"{", b"", b"[]", b"\xff\xfe", b'{"v":2}', b'{"v":1,"checkout_id":"x"}', b"null")
 
 Fault = Callable[[World], Awaitable[None]]
-P = TypeVar("P", IngestProcess, ApiProcess)
+P = TypeVar("P", IngestProcess, ApiProcess, Worker)
 
 
 async def kill_worker(world: World) -> None:
@@ -32,6 +34,34 @@ async def pause_worker(world: World) -> None:
     node.pause()
     await asyncio.sleep(world.random.uniform(0.1, 3 * world.settings.session_timeout_ms / 1000))
     node.resume()
+
+
+async def pause_claim(world: World) -> None:
+    """A worker is paused with a claim on its way, which takes effect when others have its partitions. Soon after it
+    has woken up, and maybe before anybody has heard of it, it may be gone for good.
+    """
+    await worker_joins(world)  # so that partitions are claimed
+    worker = await _pause_call(world, world.postgres, "claim")
+    if worker is None or world.random.random() < 0.5:
+        return
+    await world.loop.after(world.random.uniform(0.0, 0.05))
+    if worker in world.workers and len(world.workers) > 1:
+        world.workers.remove(worker)
+        worker.node.kill()
+
+
+async def pause_batch(world: World) -> None:
+    """A worker is paused in mid-batch: its next effect comes when others have its partitions."""
+    if len(world.workers) < 2:
+        world.add_worker()
+    calls = (
+        ("load", world.postgres),
+        ("persist", world.postgres),
+        ("show", world.cache),
+        ("commit", world.kafka),
+    )
+    name, server = world.random.choices(calls, (1, 3, 3, 1))[0]
+    await _pause_call(world, server, name)
 
 
 async def worker_leaves(world: World) -> None:
@@ -54,6 +84,14 @@ async def rebalance(world: World) -> None:
 
 
 async def kill_ingest(world: World) -> None:
+    """Sometimes with only some lines of a checkout in the log."""
+    if world.random.random() < 0.5:
+        ingest = await _caught(
+            world, world.kafka, "send_batch", world.ingests, lambda ingest: ingest.node.pause()
+        )
+        if ingest is not None:
+            await _replace(world, world.ingests, world.ingests.index(ingest), IngestProcess, 0.3)
+        return
     await _replace_one(world, world.ingests, IngestProcess, 0.3)
 
 
@@ -93,6 +131,14 @@ async def postgres_away(world: World) -> None:
 
 async def kafka_away(world: World) -> None:
     await _away(world, world.kafka, 0.8)
+
+
+async def out_of_sync(world: World) -> None:
+    """A partition of the checkouts has too few replicas in sync: it takes nothing in, the others do."""
+    partition = world.random.randrange(world.broker.partitions)
+    world.arrivals.refused.add(partition)
+    await asyncio.sleep(world.random.uniform(0.1, 1.0))
+    world.arrivals.refused.discard(partition)
 
 
 async def replies_lost(world: World) -> None:
@@ -155,10 +201,49 @@ def _write(world: World, partition: int, key: bytes | None, value: bytes | None,
     world.arrivals.tell(partition)
 
 
+async def _pause_call(world: World, server: Server, name: str) -> Worker | None:
+    """Pause the next worker that makes this call, for longer than its session lasts, and let it go on. Gives it."""
+    worker = await _caught(world, server, name, world.workers, lambda worker: worker.node.pause())
+    if worker is not None:
+        await world.loop.after(world.random.uniform(1.1, 2.5) * world.settings.session_timeout_ms / 1000)
+        worker.node.resume()
+    return worker
+
+
+async def _caught(
+    world: World, server: Server, name: str, processes: Iterable[P], seize: Callable[[P], None]
+) -> P | None:
+    """Seize the next of the processes that makes this call, with the call on its way. None if none makes it soon."""
+    caught: asyncio.Future[P] = world.loop.create_future()
+
+    def watch(node: Node, called: str) -> bool:
+        process = next((process for process in processes if process.node is node), None)
+        if called != name or process is None:
+            return False
+        seize(process)
+        caught.set_result(process)
+        return True
+
+    server.watches.append(watch)
+    try:
+        async with asyncio.timeout(_CAUGHT_WITHIN_S):
+            return await caught
+    except TimeoutError:
+        return None
+    finally:
+        if watch in server.watches:
+            server.watches.remove(watch)
+
+
 async def _replace_one(
     world: World, processes: list[P], start: Callable[[World], P], seconds_max: float
 ) -> None:
-    at = world.random.randrange(len(processes))
+    await _replace(world, processes, world.random.randrange(len(processes)), start, seconds_max)
+
+
+async def _replace(
+    world: World, processes: list[P], at: int, start: Callable[[World], P], seconds_max: float
+) -> None:
     processes[at].node.kill()
     await asyncio.sleep(world.random.uniform(0.01, seconds_max))
     processes[at] = start(world)
@@ -174,6 +259,8 @@ async def _away(world: World, server: Server, seconds_max: float) -> None:
 FAULTS: tuple[Fault, ...] = (
     kill_worker,
     pause_worker,
+    pause_claim,
+    pause_batch,
     worker_leaves,
     worker_joins,
     rebalance,
@@ -185,6 +272,7 @@ FAULTS: tuple[Fault, ...] = (
     cache_away,
     postgres_away,
     kafka_away,
+    out_of_sync,
     replies_lost,
     slow,
     all_slow,

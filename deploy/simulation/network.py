@@ -12,6 +12,7 @@ from deploy.simulation.loop import Loop
 from deploy.simulation.node import Dead, Node, current_node
 
 After = Callable[[str, tuple[Any, ...]], None]  # what was called, with what: told after its effect
+Watch = Callable[[Node, str], bool]  # who calls what: whether it is caught
 
 
 class Server:
@@ -24,6 +25,7 @@ class Server:
         self.losing = 0.0  # share of the replies that get lost after the effect
         self.failed_at = -math.inf  # when somebody was let down last
         self.generation = 0  # of its connections
+        self.watches: list[Watch] = []  # asked of each call that sets out
         self.loop = loop
         self._random = random
 
@@ -35,6 +37,15 @@ class Server:
     def draw_delay_s(self) -> float:
         draw = self._random.random()
         return self.slow * 0.008 * draw if draw < 0.12 or self.slow > 1 else 0.0
+
+    async def set_out(self, node: Node, name: str) -> None:
+        """The way there. Who watches for such a call catches it here, and may pause its node."""
+        for watch in self.watches:
+            if watch(node, name):
+                self.watches.remove(watch)
+                await self.loop.after(0.0)
+                break
+        await self.delay()
 
     def now(self) -> float:
         return self.loop.time()
@@ -85,7 +96,9 @@ class Remote:
         if not node.alive:
             raise Dead
         server = self.server
-        if seconds := server.draw_delay_s():
+        if server.watches:
+            await server.set_out(node, name)
+        elif seconds := server.draw_delay_s():
             await node.loop.after(seconds)
         server.answer(node, error)
         answer = await getattr(self._fake, name)(*arguments)
@@ -98,13 +111,12 @@ class Remote:
 
     # The two halves of a call, for calls that take longer.
 
-    async def reach(self, error: type[SluicewayError]) -> Node:
+    async def reach(self, name: str, error: type[SluicewayError]) -> Node:
         """The way there, from the node that runs. Ends what is called from a node that was killed."""
         node = current_node()
         if not node.alive:
             raise Dead
-        if seconds := self.server.draw_delay_s():
-            await node.loop.after(seconds)
+        await self.server.set_out(node, name)
         self.server.answer(node, error)
         return node
 

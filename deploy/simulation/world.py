@@ -183,6 +183,7 @@ class World:
         """Everything works from now on."""
         for server in self.servers:
             server.up, server.slow, server.losing = True, 1.0, 0.0
+        self.arrivals.refused.clear()
         for node in self._nodes():
             node.resume()
         if not self.workers:
