@@ -73,7 +73,10 @@ def simulate_seeds(
     trace: Annotated[bool, typer.Option("--trace", help="With --seed: tell what happens.")] = False,
     jobs: Annotated[int | None, typer.Option(min=1, help="Processes; one per core if not given.")] = None,
 ) -> None:
-    """Run the whole pipeline on fakes, with faults, under a seeded scheduler. Exit code 1 if a seed violates anything."""
+    """Run the whole pipeline on fakes, with faults, under a seeded scheduler. Exit code 1 if a seed violates anything.
+
+    A run that is interrupted tells what was done until then. Exit code 130.
+    """
     from deploy.simulation import report
 
     if seed is None and trace:

@@ -3,13 +3,14 @@
 import gc
 import math
 import os
+import signal
 from collections.abc import Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, as_completed, wait
 from multiprocessing import get_context
 
 from deploy.simulation.run import Outcome, simulate
 
-_SEEDS_AT_ONCE = 20
+_SEEDS_AT_ONCE = 5
 
 
 def processes_for(count: int, jobs: int | None = None) -> int:
@@ -28,31 +29,38 @@ def simulate_many(start: int, count: int, jobs: int | None = None) -> Iterator[O
         for piece in pieces:
             yield from _simulate(piece)
         return
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(processes, get_context("spawn"), _leave_interrupts) as pool:
         waiting: set[Future[list[Outcome]]] = set()
         try:
             for piece in pieces:
-                if len(waiting) >= 2 * processes:
+                if len(waiting) > processes:
                     done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
                     for future in done:
                         yield from future.result()
-                waiting.add(pool.submit(_simulate, piece))
-            for future in waiting:
+                waiting.add(pool.submit(_outcomes, piece))
+            for future in as_completed(waiting):
                 yield from future.result()
         finally:
             pool.shutdown(cancel_futures=True)
 
 
-def _simulate(seeds: range) -> list[Outcome]:
+def _leave_interrupts() -> None:
+    """To the process that gives out the seeds: a Ctrl-C reaches all of them."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _outcomes(seeds: range) -> list[Outcome]:
+    return list(_simulate(seeds))
+
+
+def _simulate(seeds: range) -> Iterator[Outcome]:
     """With the garbage collected between the seeds: a run makes cycles, but not enough of them to look for all the time."""
     gc.collect()
     gc.freeze()
     gc.disable()
-    outcomes = []
     try:
         for seed in seeds:
-            outcomes.append(simulate(seed))
+            yield simulate(seed)
             gc.collect()
     finally:
         gc.enable()
-    return outcomes

@@ -1,6 +1,8 @@
 """The simulation: no seed violates anything, every planted bug is found, and a seed is always the same run."""
 
 import os
+import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -86,6 +88,7 @@ def test_the_command_line_runs_seeds_and_traces_one() -> None:
     code, shown = cli("--seeds", "6", "--from", "3", "--jobs", "2")
     assert code == 0
     assert "6 seeds from 3" in shown
+    assert shown.count(" of 6 seeds, ") == 1, "a line now and then"
     assert "0 violations" in shown
     code, shown = cli("--seed", "3", "--trace")
     assert code == 0
@@ -93,6 +96,33 @@ def test_the_command_line_runs_seeds_and_traces_one() -> None:
     assert f"{simulate(3).digest:08x}" in shown
     code, shown = cli("--trace")
     assert (code, "name it with --seed" in shown) == (2, True)
+
+
+def test_an_interrupted_run_tells_what_was_done() -> None:
+    """As Ctrl-C does it: to every process of the group."""
+    arguments = [sys.executable, "-m", "deploy.cli", "simulate", "--seeds", "100000", "--jobs", "2"]
+    running = subprocess.Popen(
+        arguments,
+        cwd=Path(__file__).parents[2],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert running.stdout is not None
+    try:
+        first = running.stdout.readline()
+        os.killpg(running.pid, signal.SIGINT)
+        shown, errors = running.communicate(timeout=60)
+    finally:
+        running.kill()
+        running.wait()
+    assert "of 100000 seeds" in first
+    assert re.search(
+        r"^\d+ of 100000 seeds from 0 in .*^[\d,]+ faults .* 0 violations$", shown, re.MULTILINE | re.DOTALL
+    )
+    assert running.returncode == 130
+    assert "Traceback" not in errors
 
 
 def test_the_command_line_tells_a_violation(capsys: pytest.CaptureFixture[str]) -> None:
