@@ -87,6 +87,7 @@ def local_settings(stack: LocalStack, given: Settings) -> Settings:
         api_port=given.api_port if f"{PREFIX}API_PORT" in os.environ else 0,
         jwt_hs256_secret=given.jwt_hs256_secret or secrets.token_hex(32),
         receipt_secret=given.receipt_secret or secrets.token_hex(32),
+        sandbox_secrets=given.sandbox_secrets or secrets.token_hex(32),
     )
 
 

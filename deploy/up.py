@@ -29,7 +29,7 @@ def as_before(data_dir: Path, settings: Settings) -> Settings:
         api_port=settings.api_port or chosen["api"],
         **{
             name: os.environ.get(variable) or before.get(variable) or getattr(settings, name)
-            for name in ("jwt_hs256_secret", "receipt_secret")
+            for name in ("jwt_hs256_secret", "receipt_secret", "sandbox_secrets")
             for variable in [PREFIX + name.upper()]
         },
     )

@@ -23,12 +23,12 @@ def demo(
     checkouts: Annotated[int, typer.Option(min=1, help="Checkouts to submit.")] = 20_000,
     buyers: Annotated[int, typer.Option(min=1, max=99_999, help="Different buyers.")] = 5_000,
     products: Annotated[int, typer.Option(min=1, max=9_999, help="Products beside the hot one.")] = 200,
-    stock: Annotated[int, typer.Option(min=0, help="Units of the hot product.")] = 5_000,
+    stock: Annotated[int, typer.Option(min=0, help="Units of the hot product.")] = 2_000,
     workers: Workers = 2,
     seed: Annotated[int, typer.Option(help="The same seed makes the same sale.")] = 1,
     json: JsonFile = None,
 ) -> None:
-    """Run a whole sale on local servers, with real buyers over HTTP, and audit it."""
+    """Run a whole sale on local servers, with real buyers over HTTP who pay, cancel or let orders time out; audit it."""
     from deploy.demo import report
     from deploy.demo.run import Options, sell
 

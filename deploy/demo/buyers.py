@@ -9,6 +9,8 @@ import aiohttp
 import msgspec
 import orjson
 
+from contracts.requests import CheckoutStatus
+from deploy.demo.orders import Bought, orders_in
 from deploy.demo.plan import Attempt
 
 _CONNECTIONS = 128
@@ -19,9 +21,11 @@ _PATIENCE_S = 90.0  # for an answer, after which a 202 counts as lost
 
 Answers = asyncio.Queue[tuple[float, str, str] | None]  # when to ask first, buyer, status URL
 
+_status = msgspec.json.Decoder(CheckoutStatus)
+
 
 class Tally(msgspec.Struct):
-    """What the buyers saw. Counts of checkouts, but for `lines`."""
+    """What the buyers saw. Counts of checkouts, but for `lines`. `orders` by their ids."""
 
     submitted: int = 0
     accepted: int = 0
@@ -32,26 +36,34 @@ class Tally(msgspec.Struct):
     unexpected: list[str] = msgspec.field(default_factory=list)
     answered: Counter[str] = msgspec.field(default_factory=Counter)  # by final status
     lost: list[str] = msgspec.field(default_factory=list)  # status URLs of 202s without an answer
-    first_post_at: float = 0.0
-    last_post_at: float = 0.0
+    orders: dict[str, Bought] = msgspec.field(default_factory=dict)
+    posting_s: float = 0.0
 
 
 class Crowd:
-    """Runs a planned sale. `tokens` gives a buyer's bearer token."""
+    """Runs a planned sale, in one go or in several. `tokens` gives a buyer's bearer token; `then` is called with each
+    new order as soon as its buyer is told of it.
+    """
 
-    def __init__(self, ingest_urls: list[str], tokens: Callable[[str], str]) -> None:
+    def __init__(
+        self,
+        ingest_urls: list[str],
+        tokens: Callable[[str], str],
+        then: Callable[[Bought], object] = lambda _: None,
+    ) -> None:
         self._urls = ingest_urls
         self._tokens = tokens
+        self._then = then
         self.tally = Tally()
 
     async def run(self, attempts: Iterable[Attempt]) -> Tally:
-        """Make every attempt, then wait for every answer."""
+        """Make every attempt, then wait for every answer. The tally is of all runs so far."""
         todo = iter(attempts)
         answers: Answers = asyncio.Queue()
         connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=60)
         timeout = aiohttp.ClientTimeout(total=15)
         async with aiohttp.ClientSession(connector=connector, timeout=timeout) as http:
-            self.tally.first_post_at = time.monotonic()
+            began = time.monotonic()
             async with asyncio.TaskGroup() as pollers:
                 for _ in range(_POLLERS):
                     pollers.create_task(self._poll(http, answers))
@@ -60,7 +72,7 @@ class Crowd:
                         posters.create_task(
                             self._post(http, todo, answers, self._urls[number % len(self._urls)])
                         )
-                self.tally.last_post_at = time.monotonic()
+                self.tally.posting_s += time.monotonic() - began
                 for _ in range(_POLLERS):
                     answers.put_nowait(None)
         return self.tally
@@ -112,14 +124,18 @@ class Crowd:
         while (job := await answers.get()) is not None:
             due_at, buyer, url = job
             await asyncio.sleep(due_at - time.monotonic())
-            status = await self._answer(http, buyer, url)
-            if status is None:
+            answer = await self._answer(http, buyer, url)
+            if answer is None:
                 self.tally.lost.append(url)
-            else:
-                self.tally.answered[status] += 1
+                continue
+            self.tally.answered[answer.status] += 1
+            for order in orders_in(answer, buyer):
+                if order.order_id not in self.tally.orders:
+                    self.tally.orders[order.order_id] = order
+                    self._then(order)
 
-    async def _answer(self, http: aiohttp.ClientSession, buyer: str, url: str) -> str | None:
-        """The final status, or None if none came in time."""
+    async def _answer(self, http: aiohttp.ClientSession, buyer: str, url: str) -> CheckoutStatus | None:
+        """The final answer, or None if none came in time."""
         deadline = time.monotonic() + _PATIENCE_S
         headers = {"Authorization": f"Bearer {self._tokens(buyer)}"}
         while time.monotonic() < deadline:
@@ -127,9 +143,9 @@ class Crowd:
             try:
                 async with http.get(url, headers=headers) as response:
                     if response.status == 200:
-                        document = orjson.loads(await response.read())
-                        if document["status"] != "queued":
-                            return str(document["status"])
+                        answer = _status.decode(await response.read())
+                        if answer.status != "queued":
+                            return answer
                     wait_s = float(response.headers.get("Retry-After", "1"))
             except (aiohttp.ClientError, TimeoutError):
                 wait_s = 0.5

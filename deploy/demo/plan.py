@@ -10,6 +10,7 @@ from deploy.sample import HOT_PRODUCT, UNKNOWN_PRODUCT, buyer_id
 
 HOT_SHARE = 0.80
 SEVERAL_SHARE = 0.05  # of the checkouts that are not for the hot product alone: several products
+WHOLE_SHARE = 0.5  # of these: all of them or nothing
 REPEATED_SHARE = 0.03
 MALFORMED_SHARE = 0.01
 OFF_SHELF_SHARE = 0.01
@@ -57,6 +58,8 @@ def _checkout(rng: random.Random, products: int, hot_share: float) -> dict[str, 
     checkout: dict[str, Any] = {"items": [_item(rng, products, hot_share)]}
     if checkout["items"][0]["product_id"] != HOT_PRODUCT and rng.random() < SEVERAL_SHARE / (1 - hot_share):
         checkout["items"] += [_item(rng, products, hot_share) for _ in range(rng.randint(1, 3))]
+        if rng.random() < WHOLE_SHARE:
+            checkout["policy"] = "all_or_nothing"
     if rng.random() < 0.1:
         checkout["shipping"] = {
             "contact_name": "Gift Desk",

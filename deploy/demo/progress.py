@@ -13,13 +13,16 @@ from rich.table import Table
 from rich.text import Text
 
 from contracts.errors import Unavailable
+from contracts.outcomes import OrderStatus, Reason
 from deploy.demo.buyers import Tally
 from deploy.progress import decided
 from stock_ledger.figures import Figures, FigureStore
+from stock_ledger.lifecycle import CLOSED
 
 _EVERY_S = 0.25
 _PLAIN_EVERY_S = 1.0
 _WINDOW_S = 2.0
+_COLOURS = {"created": "green", "refused": "magenta", "paid": "green", "closed": "magenta"}
 
 
 class Snapshot(msgspec.Struct, frozen=True):
@@ -51,7 +54,7 @@ class Progress:
         if not self._console.is_terminal:
             while True:
                 await asyncio.sleep(_PLAIN_EVERY_S)
-                self._console.print(self._line(await self._sample()), highlight=False)
+                self._console.print(self._line(await self._sample()), highlight=False, soft_wrap=True)
         with Live(console=self._console, auto_refresh=False, transient=True) as live:
             while True:
                 live.update(self._panel(await self._sample()), refresh=True)
@@ -84,31 +87,36 @@ class Progress:
 
     def _line(self, s: Snapshot) -> str:
         accepted, decided = self._rates(s)
-        created, refused = created_refused(s.figures)
+        so_far = "  ".join(f"{what} {count:,}" for what, count in counts_of(s.figures).items())
         return (
             f"submitted {s.submitted:,}/{self._checkouts:,}  accepted {accepted:,.0f}/s  decided {decided:,.0f}/s  "
-            f"lag {max(s.lines - s.decided, 0):,}  created {created:,}  refused {refused:,}"
+            f"lag {max(s.lines - s.decided, 0):,}  {so_far}"
         )
 
     def _panel(self, s: Snapshot) -> RenderableType:
         accepted, decided = self._rates(s)
-        created, refused = created_refused(s.figures)
+        so_far = counts_of(s.figures)
         table = Table.grid(padding=(0, 3))
-        for _ in range(5):
+        for _ in range(3 + len(so_far)):
             table.add_column(justify="right")
-        table.add_row("accepted/s", "decided/s", "lag", "created", "refused", style="dim")
+        table.add_row("accepted/s", "decided/s", "lag", *so_far, style="dim")
         table.add_row(
             Text(f"{accepted:,.0f}", style="bold cyan"),
             Text(f"{decided:,.0f}", style="bold cyan"),
             Text(f"{max(s.lines - s.decided, 0):,}", style="bold yellow"),
-            Text(f"{created:,}", style="bold green"),
-            Text(f"{refused:,}", style="bold magenta"),
+            *(Text(f"{count:,}", style=f"bold {_COLOURS[what]}") for what, count in so_far.items()),
         )
         bar = ProgressBar(total=self._checkouts, completed=s.submitted, width=60)
         takings = "  ".join(f"{amount:,.2f} {currency}" for currency, amount in s.figures.takings.items())
         return Group(bar, table, Text(f"ordered so far: {takings or '-'}", style="dim"))
 
 
-def created_refused(figures: Figures) -> tuple[int, int]:
-    created = figures.lines.get("created", 0)
-    return created, sum(figures.lines.values()) - created
+def counts_of(figures: Figures) -> dict[str, int]:
+    """Lines that became orders or were refused; items of orders that were paid or closed, for whatever reason."""
+    lines = figures.lines
+    return {
+        "created": lines.get("created", 0),
+        "refused": sum(lines.get(reason, 0) for reason in Reason),
+        "paid": lines.get(OrderStatus.PAID, 0),
+        "closed": sum(lines.get(status, 0) for status in CLOSED),
+    }

@@ -58,10 +58,16 @@ def test_a_demo_sells_audits_and_reports(env: dict[str, str], tmp_path: Path) ->
     assert result["submitted"] == 1500
     assert result["audit_ok"] is True
     assert result["lost"] == result["oversold"] == result["dead_lettered"] == 0
-    assert result["decided"] == result["created"] + sum(result["refused"].values()) + result["repeated"]
+    taken = result["created"] + result["held"]
+    assert result["decided"] == taken + sum(result["refused"].values()) + result["repeated"]
     assert set(result["rejected_at_edge"]) >= {"409", "422"}
     assert result["refused"]["sold_out"] > 0
     assert set(result["decision_ms"]) == {"p50", "p99"}
+    assert result["disagreements"] == []
+    assert {"paid", "closed_by_user", "closed_by_timeout"} <= set(result["funnel"]["statuses"])
+    assert "pending_payment" not in result["funnel"]["statuses"]
+    assert result["hot_stock"]["returned"] > 0
+    assert result["hot_stock"]["sold_again"] > 0
     assert left_running(env[f"{PREFIX}HOME"]) == []
 
 
