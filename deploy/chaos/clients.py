@@ -13,6 +13,7 @@ import orjson
 
 from contracts.requests import CheckoutStatus, CreatedLine, DeadLetteredLine, RefusedLine
 from deploy.chaos.operations import History, Line, Outcome, Poll, Submit, Told
+from deploy.demo.orders import Bought, orders_in
 from deploy.demo.plan import Attempt
 
 SUBMIT_TIMEOUT_S = 8.0  # longer than ingest's own deadline
@@ -40,7 +41,8 @@ class Buyers:
     """Makes the attempts of a sale at a steady pace, however slowly they are answered; but nobody new comes while
     WAITING_MAX buyers wait: this is about faults, not about overload.
 
-    `ingests` are URLs, `apis` URLs by name; any may be asked at any time.
+    `ingests` are URLs, `apis` URLs by name; any may be asked at any time. `then` is called with each order that a buyer
+    is told of, more than once if it is told more than once.
     """
 
     def __init__(
@@ -49,8 +51,11 @@ class Buyers:
         apis: Mapping[str, str],
         token: Callable[[str], str],
         rng: random.Random,
+        history: History,
+        then: Callable[[Bought], object] = lambda _: None,
     ) -> None:
-        self.history = History()
+        self.history = history
+        self._then = then
         self._ingests = ingests
         self._apis = list(apis.items())
         self._token = token
@@ -102,7 +107,7 @@ class Buyers:
             at = time.time()
             url = f"{self._rng.choice(self._ingests)}/v1/checkouts"
             try:
-                reply = await _request(
+                reply = await request(
                     http, "POST", url, headers=headers, data=attempt.body, timeout_s=SUBMIT_TIMEOUT_S
                 )
             except asyncio.CancelledError:
@@ -116,7 +121,7 @@ class Buyers:
             await asyncio.sleep(pause_s * self._rng.uniform(0.5, 1.0))
 
     def _record(self, attempt: Attempt, operation: int, payload: int, at: float, reply: Reply) -> Submit:
-        document: dict[str, Any] = _document(reply)
+        document: dict[str, Any] = document_in(reply)
         code, outcome = document.get("code", ""), reply.outcome
         if reply.status == 503:
             outcome = "fail" if code == "overloaded" else "unknown"
@@ -145,7 +150,7 @@ class Buyers:
         """None if there is no such checkout, and no receipt that says otherwise; and when to ask again, in seconds."""
         api, url = self._rng.choice(self._apis)
         at = time.time()
-        reply = await _request(
+        reply = await request(
             http,
             "GET",
             f"{url}/v1/checkouts/{submit.checkout_id}",
@@ -163,10 +168,13 @@ class Buyers:
             _told(status) if status and status.status != "queued" else [],
         )  # fmt: skip
         self.history.polls.append(poll)
+        if status is not None and poll.is_final:
+            for order in orders_in(status, buyer_id):
+                self._then(order)
         return poll, reply.retry_after_s
 
 
-async def _request(
+async def request(
     http: aiohttp.ClientSession, method: str, url: str, *, timeout_s: float, **how: Any
 ) -> Reply:
     """A connection that was refused has had no effect; of one that broke or took too long nobody knows."""
@@ -181,7 +189,7 @@ async def _request(
         return Reply("unknown", 0, b"", 0.0)
 
 
-def _document(reply: Reply) -> dict[str, Any]:
+def document_in(reply: Reply) -> dict[str, Any]:
     return orjson.loads(reply.body) if reply.body else {}
 
 

@@ -2,25 +2,19 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
-
-import msgspec
+from itertools import chain
 
 from api.marks import CONFIRMED_FOR_S
-from deploy.chaos.operations import History, Poll, Submit, Told
-from stock_ledger.audit_book import CONFLICT, CREATED, DEAD, REFUSED, place_of
+from deploy.chaos.lives import Lives
+from deploy.chaos.operations import History, Poll, Submit, Told, Violation
+from deploy.chaos.stock import sold_out_without_ground, sold_without_stock
+from stock_ledger.audit_book import CONFLICT, CREATED, DEAD, HELD, REFUSED, by_command, place_of
+from stock_ledger.audit_command_facts import GatheringRow
 from stock_ledger.audit_facts import DecisionRow, Facts
 
 Place = tuple[int, int]  # partition and offset
 
 _SHOWN_MAX = 20  # violations of a kind that are told in full; all are counted
-
-
-class Violation(msgspec.Struct, frozen=True):
-    """One thing that must not be. `kind` is lost, duplicated, contradicted, out of order or never answered."""
-
-    kind: str
-    detail: str
-    checkout_id: str = ""
 
 
 class Check:
@@ -36,6 +30,7 @@ class Check:
         for poll in sorted(history.polls, key=lambda poll: poll.at):
             self._polls[poll.operation].append(poll)
         self._accepted = [submit for submit in history.submits if submit.status == 202]
+        self._gatherings = {row.checkout_id: row for row in facts.postgres.gatherings}
         self._decisions: dict[Place, DecisionRow] = {
             (row.partition, row.offset): row for row in facts.postgres.decisions
         }
@@ -45,6 +40,7 @@ class Check:
         yield from self._lost()
         yield from self._orders_lost()
         yield from self._duplicated()
+        yield from self._orders_duplicated()
         yield from self._answers_changed()
         yield from self._repeats_differ()
         yield from self._places_grow()
@@ -53,9 +49,8 @@ class Check:
         yield from self._unexpected()
         yield from self._log_out_of_order()
         yield from self._events_out_of_order()
-        yield from self._sold_after_sold_out()
-
-    # --- never answered ----------------------------------------------------------------------------------------------
+        yield from sold_without_stock(self._facts)
+        yield from sold_out_without_ground(self._history.submits, self._facts)
 
     def _never_answered(self) -> Iterator[Violation]:
         for operation, submits in self._submits.items():
@@ -69,8 +64,6 @@ class Check:
                 yield Violation(
                     "never answered", f"accepted, but after {polls} polls not final", known[-1].checkout_id
                 )
-
-    # --- lost --------------------------------------------------------------------------------------------------------
 
     def _lost(self) -> Iterator[Violation]:
         """What a 202 says lies in the log does, and is decided there."""
@@ -91,6 +84,7 @@ class Check:
         """An order that a buyer was told of is stored, and was told to the world."""
         stored = {order.order_id for order in self._facts.postgres.orders}
         published = {e.document.order_id for e in self._facts.events if e.document is not None}
+        published |= {(e.key or b"").decode() for e in self._facts.events if e.type == "order.created"}
         for poll in self._finals():
             for told in poll.told:
                 if told.order_id and told.order_id not in stored:
@@ -98,10 +92,8 @@ class Check:
                 if told.order_id and told.order_id not in published:
                     yield Violation("lost", f"order {told.order_id} has no event", poll.checkout_id)
 
-    # --- duplicated --------------------------------------------------------------------------------------------------
-
     def _duplicated(self) -> Iterator[Violation]:
-        """One checkout for each key, one decision and one order for each of its products."""
+        """One checkout for each key, one decision for each of its products."""
         ids: dict[str, set[str]] = defaultdict(set)
         for submit in self._accepted:
             ids[submit.key].add(submit.checkout_id)
@@ -111,11 +103,14 @@ class Check:
         decided = Counter(
             (row.checkout_id or "", row.product_id)
             for row in self._facts.postgres.decisions
-            if row.kind in (CREATED, REFUSED)
+            if row.kind in (CREATED, HELD, REFUSED)
         )
         for (checkout_id, product_id), count in decided.items():
             if count > 1:
                 yield Violation("duplicated", f"{product_id} was decided {count} times", checkout_id)
+
+    def _orders_duplicated(self) -> Iterator[Violation]:
+        """One order for each product of a checkout, or for all of it."""
         orders: dict[tuple[str, str], set[str]] = defaultdict(set)
         for event in self._facts.events:
             if event.document is not None and event.document.order_id:
@@ -124,8 +119,10 @@ class Check:
         for (checkout_id, product_id), order_ids in orders.items():
             if len(order_ids) > 1:
                 yield Violation("duplicated", f"{product_id} has the orders {sorted(order_ids)}", checkout_id)
-
-    # --- contradicted ------------------------------------------------------------------------------------------------
+        whole = Counter(o.checkout_id for o in self._facts.postgres.orders if by_command(o.order_id))
+        for checkout_id, count in whole.items():
+            if count > 1:
+                yield Violation("duplicated", f"all of it became {count} orders", checkout_id)
 
     def _answers_changed(self) -> Iterator[Violation]:
         """What is final stays, and is never waited for again."""
@@ -165,24 +162,18 @@ class Check:
         for poll in self._finals():
             for told in poll.told:
                 row = self._decisions.get((told.partition, told.offset))
-                if row is None or not _says(row, told, poll.checkout_id):
+                whole = self._gatherings.get(poll.checkout_id)
+                if row is None or not _says(row, told, poll.checkout_id, whole):
                     yield _contradiction(poll, f"was told {told}, decided was {row}")
 
     def _refused_but_there(self) -> Iterator[Violation]:
-        """What was surely not taken in is not decided; what was called sold out is."""
+        """What was surely not taken in is not decided."""
         possible = {s.key for s in self._history.submits if s.status == 202 or s.outcome == "unknown"}
         by_checkout = {s.checkout_id: s for s in self._history.submits if s.checkout_id}
         for checkout_id in {row.checkout_id for row in self._facts.postgres.decisions if row.checkout_id}:
             submit = by_checkout.get(checkout_id)
             if submit is not None and submit.key not in possible:
                 yield Violation("contradicted", f"told {submit.status}, yet it was decided", checkout_id)
-        left = {stock.product_id: stock.available for stock in self._facts.postgres.stock}
-        for submit in self._history.submits:
-            remaining = {p: left[p] for p in submit.products if left.get(p, 0) > 0}
-            if submit.status == 409 and remaining:
-                yield Violation(
-                    "contradicted", f"was refused as sold out, left are {remaining}", submit.checkout_id
-                )
 
     def _unexpected(self) -> Iterator[Violation]:
         """Answers for which there is no ground."""
@@ -200,8 +191,6 @@ class Check:
         for poll in self._history.polls:
             if poll.code not in (0, 200, 503):
                 yield _contradiction(poll, f"{poll.api} answered {poll.code}")
-
-    # --- out of order ------------------------------------------------------------------------------------------------
 
     def _log_out_of_order(self) -> Iterator[Violation]:
         """What was accepted before something else was sent lies before it."""
@@ -237,18 +226,6 @@ class Check:
                 yield Violation("out of order", what)
             last[partition] = max(offset, last.get(partition, -1))
 
-    def _sold_after_sold_out(self) -> Iterator[Violation]:
-        """Nothing is given back in these sales: after the first refusal as sold out, no more is sold."""
-        sold_out: dict[str, Place] = {}
-        for row in self._facts.postgres.decisions:  # by partition and offset
-            if row.kind == REFUSED and row.reason == "sold_out":
-                sold_out.setdefault(row.product_id, (row.partition, row.offset))
-            elif row.kind == CREATED and row.product_id in sold_out:
-                what = f"{row.product_id} sold at {row.partition}:{row.offset}, sold out at {sold_out[row.product_id]}"
-                yield Violation("out of order", what, row.checkout_id or "")
-
-    # -----------------------------------------------------------------------------------------------------------------
-
     def _finals(self) -> Iterator[Poll]:
         for polls in self._polls.values():
             yield from (poll for poll in polls if poll.is_final)
@@ -259,7 +236,7 @@ class Check:
 
 def check(history: History, facts: Facts) -> tuple[list[Violation], dict[str, int]]:
     """The first violations of each kind, and how many of each there are."""
-    return _first_of_each(Check(history, facts).run())
+    return _first_of_each(chain(Check(history, facts).run(), Lives(history, facts).run()))
 
 
 def _first_of_each(violations: Iterable[Violation]) -> tuple[list[Violation], dict[str, int]]:
@@ -272,10 +249,15 @@ def _first_of_each(violations: Iterable[Violation]) -> tuple[list[Violation], di
     return kept, dict(counts)
 
 
-def _says(row: DecisionRow, told: Told, checkout_id: str) -> bool:
-    """Whether a decision is what a line was told."""
+def _says(row: DecisionRow, told: Told, checkout_id: str, whole: GatheringRow | None) -> bool:
+    """Whether a decision is what a line was told; of a line that was held, what the checkout came to as a whole."""
     if row.kind == DEAD:
         return told.status == "dead_lettered"
+    if row.kind == HELD:
+        if whole is None or whole.decided_at_ms is None or row.product_id != told.product_id:
+            return False
+        confirmed = whole.order_id is not None
+        return (told.status == "created") == confirmed and told.order_id == (whole.order_id or "")
     return (
         row.checkout_id == checkout_id
         and row.product_id == told.product_id

@@ -1,10 +1,18 @@
-"""What the buyers of a sale did and were told: the record that a history is checked by."""
+"""What was done in a sale and what was told of it: the record that a history is checked by."""
 
 from typing import Literal, NamedTuple
 
 import msgspec
 
 Outcome = Literal["ok", "fail", "unknown"]  # fail: it has had no effect; unknown: it may have
+
+
+class Violation(msgspec.Struct, frozen=True):
+    """One thing that must not be. `kind` is lost, duplicated, contradicted, out of order or never answered."""
+
+    kind: str
+    detail: str
+    checkout_id: str = ""
 
 
 class Line(NamedTuple):
@@ -68,9 +76,66 @@ class Poll(msgspec.Struct, frozen=True):
         return self.outcome == "ok" and self.status not in ("", "queued")
 
 
+class Ask(msgspec.Struct, frozen=True):
+    """One POST of a command, about an order or a product. Tries of one operation share `operation` and `key`: the
+    Idempotency-Key, or the id of the provider's event. A buyer's repeats are operations with the same key.
+
+    `event` of a payment is what it tells: "paid", "failed", or "wrong" for paid with a wrong amount.
+    """
+
+    operation: int
+    actor: str
+    action: str
+    subject: str
+    key: str
+    at: float
+    until: float
+    outcome: Outcome
+    status: int = 0  # of the HTTP answer; 0 without one
+    code: str = ""
+    event: str = ""
+    order_status: str = ""  # of a 409: what the order is
+    command_id: str = ""
+    url: str = ""  # of a 202: where its end is told
+    place: tuple[int, int] | None = None  # of a 202: partition and offset in the log of commands
+
+
+class AskPoll(msgspec.Struct, frozen=True):
+    """One GET of what became of a command. `status` is empty without an answer."""
+
+    operation: int
+    command_id: str
+    at: float
+    until: float
+    outcome: Outcome
+    code: int = 0
+    status: str = ""
+    reason: str = ""
+
+    @property
+    def is_final(self) -> bool:
+        return self.outcome == "ok" and self.status not in ("", "queued")
+
+
+class Look(msgspec.Struct, frozen=True):
+    """One GET of an order by its buyer."""
+
+    order_id: str
+    at: float
+    until: float
+    outcome: Outcome
+    code: int = 0
+    status: str = ""
+    payment: str = ""
+    sequence: int = 0
+
+
 class History(msgspec.Struct):
     """All operations of a run. In `postgres_away` (from, until) two api processes may tell different places."""
 
     submits: list[Submit] = []
     polls: list[Poll] = []
+    asks: list[Ask] = []
+    ask_polls: list[AskPoll] = []
+    looks: list[Look] = []
     postgres_away: list[tuple[float, float]] = []

@@ -14,8 +14,8 @@ from deploy.stack import LocalStack
 
 GOALS_S = {"kill_worker": 10.0, "stop_worker": 2.0, "restart_postgres": 2.0}
 _COLUMNS = (
-    "seed", "brokers", "seconds", "faults (kinds)", "submits ok/fail/unknown", "polls ok/fail/unknown", "accepted/s",
-    "longest stall: deciding", "accepting", "kill → deciding", "SIGTERM → deciding", "Postgres → deciding", "violations",
+    "seed", "brokers", "seconds", "faults (kinds)", "submits ok/fail/unknown", "polls ok/fail/unknown",
+    "commands ok/fail/unknown", "accepted/s", "longest stall: deciding", "accepting", "kill → deciding", "SIGTERM → deciding", "Postgres → deciding", "violations",
 )  # fmt: skip
 
 
@@ -59,7 +59,7 @@ def row(result: Result) -> str:
     cells = [
         str(result.seed), str(result.brokers), f"{result.duration_s:.0f}",
         f"{sum(result.faults.values())} ({len(result.faults)})",
-        _outcomes(result.submits), _outcomes(result.polls), f"{result.accepted_per_s:.0f}",
+        _outcomes(result.submits), _outcomes(result.polls), _outcomes(result.asks), f"{result.accepted_per_s:.0f}",
         f"{result.longest_deciding_stall.seconds:.1f} s", f"{result.longest_accepting_stall_s:.1f} s",
         *(_recovery(result, kind) for kind in GOALS_S), str(violations),
     ]  # fmt: skip

@@ -8,16 +8,19 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
+import aiohttp
 import asyncpg
 import msgspec
 
 from api.marks import AWAY_FOR_S, CONFIRMED_FOR_S
+from contracts.auth import MERCHANT
 from contracts.settings import Settings
 from deploy import audit, sample
+from deploy.chaos.askers import MERCHANT_ID, Askers
 from deploy.chaos.claims import Watcher
 from deploy.chaos.clients import Buyers
 from deploy.chaos.faults import FAULTS, Injected, Planned, Site, name_of, schedule
-from deploy.chaos.history import Violation, check
+from deploy.chaos.history import check
 from deploy.chaos.measure import (
     Recovery,
     Stall,
@@ -28,6 +31,7 @@ from deploy.chaos.measure import (
     per_s,
     recoveries,
 )
+from deploy.chaos.operations import History, Violation
 from deploy.chaos.servers import Servers
 from deploy.demo.plan import plan
 from deploy.local import prepare, running, token
@@ -38,6 +42,7 @@ _BUYERS = 2000
 _PRODUCTS = 60
 _HOT_SHARE = 0.3
 _HOT_SOLD_OUT_AFTER = 0.6  # of the sale
+_PAYMENT_TTL_S = 8
 _TOKEN_TTL_S = 6 * 3600
 _PATIENCE_S = 120.0  # after the sale, for every answer; and for the audit's drain
 _SHOWN_MAX = 20  # deviations of a law that a result keeps
@@ -57,7 +62,9 @@ class Options(msgspec.Struct, frozen=True):
 
 
 class Result(msgspec.Struct, frozen=True):
-    """What a run came to. Operations are counted by their outcome, `broken` are laws of the audit with deviations."""
+    """What a run came to. Operations are counted by their outcome; `asks` are commands, of which `asked` counts those that
+    were taken in by action. `broken` are laws of the audit with deviations.
+    """
 
     ok: bool
     seed: int
@@ -67,6 +74,9 @@ class Result(msgspec.Struct, frozen=True):
     faults: dict[str, int]
     submits: dict[str, int]
     polls: dict[str, int]
+    asks: dict[str, int]
+    asked: dict[str, int]
+    looks: int
     accepted: int
     accepted_per_s: float
     longest_deciding_stall: Stall
@@ -88,7 +98,11 @@ async def history(servers: Servers, options: Options, data_dir: Path, say: Say) 
     began = time.monotonic()
     settings = servers.settings()
     stock = int(options.duration_s * options.checkouts_per_s * _HOT_SHARE * _HOT_SOLD_OUT_AFTER)
-    await prepare(settings, sample.products(_PRODUCTS, stock), sample.addresses(_BUYERS))
+    products = [
+        msgspec.structs.replace(product, payment_ttl_s=_PAYMENT_TTL_S)
+        for product in sample.products(_PRODUCTS, stock)
+    ]
+    await prepare(settings, products, sample.addresses(_BUYERS))
     async with running(
         servers.stack,
         settings,
@@ -100,10 +114,14 @@ async def history(servers: Servers, options: Options, data_dir: Path, say: Say) 
     ) as fleet:
         say(f"processes are up after {time.monotonic() - began:.1f} s")
         fleet.enlist("worker", settings)  # for worker_joins
-        run = _Run(Site(servers.stack, fleet, servers.proxies), settings, options, say)
+        site = Site(servers.stack, fleet, servers.proxies)
+        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=30)
+        http = aiohttp.ClientSession(connector=connector)
+        run = _Run(site, settings, options, http, say)
         try:
             return await run.run()
         finally:
+            await http.close()
             (data_dir / "history.json").write_bytes(msgspec.json.encode(run.buyers.history))
             for member in fleet.members:  # what they would still do is of no interest
                 fleet.kill(member)
@@ -112,7 +130,9 @@ async def history(servers: Servers, options: Options, data_dir: Path, say: Say) 
 class _Run:
     """One history. Times are seconds since the epoch."""
 
-    def __init__(self, site: Site, settings: Settings, options: Options, say: Say) -> None:
+    def __init__(
+        self, site: Site, settings: Settings, options: Options, http: aiohttp.ClientSession, say: Say
+    ) -> None:
         self._site = site
         self._settings = settings
         self._options = options
@@ -123,12 +143,15 @@ class _Run:
 
         @cache
         def bearer(buyer_id: str) -> str:
-            return token(settings, buyer_id, _TOKEN_TTL_S)
+            return token(settings, buyer_id, _TOKEN_TTL_S, MERCHANT if buyer_id == MERCHANT_ID else "")
 
         ingests = [member.url for member in site.fleet.of("ingest")]
         apis = {member.name: member.url for member in site.fleet.of("api")}
         rng = random.Random(options.seed)  # noqa: S311 - a script, not a secret
-        self.buyers = Buyers(ingests, apis, bearer, rng)
+        secret = settings.sandbox_secrets.split(",")[0]
+        record = History()
+        self._askers = Askers(http, apis, bearer, secret, rng, record)
+        self.buyers = Buyers(ingests, apis, bearer, rng, record, self._askers.take)
 
     async def run(self) -> Result:
         """Sell while faults come and go; when all is healed and every buyer has an answer, judge."""
@@ -140,11 +163,15 @@ class _Run:
             async with asyncio.TaskGroup() as tasks:
                 watching = tasks.create_task(self._watcher.run())
                 buying = tasks.create_task(self.buyers.run(attempts, options.checkouts_per_s, _PATIENCE_S))
+                restocking = tasks.create_task(
+                    self._askers.restock(sample.HOT_PRODUCT, self._started + options.duration_s)
+                )
                 async with asyncio.TaskGroup() as faults:
                     for planned in schedule(options.seed, options.duration_s, options.kinds):
                         faults.create_task(self._inject(planned))
                 self._ended = max(self._started + options.duration_s, time.time())
-                await asyncio.wait({buying})
+                await asyncio.wait({buying, restocking})
+                await self._askers.finish(_PATIENCE_S)
                 watching.cancel()
         except BaseExceptionGroup as group:
             raise group.exceptions[0] from group
@@ -208,6 +235,9 @@ class _Run:
             faults=dict(sorted(Counter(injected.kind for injected in self._injected).items())),
             submits=dict(Counter(submit.outcome for submit in operations.submits)),
             polls=dict(Counter(poll.outcome for poll in operations.polls)),
+            asks=dict(Counter(ask.outcome for ask in operations.asks)),
+            asked=dict(Counter(ask.action for ask in operations.asks if ask.status in (202, 204))),
+            looks=len(operations.looks),
             accepted=len(accepted),
             accepted_per_s=round(per_s(accepted, start, end), 1),
             longest_deciding_stall=deciding_stall(times, start),

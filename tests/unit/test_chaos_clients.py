@@ -9,7 +9,7 @@ from aiohttp import web
 
 from deploy.chaos import clients
 from deploy.chaos.clients import Buyers
-from deploy.chaos.operations import Line, Told
+from deploy.chaos.operations import History, Line, Told
 from deploy.demo.plan import Attempt
 from deploy.stack.ports import find_free
 from tests.harness import uuid_of
@@ -88,7 +88,8 @@ async def buyers(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[C
     url = f"http://127.0.0.1:{runner.addresses[0][1]}"
 
     async def run(ingest: str = url) -> Any:
-        found = Buyers([ingest], {"api-1": url}, lambda buyer: f"token of {buyer}", random.Random(1))  # noqa: S311
+        rng = random.Random(1)  # noqa: S311
+        found = Buyers([ingest], {"api-1": url}, lambda buyer: f"token of {buyer}", rng, History())
         await found.run([ATTEMPT], 100.0, 1.0)
         return found.history
 

@@ -6,14 +6,16 @@ from typing import Any
 import msgspec
 import pytest
 
-from deploy.chaos.history import Violation, check
-from deploy.chaos.operations import History, Line, Outcome, Poll, Submit, Told
+from deploy.chaos.history import check
+from deploy.chaos.operations import History, Line, Outcome, Poll, Submit, Told, Violation
+from stock_ledger.audit_command_facts import CommandRow
 from stock_ledger.audit_facts import (
     CacheFacts,
     DecisionRow,
     Document,
     EventFact,
     Facts,
+    LedgerRow,
     MessageFact,
     OrderRow,
     PostgresFacts,
@@ -104,6 +106,11 @@ def facts() -> Facts:
         ],
         orders=[OrderRow(uuid_of(f"order {key}"), uuid_of(key), "buyer", "paid", 1, "CNY") for key in "ab"],  # type: ignore[arg-type]
         stock=[StockRow("p", 0, 0, 3), StockRow("q", 0, 5, 1)],
+        ledger=[
+            LedgerRow("p", 1, 2, 2, "initial", None, None, None),
+            LedgerRow("p", 2, -1, 1, "order", 0, 0, uuid_of("order a")),
+            LedgerRow("p", 3, -1, 0, "order", 0, 1, uuid_of("order b")),
+        ],
     )
     return Facts(
         partitions=1,
@@ -190,7 +197,45 @@ def events_swapped(_: History, stored: Facts) -> None:
 
 
 def stock_left(_: History, stored: Facts) -> None:
-    stored.postgres.stock[0] = StockRow("p", 0, 1, 3)
+    stored.postgres.ledger = [
+        entry._replace(available=entry.available + 1) for entry in stored.postgres.ledger
+    ]
+
+
+def restocked(at: int, offset: int) -> Plant:
+    """At a second since the epoch, with a command at this offset."""
+
+    def plant(_: History, stored: Facts) -> None:
+        stored.postgres.commands.append(
+            CommandRow(
+                0,
+                offset,
+                uuid_of("restock"),
+                "restock",
+                "p",
+                "merchant:m",
+                "applied",
+                None,
+                "",
+                None,
+                at * 1000,
+            )
+        )
+        stored.postgres.ledger.append(LedgerRow("p", 4, 1, 1, "restock", 0, offset, None))
+
+    return plant
+
+
+def stock_returned(told: History, stored: Facts) -> None:
+    """The last checkout is told sold out at 5.0 s, or much later."""
+    restocked(5, 0)(told, stored)
+    told.submits[5] = msgspec.structs.replace(told.submits[5], at=60.0, until=60.1)
+
+
+def sold_after_all(_: History, stored: Facts) -> None:
+    """What was sold out at offset 2 is sold at offset 3."""
+    stored.postgres.decisions[3] = decision(3, "c", "created", order_id=uuid_of("order c"))
+    stored.postgres.ledger.append(LedgerRow("p", 4, -1, -1, "order", 0, 3, uuid_of("order c")))
 
 
 def never_taken_in(told: History, _: Facts) -> None:
@@ -248,7 +293,8 @@ PLANTS: dict[str, tuple[str, str, Plant]] = {
         "decided was",
         change(5, told=[SOLD_OUT._replace(reason="off_shelf")]),
     ),
-    "sold out, but there is some left": ("contradicted", "left are", stock_left),
+    "sold out, but there is some left": ("contradicted", "there was stock of", stock_left),
+    "sold out long after stock has returned": ("contradicted", "there was stock of", stock_returned),
     "decided, though no try was taken in": ("contradicted", "yet it was decided", never_taken_in),
     "a conflict without another payload": (
         "contradicted",
@@ -267,7 +313,7 @@ PLANTS: dict[str, tuple[str, str, Plant]] = {
     "sold after it was sold out": (
         "out of order",
         "sold out at",
-        decide(3, decision(3, "c", "created", order_id=uuid_of("order c"))),
+        sold_after_all,
     ),
     "an operation that was never answered": (
         "never answered",
@@ -291,6 +337,19 @@ def test_what_is_planted_is_found(name: str) -> None:
     kind, said, plant = PLANTS[name]
     violations = found(plant)
     assert any(v.kind == kind and said in v.detail for v in violations), violations
+
+
+def test_what_was_sold_out_may_be_sold_once_stock_has_returned() -> None:
+    def plant(told: History, stored: Facts) -> None:
+        restocked(5, 0)(told, stored)
+        sold_after_all(told, stored)
+        stored.postgres.ledger[-1] = stored.postgres.ledger[-1]._replace(seq=5, available=0)
+
+    assert [v for v in found(plant) if "sold" in v.detail] == []
+
+
+def test_a_gate_may_be_a_moment_behind_the_stock() -> None:
+    assert found(restocked(4, 0)) == []
 
 
 def test_places_may_differ_between_processes_while_postgres_is_away() -> None:

@@ -1,0 +1,79 @@
+"""The checker of stock that comes and goes: nothing is sold, or called sold out, without ground. Pure."""
+
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+
+from contracts.settings import Settings
+from deploy.chaos.operations import Submit, Violation
+from stock_ledger.audit_book import REFUSED, TAKEN_BY_LINES
+from stock_ledger.audit_facts import Facts, LedgerRow
+
+SOLD_OUT_FOR_S = (
+    2 * Settings().gate_stale_s
+)  # that long after stock has returned a process may not have seen it
+Span = tuple[float, float]
+
+
+def sold_without_stock(facts: Facts) -> Iterator[Violation]:
+    """After a refusal as sold out, a unit is sold only if some have come in between."""
+    refused: dict[str, list[int]] = defaultdict(list)
+    for row in facts.postgres.decisions:  # by partition and offset
+        if row.kind == REFUSED and row.reason == "sold_out":
+            refused[row.product_id].append(row.offset)
+    last: dict[str, int] = {}  # the offset up to which a refusal says nothing, as stock has come since
+    came: dict[str, bool] = {}
+    for entry in facts.postgres.ledger:  # by product and seq
+        product = entry.product_id
+        if entry.kind not in TAKEN_BY_LINES or entry.offset is None:
+            came[product] = came.get(product, False) or entry.delta > 0
+            continue
+        at = refused[product]
+        between = bisect_right(at, entry.offset) - bisect_right(at, last.get(product, -1))
+        if between and not came.get(product):
+            what = f"{product} sold at {entry.partition}:{entry.offset}, sold out at {at[bisect_right(at, entry.offset) - 1]}"
+            yield Violation("out of order", what)
+        last[product], came[product] = entry.offset, False
+
+
+def sold_out_without_ground(submits: Iterable[Submit], facts: Facts) -> Iterator[Violation]:
+    """What is refused at the edge as sold out was so then, or a moment before."""
+    spans = sold_out_spans(facts)
+    for submit in submits:
+        if submit.status != 409:
+            continue
+        there = [
+            product
+            for product in submit.products
+            if not any(
+                start <= submit.until and submit.at - SOLD_OUT_FOR_S <= end
+                for start, end in spans.get(product, ())
+            )
+        ]
+        if there:
+            yield Violation(
+                "contradicted", f"was refused as sold out, there was stock of {there}", submit.checkout_id
+            )
+
+
+def sold_out_spans(facts: Facts) -> dict[str, list[Span]]:
+    """When nothing was left of a product, as (from, to) in seconds since the epoch, by when it was decided."""
+    lines = {(d.partition, d.offset): d.decided_at_ms for d in facts.postgres.decisions}
+    commands = {(c.partition, c.offset): c.decided_at_ms for c in facts.postgres.commands}
+
+    def at(entry: LedgerRow) -> float:
+        if entry.partition is None or entry.offset is None:
+            return float("-inf")
+        places = lines if entry.kind in TAKEN_BY_LINES else commands
+        return places.get((entry.partition, entry.offset), 0) / 1000
+
+    spans: dict[str, list[Span]] = defaultdict(list)
+    since: dict[str, float] = {}
+    for entry in facts.postgres.ledger:  # by product and seq
+        if entry.available <= 0:
+            since.setdefault(entry.product_id, at(entry))
+        elif entry.product_id in since:
+            spans[entry.product_id].append((since.pop(entry.product_id), at(entry)))
+    for product, start in since.items():
+        spans[product].append((start, float("inf")))
+    return spans
