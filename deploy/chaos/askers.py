@@ -30,7 +30,7 @@ LOOKS_SHARE = 0.4  # of the orders are looked at
 LOOK_EVERY_S = 3.0
 LOOKS_MAX = 6
 RESTOCK_EVERY_S = 6.0
-RESTOCK_UNITS = 15
+RESTOCK_UNITS = 8
 AT_ONCE_MAX = 200  # orders that are acted on; the others are left to time out
 
 _status = msgspec.json.Decoder(CommandStatus)
@@ -110,7 +110,7 @@ class Askers:
             case "closed":
                 await self._step(order, "close", {"why": "damaged"})
             case "shipped":
-                await self._pay(order, 1)
+                await self._pay_and_see(order)
                 for step in ("pick", "ship", "complete"):
                     await self._step(order, step, {})
             case "paid_late":
@@ -137,7 +137,7 @@ class Askers:
 
     async def _cancel_as(self, fate: str, order: Bought) -> None:
         if fate == "cancelled_paid":
-            await self._pay(order, 1)
+            await self._pay_and_see(order)
         under_way = [self._cancel(order)]
         if fate == "cancelled_twice":
             under_way.append(self._cancel(order))
@@ -245,18 +245,31 @@ class Askers:
             final = final or poll.is_final
             pause_s = min(max(pause_s * 1.5, reply.retry_after_s), PAUSE_MAX_S)
 
+    async def _pay_and_see(self, order: Bought) -> None:
+        """Until the payment is decided, or the buyer has looked often enough."""
+        await self._pay(order, 1)
+        for _ in range(LOOKS_MAX):
+            seen = await self._look(order)
+            if seen is not None and seen.status != "pending_payment":
+                return
+            await asyncio.sleep(FIRST_PAUSE_S)
+
     async def _look_on(self, order: Bought) -> None:
         for _ in range(LOOKS_MAX):
-            at = time.time()
-            reply = await self._get(order.buyer_id, f"/v1/orders/{order.order_id}")
-            seen = _order.decode(reply.body) if reply.status == 200 else None
-            self._history.looks.append(
-                Look(
-                    order.order_id, at, time.time(), "ok" if seen else "fail", reply.status,
-                    seen.status if seen else "", seen.payment.status if seen else "", seen.sequence if seen else 0,
-                )
-            )  # fmt: skip
+            await self._look(order)
             await asyncio.sleep(LOOK_EVERY_S)
+
+    async def _look(self, order: Bought) -> OrderView | None:
+        at = time.time()
+        reply = await self._get(order.buyer_id, f"/v1/orders/{order.order_id}")
+        seen = _order.decode(reply.body) if reply.status == 200 else None
+        self._history.looks.append(
+            Look(
+                order.order_id, at, time.time(), "ok" if seen else "fail", reply.status,
+                seen.status if seen else "", seen.payment.status if seen else "", seen.sequence if seen else 0,
+            )
+        )  # fmt: skip
+        return seen
 
     async def _get(self, who: str, path: str) -> Reply:
         return await request(

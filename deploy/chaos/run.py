@@ -41,7 +41,7 @@ _INGESTS = _APIS = 2
 _BUYERS = 2000
 _PRODUCTS = 60
 _HOT_SHARE = 0.3
-_HOT_SOLD_OUT_AFTER = 0.6  # of the sale
+_HOT_SOLD_OUT_AFTER = 0.25  # of the sale, if none came back
 _PAYMENT_TTL_S = 8
 _TOKEN_TTL_S = 6 * 3600
 _PATIENCE_S = 120.0  # after the sale, for every answer; and for the audit's drain
