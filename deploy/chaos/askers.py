@@ -30,7 +30,7 @@ LOOKS_SHARE = 0.4  # of the orders are looked at
 LOOK_EVERY_S = 3.0
 LOOKS_MAX = 6
 RESTOCK_EVERY_S = 6.0
-RESTOCK_UNITS = 8
+RESTOCK_UNITS = 4
 AT_ONCE_MAX = 200  # orders that are acted on; the others are left to time out
 
 _status = msgspec.json.Decoder(CommandStatus)
@@ -84,12 +84,17 @@ class Askers:
         deadline = time.monotonic() + patience_s
         while (under_way := [t for t in self._acting if not t.done()]) and time.monotonic() < deadline:
             await asyncio.wait(under_way, timeout=deadline - time.monotonic())
-        left = list(self._acting)
-        for task in left:
-            task.cancel()
-        for result in await asyncio.gather(*left, return_exceptions=True):
+        for result in await self.give_up():
             if isinstance(result, Exception):
                 raise result
+
+    async def give_up(self) -> list[BaseException | None]:
+        """End whatever is under way, and give how each of it ended."""
+        left = list(self._acting)
+        self._acting.clear()
+        for task in left:
+            task.cancel()
+        return await asyncio.gather(*left, return_exceptions=True)
 
     def _begin(self, coroutine: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(coroutine)

@@ -41,7 +41,7 @@ _INGESTS = _APIS = 2
 _BUYERS = 2000
 _PRODUCTS = 60
 _HOT_SHARE = 0.3
-_HOT_SOLD_OUT_AFTER = 0.25  # of the sale, if none came back
+_HOT_SOLD_OUT_AFTER = 0.08  # of the sale, if none came back
 _PAYMENT_TTL_S = 8
 _TOKEN_TTL_S = 6 * 3600
 _PATIENCE_S = 120.0  # after the sale, for every answer; and for the audit's drain
@@ -121,6 +121,7 @@ async def history(servers: Servers, options: Options, data_dir: Path, say: Say) 
         try:
             return await run.run()
         finally:
+            await run.askers.give_up()
             await http.close()
             (data_dir / "history.json").write_bytes(msgspec.json.encode(run.buyers.history))
             for member in fleet.members:  # what they would still do is of no interest
@@ -150,8 +151,8 @@ class _Run:
         rng = random.Random(options.seed)  # noqa: S311 - a script, not a secret
         secret = settings.sandbox_secrets.split(",")[0]
         record = History()
-        self._askers = Askers(http, apis, bearer, secret, rng, record)
-        self.buyers = Buyers(ingests, apis, bearer, rng, record, self._askers.take)
+        self.askers = Askers(http, apis, bearer, secret, rng, record)
+        self.buyers = Buyers(ingests, apis, bearer, rng, record, self.askers.take)
 
     async def run(self) -> Result:
         """Sell while faults come and go; when all is healed and every buyer has an answer, judge."""
@@ -164,14 +165,14 @@ class _Run:
                 watching = tasks.create_task(self._watcher.run())
                 buying = tasks.create_task(self.buyers.run(attempts, options.checkouts_per_s, _PATIENCE_S))
                 restocking = tasks.create_task(
-                    self._askers.restock(sample.HOT_PRODUCT, self._started + options.duration_s)
+                    self.askers.restock(sample.HOT_PRODUCT, self._started + options.duration_s)
                 )
                 async with asyncio.TaskGroup() as faults:
                     for planned in schedule(options.seed, options.duration_s, options.kinds):
                         faults.create_task(self._inject(planned))
                 self._ended = max(self._started + options.duration_s, time.time())
                 await asyncio.wait({buying, restocking})
-                await self._askers.finish(_PATIENCE_S)
+                await self.askers.finish(_PATIENCE_S)
                 watching.cancel()
         except BaseExceptionGroup as group:
             raise group.exceptions[0] from group

@@ -21,9 +21,8 @@ from deploy.demo.orders import Bought
 from deploy.demo.payer import SandboxPayer
 
 MERCHANT_ID = "the-shop"
-PAYMENT_TTL_S = 8
-SHARES = Shares(declines=0.05, pays_twice=0.02, pays_late=0.04, pays_wrong_amount=0.02, never_pays=0.1)
-TIMING = Timing(pays_after_s_min=0.1, pays_after_s_max=2.0, late_after_s=4.0)
+PAYMENT_TTL_S = 7
+TIMING = Timing(pays_after_s_min=0.1, pays_after_s_max=2.0, late_after_s=3.0)
 
 _CONNECTIONS = 64
 _LOOKING = 32
@@ -73,10 +72,18 @@ def fate_of(order_id: str, seed: int) -> Fate:
 
 
 class Life:
-    """Lives the life of every order that it is given. `tokens` gives bearer tokens, the merchant's too."""
+    """Lives the life of every order that it is given. Payments are signed with `secret`, and made as `shares` say;
+    `tokens` gives bearer tokens, the merchant's too.
+    """
 
     def __init__(
-        self, http: aiohttp.ClientSession, api_url: str, secret: str, tokens: Callable[[str], str], seed: int
+        self,
+        http: aiohttp.ClientSession,
+        api_url: str,
+        secret: str,
+        shares: Shares,
+        tokens: Callable[[str], str],
+        seed: int,
     ) -> None:
         self._seed = seed
         self._client = Client(http, api_url, tokens)
@@ -87,7 +94,7 @@ class Life:
         def payer(shares: Shares) -> SandboxPayer:
             return SandboxPayer(http, url, secret, shares, seed, lambda: datetime.now(UTC), timing=TIMING)
 
-        self._payer, self._sure_payer = payer(SHARES), payer(Shares())
+        self._payer, self._sure_payer = payer(shares), payer(Shares())
 
     def begin(self, order: Bought) -> None:
         """Let the order live, beside all others."""

@@ -14,6 +14,7 @@ import msgspec
 from aiokafka import AIOKafkaConsumer
 from rich.console import Console
 
+from api.payments.behaviour import Shares
 from contracts.auth import MERCHANT
 from contracts.kafka import consumer_options, tp
 from contracts.settings import Settings
@@ -130,8 +131,8 @@ class _Sale:
         self._console = console
         self._attempts = plan(options.checkouts, options.buyers, options.products, options.seed, _HOT_SHARE)
         tokens = _tokens(settings, {attempt.buyer_id for attempt in self._attempts})
-        secret = settings.sandbox_secrets.split(",")[0]
-        self._life = Life(http, fleet.of("api")[0].url, secret, tokens, options.seed)
+        secret, shares = settings.sandbox_secrets.split(",")[0], Shares.parse(settings.sandbox_shares)
+        self._life = Life(http, fleet.of("api")[0].url, secret, shares, tokens, options.seed)
         self._crowd = Crowd([member.url for member in fleet.of("ingest")], tokens, self._life.begin)
         self.decide_per_s = 0.0
 

@@ -10,14 +10,15 @@ from contracts.settings import PREFIX
 from tests.e2e.test_cli import CLI, env, left_running
 
 __all__ = ["env"]
-SEED = 1  # of those with many kinds of faults in 45 s
+SEED = 5  # of those with many kinds of faults in so short a time
+DURATION = "30"
 
 
 @pytest.mark.timeout(400)
-def test_a_history_of_45_seconds_holds(env: dict[str, str], tmp_path: Path) -> None:
+def test_a_history_of_30_seconds_holds(env: dict[str, str], tmp_path: Path) -> None:
     report = tmp_path / "report.json"
     done = subprocess.run(
-        [*CLI, "chaos", "--duration", "45", "--seed", str(SEED), "--json", str(report)],
+        [*CLI, "chaos", "--duration", DURATION, "--seed", str(SEED), "--json", str(report)],
         env=env,
         cwd=tmp_path,
         capture_output=True,
@@ -28,11 +29,14 @@ def test_a_history_of_45_seconds_holds(env: dict[str, str], tmp_path: Path) -> N
     (result,) = json.loads(report.read_text())
     assert result["ok"] is True
     assert len(result["faults"]) >= 8
-    assert result["submits"]["ok"] > 500
-    assert result["polls"]["ok"] > 500
+    assert result["submits"]["ok"] > 300
+    assert result["polls"]["ok"] > 300
+    assert {"pay", "cancel", "close", "restock"} <= set(result["asked"])
+    assert result["looks"] > 100
+    assert result["totals"]["held"] > 0
     assert result["totals"]["created"] > 0
     assert result["violations"] == []
     assert result["broken"] == {}
-    assert f"| {SEED} | 1 | 45 |" in done.stdout
+    assert f"| {SEED} | 1 | {DURATION} |" in done.stdout
     assert left_running(env[f"{PREFIX}HOME"]) == []
     assert list((Path(env[f"{PREFIX}HOME"]) / "chaos").iterdir()) == []
