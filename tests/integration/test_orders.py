@@ -1,5 +1,6 @@
 """A buyer's orders in Postgres: which are given, and how many rows are read for it."""
 
+import re
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
@@ -92,7 +93,9 @@ async def test_only_the_buyers_own_orders_are_read(pool: "asyncpg.Pool[Any]") ->
                 "buyer-1", below, lowest, list(wanted.statuses) or None, 21,
             )  # fmt: skip
         scans = [node for node in _nodes(orjson.loads(told)[0]["Plan"]) if _reads_orders(node)]
-        assert {scan["Index Name"] for scan in scans if "Index Name" in scan} == {"orders_buyer"}
+        indexes = {scan["Index Name"] for scan in scans if "Index Name" in scan}
+        assert indexes
+        assert all(re.fullmatch("orders_buyer|orders_[0-9]+_buyer_id_order_id_idx", name) for name in indexes)
         assert {scan["Node Type"] for scan in scans} <= {
             "Index Scan",
             "Bitmap Heap Scan",
@@ -104,7 +107,10 @@ async def test_only_the_buyers_own_orders_are_read(pool: "asyncpg.Pool[Any]") ->
 
 
 def _reads_orders(node: dict[str, Any]) -> bool:
-    return bool(node.get("Relation Name") == "orders" or node.get("Index Name", "").startswith("orders_"))
+    """Of the partition that has rows; an empty one is read as fast in any way."""
+    return bool(
+        node.get("Relation Name") == "orders_begin" or node.get("Index Name", "").startswith("orders_")
+    )
 
 
 def _nodes(node: dict[str, Any]) -> list[dict[str, Any]]:
