@@ -27,7 +27,7 @@ FATES = {  # what an order meets, by share; the rest is left to time out
     "paid_late": 0.05,
 }  # fmt: skip
 LOOKS_SHARE = 0.4  # of the orders are looked at
-LOOK_EVERY_S = 3.0
+LOOK_EVERY_S = 2.0
 LOOKS_MAX = 6
 RESTOCK_EVERY_S = 6.0
 RESTOCK_UNITS = 4
@@ -260,8 +260,13 @@ class Askers:
             await asyncio.sleep(FIRST_PAUSE_S)
 
     async def _look_on(self, order: Bought) -> None:
+        """Until it was seen as no longer waiting, and once more."""
+        decided = 0
         for _ in range(LOOKS_MAX):
-            await self._look(order)
+            seen = await self._look(order)
+            decided += seen is not None and seen.status != "pending_payment"
+            if decided > 1:
+                return
             await asyncio.sleep(LOOK_EVERY_S)
 
     async def _look(self, order: Bought) -> OrderView | None:

@@ -21,14 +21,22 @@ from deploy.demo.orders import Bought
 from deploy.demo.payer import SandboxPayer
 
 MERCHANT_ID = "the-shop"
-PAYMENT_TTL_S = 7
-TIMING = Timing(pays_after_s_min=0.1, pays_after_s_max=2.0, late_after_s=3.0)
 
 _CONNECTIONS = 64
 _LOOKING = 32
 _LOOK_S = 0.5
 _PATIENCE_S = 90.0  # for every order to be as it stays
 _WITHOUT_MONEY = frozenset({Behaviour.DECLINES, Behaviour.PAYS_WRONG_AMOUNT, Behaviour.NEVER_PAYS})
+
+
+def payment_ttl_s(checkouts: int) -> int:
+    """How long buyers of a sale of this size have to pay, in seconds: short, since the demo waits for those who don't."""
+    return min(3 + checkouts // 5000, 7)
+
+
+def timing(ttl_s: int) -> Timing:
+    """When they pay: soon, or when the next ones have come for what they did not pay in time."""
+    return Timing(pays_after_s_min=0.1, pays_after_s_max=0.3 * ttl_s, late_after_s=0.4 * ttl_s)
 
 
 class Fate(StrEnum):
@@ -82,6 +90,7 @@ class Life:
         api_url: str,
         secret: str,
         shares: Shares,
+        ttl_s: int,
         tokens: Callable[[str], str],
         seed: int,
     ) -> None:
@@ -92,7 +101,9 @@ class Life:
         url = f"{api_url}{CALLBACKS_PATH}{NAME}"
 
         def payer(shares: Shares) -> SandboxPayer:
-            return SandboxPayer(http, url, secret, shares, seed, lambda: datetime.now(UTC), timing=TIMING)
+            return SandboxPayer(
+                http, url, secret, shares, seed, lambda: datetime.now(UTC), timing=timing(ttl_s)
+            )
 
         self._payer, self._sure_payer = payer(shares), payer(Shares())
 

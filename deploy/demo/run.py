@@ -22,7 +22,7 @@ from contracts.topics import Topics
 from deploy import audit, sample
 from deploy.demo.agreement import Funnel, HotStock, disagreements, funnel_read, hot_stock
 from deploy.demo.buyers import Crowd, Tally
-from deploy.demo.life import MERCHANT_ID, PAYMENT_TTL_S, Life, Told, session
+from deploy.demo.life import MERCHANT_ID, Life, Told, payment_ttl_s, session
 from deploy.demo.plan import plan
 from deploy.demo.progress import Progress
 from deploy.fleet import Fleet
@@ -98,7 +98,7 @@ async def sell(
     say = console.print
     say("Preparing schema, topics and catalogue ...")
     products = [
-        msgspec.structs.replace(product, payment_ttl_s=PAYMENT_TTL_S)
+        msgspec.structs.replace(product, payment_ttl_s=payment_ttl_s(options.checkouts))
         for product in sample.products(options.products, options.stock)
     ]
     await prepare(settings, products, sample.addresses(options.buyers))
@@ -132,7 +132,8 @@ class _Sale:
         self._attempts = plan(options.checkouts, options.buyers, options.products, options.seed, _HOT_SHARE)
         tokens = _tokens(settings, {attempt.buyer_id for attempt in self._attempts})
         secret, shares = settings.sandbox_secrets.split(",")[0], Shares.parse(settings.sandbox_shares)
-        self._life = Life(http, fleet.of("api")[0].url, secret, shares, tokens, options.seed)
+        ttl_s = payment_ttl_s(options.checkouts)
+        self._life = Life(http, fleet.of("api")[0].url, secret, shares, ttl_s, tokens, options.seed)
         self._crowd = Crowd([member.url for member in fleet.of("ingest")], tokens, self._life.begin)
         self.decide_per_s = 0.0
 
