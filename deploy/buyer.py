@@ -141,8 +141,8 @@ async def _erase_archived(
         archive.sweep(folder)
         return 0
     await buyer_data.replace(connection, *who, found, names)
-    # Rows of items and payments are of the buyer's orders, and name nobody.
-    changed = [table for table in counts if table not in ("order_items", "payments")]
+    # Rows of items, payments and refunds are of the buyer's orders, and name nobody.
+    changed = [table for table in counts if table not in ("order_items", "payments", "refunds")]
     entries = dict(manifest.tables)
     for table in changed:
         query = f"SELECT * FROM {names[table]} ORDER BY {retention.ORDER_BY[table]}"  # noqa: S608 - own names

@@ -11,7 +11,7 @@ from stock_ledger.commands.book import Told
 ERASED = {"contact_name": "erased", "phone": "000", "address": "erased"}
 _EMPTIED = frozenset({"note", "why", "tracking", "carrier"})
 
-TABLES = ("orders", "order_items", "payments", "decisions", "commands", "holds", "gatherings")
+TABLES = ("orders", "order_items", "payments", "decisions", "commands", "holds", "gatherings", "refunds")
 LIVE = {name: name for name in TABLES}
 
 # Where a table is named in braces, it may be one read back from an archive. $1 buyer
@@ -20,6 +20,7 @@ DECISIONS = 'SELECT * FROM {decisions} WHERE buyer_id = $1 ORDER BY decided_at, 
 HOLDS = "SELECT * FROM {holds} WHERE buyer_id = $1 ORDER BY checkout_id, product_id"
 ITEMS = "SELECT i.* FROM {order_items} AS i JOIN {orders} AS o USING (order_id) WHERE o.buyer_id = $1 ORDER BY order_id, line"
 PAYMENTS = "SELECT p.* FROM {payments} AS p JOIN {orders} AS o USING (order_id) WHERE o.buyer_id = $1 ORDER BY order_id"
+REFUNDS = "SELECT r.* FROM {refunds} AS r JOIN {orders} AS o USING (order_id) WHERE o.buyer_id = $1 ORDER BY order_id"
 # $1 buyer, $2 ids of the buyer's orders and checkouts
 COMMANDS = """
 SELECT * FROM {commands} WHERE subject = ANY($2) OR actor = 'buyer:' || $1 OR document ->> 'buyer_id' = $1
@@ -35,7 +36,8 @@ OPEN = """
 SELECT 'order ' || order_id || ', ' || o.status FROM orders AS o JOIN payments AS pay USING (order_id)
 WHERE o.buyer_id = $1
   AND (o.status IN ('completed', 'closed_by_user', 'closed_by_timeout', 'closed_by_merchant')
-       AND pay.status IN ('paid', 'expired', 'refunded')) IS NOT TRUE
+       AND pay.status IN ('paid', 'expired', 'refunded')
+       AND NOT EXISTS (SELECT FROM refunds AS r WHERE r.order_id = o.order_id AND NOT r.refunded)) IS NOT TRUE
 UNION ALL SELECT 'checkout ' || checkout_id || ', held' FROM holds WHERE buyer_id = $1 AND state IN ('held', 'pending')
 """
 
@@ -103,6 +105,7 @@ async def find(
         **own,
         "order_items": await rows(ITEMS),
         "payments": await rows(PAYMENTS),
+        "refunds": await rows(REFUNDS),
         "commands": await rows(COMMANDS, ids),
         "gatherings": await rows(GATHERINGS, ids),
     }

@@ -17,6 +17,7 @@ RETAINING = 7_310_402_213  # one retention at a time
 _ENDED = """
 o.status IN ('completed', 'closed_by_user', 'closed_by_timeout', 'closed_by_merchant')
 AND pay.status IN ('paid', 'expired', 'refunded')
+AND NOT EXISTS (SELECT FROM refunds AS r WHERE r.order_id = o.order_id AND NOT r.refunded)
 """
 
 # What keeps a period from going: up to 5 orders or checkouts of it that have not ended, with how many there are.
@@ -39,15 +40,20 @@ SELECT 'checkout ' || c.checkout_id || ', ' || c.what AS what, count(*) OVER () 
 ORDER BY c.checkout_id LIMIT 5
 """
 
-# Of unpartitioned tables, what goes with a period: checkouts that were decided in it. $1 since (or null), $2 until
+# Of unpartitioned tables, what goes with a period: checkouts that were decided in it, refunds of its orders.
+# $1 since (or null), $2 until
 _GATHERINGS = "gatherings AS g WHERE g.decided_at < $2 AND ($1::timestamptz IS NULL OR g.decided_at >= $1)"
 _HOLDS = f"holds AS h WHERE h.checkout_id IN (SELECT g.checkout_id FROM {_GATHERINGS})"  # noqa: S608 - constants alone
-WITH_PERIOD = {
-    "holds": f"SELECT h.* FROM {_HOLDS} ORDER BY h.checkout_id, h.product_id",  # noqa: S608 - constants alone
-    "gatherings": f"SELECT g.* FROM {_GATHERINGS} ORDER BY g.checkout_id",  # noqa: S608
+_LOWEST = "rpad(lpad(to_hex((extract(epoch FROM {}::timestamptz) * 1000)::bigint), 12, '0'), 32, '0')::uuid"
+_REFUNDS = f"refunds WHERE order_id < {_LOWEST.format('$2')} AND ($1::timestamptz IS NULL OR order_id >= {_LOWEST.format('$1')})"
+# In the order in which they can be deleted: by table, where its rows are, and how they are sorted.
+_GOING_ALONG = {
+    "holds": (_HOLDS, "checkout_id, product_id"),
+    "gatherings": (_GATHERINGS, "checkout_id"),
+    "refunds": (_REFUNDS, "order_id, reference"),
 }
-DELETE_HOLDS = f"DELETE FROM {_HOLDS}"  # noqa: S608
-DELETE_GATHERINGS = f"DELETE FROM {_GATHERINGS}"  # noqa: S608
+WITH_PERIOD = {table: f"SELECT * FROM {of} ORDER BY {by}" for table, (of, by) in _GOING_ALONG.items()}  # noqa: S608
+DELETES = [f"DELETE FROM {of}" for of, _ in _GOING_ALONG.values()]  # noqa: S608
 
 ORDER_BY = {
     "decisions": 'partition, "offset"',
@@ -56,8 +62,7 @@ ORDER_BY = {
     "orders": "order_id",
     "order_items": "order_id, line",
     "payments": "order_id",
-    "holds": "checkout_id, product_id",
-    "gatherings": "checkout_id",
+    **{table: by for table, (_, by) in _GOING_ALONG.items()},
 }
 
 # $1 until, $2 since (or null). An order that a command made counts by its holds: bit 61 of its id is set.
@@ -182,5 +187,5 @@ async def begin(connection: Any, period: Period) -> None:
         await connection.execute(f"INSERT INTO going {WITH_PERIOD['holds']}", *span)
         await connection.execute(TOTALS.format(**names, holds="going"), period.until)
         await connection.execute(LOG_TOTALS.format(**names), period.until)
-        await connection.execute(DELETE_HOLDS, *span)
-        await connection.execute(DELETE_GATHERINGS, *span)
+        for query in DELETES:
+            await connection.execute(query, *span)

@@ -126,7 +126,7 @@ async def _is_nowhere(sale: Sale) -> None:
     commands = await sale.pool.fetch("SELECT * FROM commands")
     assert EVE not in str(buyer_data.document_of({"commands": [dict(row) for row in commands]}))
     contents = _archived(sale)
-    assert len(contents) == 8
+    assert len(contents) == 9
     assert not [name for name, content in contents.items() if EVE.encode() in content]
     shown = [
         await sale.redis.exists(sale.keys.result(uuid_of(f"second-{kind}"))) for kind in ("single", "whole")
