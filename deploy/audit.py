@@ -16,14 +16,14 @@ from contracts.settings import Settings
 from contracts.topics import Topics
 from deploy.audit_commands import LOOK_S, PUBLISH_S, read_commands
 from deploy.records import Offsets, Records, reading
-from stock_ledger.audit import audit
-from stock_ledger.audit_book import DEAD
-from stock_ledger.audit_cache import read_cache
-from stock_ledger.audit_decode import event_fact, letter_fact, message_fact
-from stock_ledger.audit_events import has_event
-from stock_ledger.audit_facts import EventFact, Facts, LetterFact, MessageFact, PostgresFacts, TopicSpan
-from stock_ledger.audit_postgres import next_commands_now, snapshot, states_now
-from stock_ledger.audit_report import AuditReport, Law
+from stock_ledger.audit.book import DEAD
+from stock_ledger.audit.cache import read_cache
+from stock_ledger.audit.decode import event_fact, letter_fact, message_fact
+from stock_ledger.audit.events import has_event
+from stock_ledger.audit.facts import EventFact, Facts, LetterFact, MessageFact, PostgresFacts, TopicSpan
+from stock_ledger.audit.laws import audit
+from stock_ledger.audit.postgres import next_commands_now, snapshot, states_now
+from stock_ledger.audit.report import AuditReport, Law
 from stock_ledger.postgres import connect_pool
 
 _SHOWN_MAX = 20  # deviations of a law on the screen

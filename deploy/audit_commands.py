@@ -5,10 +5,10 @@ import time
 
 from contracts.topics import partition_of
 from deploy.records import Records
-from stock_ledger.audit_book import DEAD, FIRST
-from stock_ledger.audit_command_facts import CommandMessage
-from stock_ledger.audit_decode_commands import command_message
-from stock_ledger.audit_facts import PostgresFacts, TopicSpan
+from stock_ledger.audit.book import DEAD, FIRST
+from stock_ledger.audit.command_facts import CommandMessage
+from stock_ledger.audit.decode_commands import command_message
+from stock_ledger.audit.facts import PostgresFacts, TopicSpan
 
 LOOK_S = 0.2  # between looks at what is still under way
 PUBLISH_S = 2.0  # from a commit to what it publishes, at least waited for whatever the time limit

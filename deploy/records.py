@@ -12,7 +12,7 @@ from contracts.errors import SettingsError, Unavailable
 from contracts.kafka import consumer_options, tp
 from contracts.settings import Settings
 from contracts.topics import Topics
-from stock_ledger.audit_facts import TopicSpan
+from stock_ledger.audit.facts import TopicSpan
 
 _STALL_MS = 15_000  # the log is known to go on, but gives nothing for so long
 _RECORDS_MAX = 10_000

@@ -11,7 +11,7 @@ from contracts.errors import Unavailable
 from contracts.keys import Keys
 from contracts.settings import Settings
 from deploy.audit import run
-from stock_ledger.audit_report import AuditReport
+from stock_ledger.audit.report import AuditReport
 from stock_ledger.redis_view import RedisView, connect_redis, translated
 
 _BY_WRITERS = ("cache-stock", "cache-sold-out", "cache-progress")  # what a writer rebuilds as a whole

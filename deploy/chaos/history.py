@@ -8,9 +8,9 @@ from api.marks import CONFIRMED_FOR_S
 from deploy.chaos.lives import Lives
 from deploy.chaos.operations import History, Poll, Submit, Told, Violation
 from deploy.chaos.stock import sold_out_without_ground, sold_without_stock
-from stock_ledger.audit_book import CONFLICT, CREATED, DEAD, HELD, REFUSED, by_command, place_of
-from stock_ledger.audit_command_facts import GatheringRow
-from stock_ledger.audit_facts import DecisionRow, Facts
+from stock_ledger.audit.book import CONFLICT, CREATED, DEAD, HELD, REFUSED, by_command, place_of
+from stock_ledger.audit.command_facts import GatheringRow
+from stock_ledger.audit.facts import DecisionRow, Facts
 
 Place = tuple[int, int]  # partition and offset
 

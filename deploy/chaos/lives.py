@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from contracts.commands import Pay, Restock
 from contracts.outcomes import OrderStatus, PaymentStatus
 from deploy.chaos.operations import Ask, AskPoll, History, Look, Violation
-from stock_ledger.audit_book import APPLIED, DEAD, REFUSED, command_place_of
-from stock_ledger.audit_command_facts import CommandRow
-from stock_ledger.audit_facts import Facts
+from stock_ledger.audit.book import APPLIED, DEAD, REFUSED, command_place_of
+from stock_ledger.audit.command_facts import CommandRow
+from stock_ledger.audit.facts import Facts
 from stock_ledger.lifecycle import CLOSED, TRANSITIONS, after
 
 P = PaymentStatus

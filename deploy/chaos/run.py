@@ -35,7 +35,7 @@ from deploy.chaos.operations import History, Violation
 from deploy.chaos.servers import Servers
 from deploy.demo.plan import plan
 from deploy.local import prepare, running, token
-from stock_ledger.audit_report import AuditReport, Totals
+from stock_ledger.audit.report import AuditReport, Totals
 
 _INGESTS = _APIS = 2
 _BUYERS = 2000

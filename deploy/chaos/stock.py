@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator
 
 from contracts.settings import Settings
 from deploy.chaos.operations import Submit, Violation
-from stock_ledger.audit_book import REFUSED, TAKEN_BY_LINES
-from stock_ledger.audit_facts import Facts, LedgerRow
+from stock_ledger.audit.book import REFUSED, TAKEN_BY_LINES
+from stock_ledger.audit.facts import Facts, LedgerRow
 
 SOLD_OUT_FOR_S = (
     2 * Settings().gate_stale_s

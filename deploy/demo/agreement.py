@@ -8,7 +8,7 @@ import msgspec
 from contracts.commands import Pay
 from deploy.demo.life import Told
 from deploy.demo.orders import Bought
-from stock_ledger.audit_facts import Facts
+from stock_ledger.audit.facts import Facts
 
 _TAKEN = ("order", "hold", "late_payment")
 _GIVEN = ("initial", "restock", "adjust", "set_stock")

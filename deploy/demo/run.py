@@ -28,8 +28,8 @@ from deploy.demo.progress import Progress
 from deploy.fleet import Fleet
 from deploy.local import prepare, running, token
 from deploy.stack import LocalStack
-from stock_ledger.audit_facts import Facts
-from stock_ledger.audit_report import AuditReport
+from stock_ledger.audit.facts import Facts
+from stock_ledger.audit.report import AuditReport
 from stock_ledger.postgres import acquired, connect_pool
 
 _TOKEN_TTL_S = 6 * 3600

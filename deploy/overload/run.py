@@ -23,7 +23,7 @@ from deploy.overload.verdict import Result, describe, is_sustained, judge
 from deploy.overload.watch import Watch
 from deploy.progress import drained
 from deploy.stack import LocalStack
-from stock_ledger.audit_report import AuditReport
+from stock_ledger.audit.report import AuditReport
 from stock_ledger.postgres import acquired, connect_pool
 
 _BUYERS = 5000

@@ -19,7 +19,7 @@ from contracts.settings import Settings
 from contracts.topics import Topics, partition_of
 from deploy.audit import run
 from deploy.records import reading
-from stock_ledger.audit_report import AuditReport
+from stock_ledger.audit.report import AuditReport
 from stock_ledger.figures import FigureStore
 from tests.harness import (
     encoded,

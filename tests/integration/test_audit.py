@@ -7,7 +7,7 @@ import orjson
 
 from contracts.decisions import order_id_of
 from contracts.times import to_ms
-from stock_ledger.audit_report import AuditReport
+from stock_ledger.audit.report import AuditReport
 from tests.harness import (
     eventually,
     line_of,

@@ -9,7 +9,7 @@ import pytest
 from contracts import commands as c
 from contracts.commands import Command
 from contracts.messages import Money
-from stock_ledger.audit_report import AuditReport
+from stock_ledger.audit.report import AuditReport
 from tests.harness import line_of, uuid_of
 from tests.integration.audit_sale import Sale
 

@@ -13,7 +13,7 @@ from contracts.commands import Command, encode_command
 from contracts.messages import Amount, CheckoutLine, Money
 from contracts.settings import Settings
 from contracts.times import to_ms
-from stock_ledger.audit_facts import Facts, LedgerRow
+from stock_ledger.audit.facts import Facts, LedgerRow
 from stock_ledger.commands.book import Obeyed
 from stock_ledger.commands.fakes import MemoryCommandLedger
 from stock_ledger.decide import Decided, Loaded, Stock

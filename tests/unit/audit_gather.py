@@ -10,10 +10,10 @@ from contracts.decisions import Decision
 from contracts.events import Headers
 from contracts.kafka import Record
 from contracts.times import to_ms
-from stock_ledger.audit_command_facts import CommandRow, HoldRow
-from stock_ledger.audit_decode import event_fact, letter_fact, message_fact, result_fact
-from stock_ledger.audit_decode_commands import command_message, command_row, gathering_row
-from stock_ledger.audit_facts import (
+from stock_ledger.audit.command_facts import CommandRow, HoldRow
+from stock_ledger.audit.decode import event_fact, letter_fact, message_fact, result_fact
+from stock_ledger.audit.decode_commands import command_message, command_row, gathering_row
+from stock_ledger.audit.facts import (
     CacheFacts,
     DecisionRow,
     Facts,

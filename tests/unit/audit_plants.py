@@ -6,8 +6,8 @@ import msgspec
 
 from contracts.decisions import order_id_of
 from contracts.messages import CheckoutLine
-from stock_ledger.audit_decode import letter_fact, message_fact
-from stock_ledger.audit_facts import (
+from stock_ledger.audit.decode import letter_fact, message_fact
+from stock_ledger.audit.facts import (
     Facts,
     ItemRow,
     LedgerRow,

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from contracts.commands import Expire
-from stock_ledger.audit_facts import Facts, LedgerRow
+from stock_ledger.audit.facts import Facts, LedgerRow
 from tests.harness import uuid_of
 from tests.unit.audit_commands_sale import A, B, change_row, order_of, row_of
 from tests.unit.audit_sale import Plants, change, drop, of_product, place

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from stock_ledger.audit_facts import Facts, TopicSpan
+from stock_ledger.audit.facts import Facts, TopicSpan
 from tests.harness import uuid_of
 from tests.unit.audit_commands_sale import change_row, row_of
 from tests.unit.audit_sale import Plants, change, drop, place

@@ -2,8 +2,8 @@
 
 from decimal import Decimal
 
-from stock_ledger.audit_decode import document_fact, event_fact
-from stock_ledger.audit_facts import (
+from stock_ledger.audit.decode import document_fact, event_fact
+from stock_ledger.audit.facts import (
     Facts,
     ResultFact,
     ShownStock,

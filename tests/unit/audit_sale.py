@@ -13,9 +13,9 @@ from contracts.events import event_of
 from contracts.messages import CheckoutLine, Shipping
 from contracts.outcomes import Kind, Reason
 from contracts.times import from_ms
-from stock_ledger.audit_command_facts import CommandMessage, CommandRow
-from stock_ledger.audit_decode import document_fact, event_fact, letter_fact, message_fact
-from stock_ledger.audit_facts import (
+from stock_ledger.audit.command_facts import CommandMessage, CommandRow
+from stock_ledger.audit.decode import document_fact, event_fact, letter_fact, message_fact
+from stock_ledger.audit.facts import (
     CacheFacts,
     DecisionRow,
     Facts,

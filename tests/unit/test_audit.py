@@ -11,9 +11,8 @@ from contracts.commands import Settle
 from contracts.decisions import order_id_of
 from contracts.outcomes import Kind, Reason
 from deploy.audit import render
-from stock_ledger.audit import LAWS, audit
-from stock_ledger.audit_book import place_in
-from stock_ledger.audit_facts import (
+from stock_ledger.audit.book import place_in
+from stock_ledger.audit.facts import (
     CacheFacts,
     Facts,
     ResultFact,
@@ -21,7 +20,8 @@ from stock_ledger.audit_facts import (
     ShownStock,
     TopicSpan,
 )
-from stock_ledger.audit_report import DEVIATIONS_KEPT_MAX, Law
+from stock_ledger.audit.laws import LAWS, audit
+from stock_ledger.audit.report import DEVIATIONS_KEPT_MAX, Law
 from tests.unit import audit_plants, audit_plants_caused, audit_plants_commands, audit_plants_shown
 from tests.unit.audit_commands_sale import commanded
 from tests.unit.audit_plants import lost_decision

@@ -8,8 +8,8 @@ import pytest
 
 from deploy.chaos.history import check
 from deploy.chaos.operations import History, Line, Outcome, Poll, Submit, Told, Violation
-from stock_ledger.audit_command_facts import CommandRow
-from stock_ledger.audit_facts import (
+from stock_ledger.audit.command_facts import CommandRow
+from stock_ledger.audit.facts import (
     CacheFacts,
     DecisionRow,
     Document,

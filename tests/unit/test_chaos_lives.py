@@ -11,8 +11,8 @@ from contracts.messages import Money
 from contracts.outcomes import OrderStatus
 from deploy.chaos.lives import Lives, goes_with, reachable
 from deploy.chaos.operations import Ask, AskPoll, History, Look, Violation
-from stock_ledger.audit_command_facts import CommandMessage, CommandRow
-from stock_ledger.audit_facts import CacheFacts, EventFact, Facts, OrderRow, PaymentRow, PostgresFacts
+from stock_ledger.audit.command_facts import CommandMessage, CommandRow
+from stock_ledger.audit.facts import CacheFacts, EventFact, Facts, OrderRow, PaymentRow, PostgresFacts
 from stock_ledger.lifecycle import TRANSITIONS
 from tests.harness import uuid_of
 

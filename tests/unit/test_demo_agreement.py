@@ -24,8 +24,8 @@ from contracts.requests import Total as Sum
 from deploy.demo.agreement import Funnel, HotStock, disagreements, funnel_read, funnel_told, hot_stock
 from deploy.demo.life import FATES, Fate, Told, fate_of
 from deploy.demo.orders import Bought, orders_in
-from stock_ledger.audit_command_facts import CommandRow, ToldEvent
-from stock_ledger.audit_facts import (
+from stock_ledger.audit.command_facts import CommandRow, ToldEvent
+from stock_ledger.audit.facts import (
     CacheFacts,
     Facts,
     ItemRow,

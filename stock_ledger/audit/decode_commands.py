@@ -11,7 +11,7 @@ import msgspec
 from contracts.commands import Command, decode_command
 from contracts.errors import UndecodableMessage
 from contracts.events import CHECKOUT_REFUSED, ORDER_CREATED
-from stock_ledger.audit_command_facts import (
+from stock_ledger.audit.command_facts import (
     AnswerFact,
     CommandMessage,
     CommandRow,
@@ -21,7 +21,7 @@ from stock_ledger.audit_command_facts import (
     ToldResult,
     WholeDocument,
 )
-from stock_ledger.audit_facts import EventCount
+from stock_ledger.audit.facts import EventCount
 
 _MALFORMED = (msgspec.DecodeError, UnicodeDecodeError, InvalidOperation, KeyError, TypeError, ValueError)
 

@@ -11,8 +11,8 @@ from contracts.events import ORDER_CREATED
 from contracts.keys import WHOLE
 from contracts.messages import decode_checkout_line
 from contracts.topics import Stream
-from stock_ledger.audit_decode_commands import counts_of, whole_fact
-from stock_ledger.audit_facts import Document, EventFact, LetterFact, MessageFact, ResultFact
+from stock_ledger.audit.decode_commands import counts_of, whole_fact
+from stock_ledger.audit.facts import Document, EventFact, LetterFact, MessageFact, ResultFact
 
 _HEADERS = ("ce_specversion", "ce_id", "ce_source", "ce_type", "ce_time", "ce_subject", "content-type")
 

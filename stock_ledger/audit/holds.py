@@ -6,12 +6,12 @@ from contracts.commands import Abandon, HoldAnswer, Settle
 from contracts.keys import WHOLE
 from contracts.outcomes import OrderStatus
 from contracts.topics import partition_of
-from stock_ledger.audit_book import APPLIED, HELD, Book, by_command, where
-from stock_ledger.audit_causes import CLOSED_STATUSES
-from stock_ledger.audit_command_facts import CommandRow, GatheringRow, HoldRow
-from stock_ledger.audit_facts import StockRow
-from stock_ledger.audit_history import DROPPED
-from stock_ledger.audit_report import Law
+from stock_ledger.audit.book import APPLIED, HELD, Book, by_command, where
+from stock_ledger.audit.causes import CLOSED_STATUSES
+from stock_ledger.audit.command_facts import CommandRow, GatheringRow, HoldRow
+from stock_ledger.audit.facts import StockRow
+from stock_ledger.audit.history import DROPPED
+from stock_ledger.audit.report import Law
 
 _STATES = ("held", "pending", "paid", "released")
 _DECIDED = ("confirmed", "refused")

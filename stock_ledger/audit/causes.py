@@ -3,13 +3,13 @@
 from collections import Counter
 
 from contracts.commands import Adjust, PutProduct, Restock, SetStock, Settle
-from stock_ledger.audit_book import APPLIED, TAKEN_BY_LINES, Book, Place, by_command, where
-from stock_ledger.audit_command_facts import CommandRow
-from stock_ledger.audit_facts import LedgerRow
-from stock_ledger.audit_history import DROPPED
-from stock_ledger.audit_life import Entry, lives
-from stock_ledger.audit_report import Law
-from stock_ledger.audit_stock import GIVEN, ledgers
+from stock_ledger.audit.book import APPLIED, TAKEN_BY_LINES, Book, Place, by_command, where
+from stock_ledger.audit.command_facts import CommandRow
+from stock_ledger.audit.facts import LedgerRow
+from stock_ledger.audit.history import DROPPED
+from stock_ledger.audit.life import Entry, lives
+from stock_ledger.audit.report import Law
+from stock_ledger.audit.stock import GIVEN, ledgers
 from stock_ledger.lifecycle import CLOSED
 
 CLOSED_STATUSES = frozenset(status.value for status in CLOSED)

@@ -1,10 +1,10 @@
 """Laws of the view: it may be empty, older or gone, but never say what Postgres does not."""
 
 from contracts.keys import WHOLE
-from stock_ledger.audit_book import CONFLICT, FIRST, TAKING, Book, where
-from stock_ledger.audit_facts import DecisionRow, Document, ResultFact, ShownStock
-from stock_ledger.audit_history import DROPPED
-from stock_ledger.audit_report import Law
+from stock_ledger.audit.book import CONFLICT, FIRST, TAKING, Book, where
+from stock_ledger.audit.facts import DecisionRow, Document, ResultFact, ShownStock
+from stock_ledger.audit.history import DROPPED
+from stock_ledger.audit.report import Law
 
 _MOVING = "values that changed while they were compared"
 

@@ -3,12 +3,12 @@
 from collections import Counter
 
 from contracts.commands import Settle
-from stock_ledger.audit_book import FIRST, TAKING, Book, by_command, where
-from stock_ledger.audit_causes import CLOSED_STATUSES
-from stock_ledger.audit_facts import DecisionRow, LedgerRow
-from stock_ledger.audit_history import DROPPED
-from stock_ledger.audit_report import Law
-from stock_ledger.audit_stock import Places, ledgers
+from stock_ledger.audit.book import FIRST, TAKING, Book, by_command, where
+from stock_ledger.audit.causes import CLOSED_STATUSES
+from stock_ledger.audit.facts import DecisionRow, LedgerRow
+from stock_ledger.audit.history import DROPPED
+from stock_ledger.audit.report import Law
+from stock_ledger.audit.stock import Places, ledgers
 
 Buyer = tuple[str, str]  # (product_id, buyer_id)
 _CHANGED = "limits of products whose catalogue entry changed"

@@ -5,9 +5,9 @@ from collections import Counter
 from collections.abc import Sequence
 
 from contracts.topics import partition_of
-from stock_ledger.audit_book import TAKEN_BY_LINES, TAKING, Book, grouped
-from stock_ledger.audit_facts import LedgerRow
-from stock_ledger.audit_report import Law
+from stock_ledger.audit.book import TAKEN_BY_LINES, TAKING, Book, grouped
+from stock_ledger.audit.facts import LedgerRow
+from stock_ledger.audit.report import Law
 
 INITIAL = "initial"
 OPENING = "opening"  # stands for all entries that were dropped

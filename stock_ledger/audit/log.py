@@ -1,11 +1,11 @@
 """Laws of the log: every message is decided once, as what it says, and what is not valid is set aside."""
 
 from contracts.topics import Stream
-from stock_ledger.audit_book import CONFLICT, DEAD, FIRST, REPEATED, Book, Place, where
-from stock_ledger.audit_command_facts import CommandMessage, CommandRow
-from stock_ledger.audit_facts import DecisionRow, LetterFact, MessageFact
-from stock_ledger.audit_history import DROPPED
-from stock_ledger.audit_report import Law
+from stock_ledger.audit.book import CONFLICT, DEAD, FIRST, REPEATED, Book, Place, where
+from stock_ledger.audit.command_facts import CommandMessage, CommandRow
+from stock_ledger.audit.facts import DecisionRow, LetterFact, MessageFact
+from stock_ledger.audit.history import DROPPED
+from stock_ledger.audit.report import Law
 
 CHECKOUTS, COMMANDS = str(Stream.CHECKOUTS), str(Stream.COMMANDS)
 

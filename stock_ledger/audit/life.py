@@ -5,10 +5,10 @@ from typing import NamedTuple
 
 from contracts.commands import Cancel, Close, Complete, Expire, Pay, Pick, Settle, Ship
 from contracts.outcomes import OrderStatus
-from stock_ledger.audit_book import APPLIED, REFUSED, Book, Place, by_command, grouped, where
-from stock_ledger.audit_command_facts import CommandRow
-from stock_ledger.audit_facts import ItemRow, OrderRow, PaymentRow
-from stock_ledger.audit_report import Law
+from stock_ledger.audit.book import APPLIED, REFUSED, Book, Place, by_command, grouped, where
+from stock_ledger.audit.command_facts import CommandRow
+from stock_ledger.audit.facts import ItemRow, OrderRow, PaymentRow
+from stock_ledger.audit.report import Law
 from stock_ledger.lifecycle import CLOSED, TRANSITIONS
 
 OfOrder = (Cancel, Close, Pick, Ship, Complete, Expire, Pay)

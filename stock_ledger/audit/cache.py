@@ -15,9 +15,9 @@ from redis.asyncio import Redis
 from contracts.errors import Unavailable
 from contracts.keys import Keys
 from contracts.settings import Settings
-from stock_ledger.audit_decode import result_fact
-from stock_ledger.audit_facts import CacheFacts, ResultFact, ShownProgress, ShownStock, StockRow
-from stock_ledger.audit_postgres import states_now, stock_now
+from stock_ledger.audit.decode import result_fact
+from stock_ledger.audit.facts import CacheFacts, ResultFact, ShownProgress, ShownStock, StockRow
+from stock_ledger.audit.postgres import states_now, stock_now
 from stock_ledger.redis_view import connect_redis, translated
 
 _TIMEOUT_S = 10.0  # an audit is in no hurry

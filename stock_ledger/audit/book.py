@@ -4,8 +4,8 @@ from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
 from contracts.commands import Settle
-from stock_ledger.audit_command_facts import CommandMessage, CommandRow, GatheringRow, HoldRow
-from stock_ledger.audit_facts import DecisionRow, EventFact, Facts, LedgerRow, MessageFact, OrderRow
+from stock_ledger.audit.command_facts import CommandMessage, CommandRow, GatheringRow, HoldRow
+from stock_ledger.audit.facts import DecisionRow, EventFact, Facts, LedgerRow, MessageFact, OrderRow
 
 CREATED, REFUSED, REPEATED, CONFLICT, DEAD = "created", "refused", "repeated", "conflict", "dead_lettered"
 HELD = "held"

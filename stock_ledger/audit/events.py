@@ -4,11 +4,11 @@ from collections.abc import Iterator
 from decimal import Decimal
 
 from contracts.events import CHECKOUT_REFUSED, ORDER_CREATED
-from stock_ledger.audit_book import CONFLICT, CREATED, REFUSED, Book, Place, command_place_of, place_of, where
-from stock_ledger.audit_facts import DecisionRow, EventCount, EventFact
-from stock_ledger.audit_history import DROPPED
-from stock_ledger.audit_report import Law
-from stock_ledger.audit_view import told_wrong
+from stock_ledger.audit.book import CONFLICT, CREATED, REFUSED, Book, Place, command_place_of, place_of, where
+from stock_ledger.audit.facts import DecisionRow, EventCount, EventFact
+from stock_ledger.audit.history import DROPPED
+from stock_ledger.audit.report import Law
+from stock_ledger.audit.view import told_wrong
 
 TYPES = {CREATED: ORDER_CREATED, REFUSED: CHECKOUT_REFUSED, CONFLICT: CHECKOUT_REFUSED}
 

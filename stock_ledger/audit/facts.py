@@ -5,14 +5,14 @@ from typing import NamedTuple
 
 import msgspec
 
-from stock_ledger.audit_command_facts import (
+from stock_ledger.audit.command_facts import (
     CommandMessage,
     CommandRow,
     GatheringRow,
     HoldRow,
     WholeDocument,
 )
-from stock_ledger.audit_history import History
+from stock_ledger.audit.history import History
 
 
 class MessageFact(NamedTuple):

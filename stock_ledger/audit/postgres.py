@@ -6,9 +6,9 @@ from typing import Any, TypeVar
 
 import asyncpg
 
-from stock_ledger.audit_command_facts import HoldRow
-from stock_ledger.audit_decode_commands import command_row, gathering_row
-from stock_ledger.audit_facts import (
+from stock_ledger.audit.command_facts import HoldRow
+from stock_ledger.audit.decode_commands import command_row, gathering_row
+from stock_ledger.audit.facts import (
     DecisionRow,
     FigureRow,
     ItemRow,
@@ -20,7 +20,7 @@ from stock_ledger.audit_facts import (
     PurchaseRow,
     StockRow,
 )
-from stock_ledger.audit_history import History, LogHistory, StockHistory
+from stock_ledger.audit.history import History, LogHistory, StockHistory
 from stock_ledger.postgres import acquired
 from stock_ledger.retention import AUDITING
 

@@ -3,7 +3,7 @@
 from decimal import Decimal
 
 from contracts.outcomes import OrderStatus
-from stock_ledger.audit_book import (
+from stock_ledger.audit.book import (
     BY_COMMAND,
     CREATED,
     HELD,
@@ -15,9 +15,9 @@ from stock_ledger.audit_book import (
     place_in,
     where,
 )
-from stock_ledger.audit_command_facts import GatheringRow
-from stock_ledger.audit_facts import DecisionRow, ItemRow, LedgerRow, OrderRow, PaymentRow
-from stock_ledger.audit_report import Law
+from stock_ledger.audit.command_facts import GatheringRow
+from stock_ledger.audit.facts import DecisionRow, ItemRow, LedgerRow, OrderRow, PaymentRow
+from stock_ledger.audit.report import Law
 
 # What an order's status allows its payment to be. An order in a status that is not here deviates.
 _OPEN, _TAKEN = frozenset({"pending", "failed"}), frozenset({"paid"})

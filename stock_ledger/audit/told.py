@@ -3,11 +3,11 @@
 from contracts.commands import HoldAnswer
 from contracts.events import ORDER_CREATED
 from contracts.topics import partition_of
-from stock_ledger.audit_book import FIRST, Book, Place, where
-from stock_ledger.audit_command_facts import ToldEvent
-from stock_ledger.audit_facts import EventFact
-from stock_ledger.audit_history import DROPPED
-from stock_ledger.audit_report import Law
+from stock_ledger.audit.book import FIRST, Book, Place, where
+from stock_ledger.audit.command_facts import ToldEvent
+from stock_ledger.audit.facts import EventFact
+from stock_ledger.audit.history import DROPPED
+from stock_ledger.audit.report import Law
 
 _CUT = "retention removed the beginning of the topic"
 

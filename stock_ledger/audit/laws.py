@@ -3,64 +3,64 @@
 import time
 from collections.abc import Callable
 
-from stock_ledger import (
-    audit_buyers,
-    audit_causes,
-    audit_commands,
-    audit_events,
-    audit_holds,
-    audit_life,
-    audit_log,
-    audit_orders,
-    audit_stock,
-    audit_told,
-    audit_view,
+from stock_ledger.audit import (
+    buyers,
+    causes,
+    commands,
+    events,
+    holds,
+    life,
+    log,
+    orders,
+    stock,
+    told,
+    view,
 )
-from stock_ledger.audit_book import CONFLICT, CREATED, DEAD, HELD, REFUSED, REPEATED, Book
-from stock_ledger.audit_facts import Facts
-from stock_ledger.audit_report import AuditReport, Law, Totals
+from stock_ledger.audit.book import CONFLICT, CREATED, DEAD, HELD, REFUSED, REPEATED, Book
+from stock_ledger.audit.facts import Facts
+from stock_ledger.audit.report import AuditReport, Law, Totals
 
 LAWS: tuple[Callable[[Book], Law], ...] = (
-    audit_log.drained,
-    audit_log.complete,
-    audit_log.founded,
-    audit_log.position,
-    audit_log.faithful,
-    audit_log.dead_letters,
-    audit_log.dead_letter_copies,
-    audit_log.repeats,
-    audit_log.payloads,
-    audit_commands.drained,
-    audit_commands.complete,
-    audit_commands.faithful,
-    audit_commands.repeats,
-    audit_told.asked,
-    audit_orders.orders,
-    audit_orders.items,
-    audit_orders.payments,
-    audit_orders.entries,
-    audit_life.order_life,
-    audit_holds.gatherings,
-    audit_holds.holds,
-    audit_causes.entry_causes,
-    audit_causes.given_back,
-    audit_stock.sequence,
-    audit_stock.running,
-    audit_stock.conservation,
-    audit_stock.oversold,
-    audit_holds.counts,
-    audit_buyers.refusals,
-    audit_buyers.purchases,
-    audit_view.cache_stock,
-    audit_view.cache_sold_out,
-    audit_view.cache_progress,
-    audit_view.cache_results,
-    audit_events.events,
-    audit_events.event_data,
-    audit_events.event_envelope,
-    audit_told.command_events,
-    audit_told.order_events,
-    audit_events.figures,
+    log.drained,
+    log.complete,
+    log.founded,
+    log.position,
+    log.faithful,
+    log.dead_letters,
+    log.dead_letter_copies,
+    log.repeats,
+    log.payloads,
+    commands.drained,
+    commands.complete,
+    commands.faithful,
+    commands.repeats,
+    told.asked,
+    orders.orders,
+    orders.items,
+    orders.payments,
+    orders.entries,
+    life.order_life,
+    holds.gatherings,
+    holds.holds,
+    causes.entry_causes,
+    causes.given_back,
+    stock.sequence,
+    stock.running,
+    stock.conservation,
+    stock.oversold,
+    holds.counts,
+    buyers.refusals,
+    buyers.purchases,
+    view.cache_stock,
+    view.cache_sold_out,
+    view.cache_progress,
+    view.cache_results,
+    events.events,
+    events.event_data,
+    events.event_envelope,
+    told.command_events,
+    told.order_events,
+    events.figures,
 )
 
 
@@ -88,8 +88,8 @@ def totals_of(book: Book) -> Totals:
     totals.conflicts = kinds.get(CONFLICT, 0)
     totals.dead_lettered = kinds.get(DEAD, 0)
     totals.lost = _lost(book)
-    totals.oversold = sum(audit_stock.oversold_units(book).values())
-    totals.units_sold = sum(audit_stock.sold(book).values())
+    totals.oversold = sum(stock.oversold_units(book).values())
+    totals.units_sold = sum(stock.sold(book).values())
     totals.products = len(facts.postgres.products)
     totals.orders = len(facts.postgres.orders)
     totals.events = len(book.events) + len(book.command_events)
@@ -113,10 +113,10 @@ def _lost(book: Book) -> int:
             if offset < due and offset not in decisions and not history.decided(p, offset)
         )
         lost += max(book.facts.checkouts[p].first - next_offset, 0)
-    for p, commands in book.command_messages.items():
+    for p, asked in book.command_messages.items():
         due = max(book.facts.postgres.next_command(p), book.facts.command_target.get(p, 0))
         rows = book.command_rows.get(p, {})
         lost += sum(
-            1 for offset in commands if offset < due and offset not in rows and not history.obeyed(p, offset)
+            1 for offset in asked if offset < due and offset not in rows and not history.obeyed(p, offset)
         )
     return lost

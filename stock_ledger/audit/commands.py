@@ -1,9 +1,9 @@
 """Laws of the commands topic: every command is decided once, as what it says, and the same one again has no effect."""
 
-from stock_ledger.audit_book import APPLIED, DEAD, REFUSED, REPEATED, Book, where
-from stock_ledger.audit_command_facts import CommandMessage, CommandRow
-from stock_ledger.audit_history import DROPPED
-from stock_ledger.audit_report import Law
+from stock_ledger.audit.book import APPLIED, DEAD, REFUSED, REPEATED, Book, where
+from stock_ledger.audit.command_facts import CommandMessage, CommandRow
+from stock_ledger.audit.history import DROPPED
+from stock_ledger.audit.report import Law
 
 _OUTCOMES = (APPLIED, REFUSED, REPEATED, DEAD)
 
