@@ -5,6 +5,7 @@ Both fail open: without the cache, or with one that is behind, every checkout go
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable, Iterable, Sequence
 
 from contracts.errors import Unavailable
@@ -20,6 +21,7 @@ class SoldOutGate:
     """A copy of the sold-out products, refreshed every `gate_refresh_ms`.
 
     A partition's list counts only while its writer is seen to live: its progress has changed within `gate_stale_s`.
+    The first look tells nothing of that: what it finds may have stood still for long.
     Hands the progress on to `backpressure`.
     """
 
@@ -67,7 +69,7 @@ class SoldOutGate:
             if gate.progress is None:
                 self._seen.pop(partition, None)
                 continue
-            progress, since = self._seen.get(partition, (gate.progress, now))
+            progress, since = self._seen.get(partition, (gate.progress, -math.inf))
             if progress != gate.progress:
                 progress, since = gate.progress, now
             self._seen[partition] = (progress, since)

@@ -129,10 +129,13 @@ def test_only_when_all_are_behind_is_everything_turned_away(backpressure: Backpr
 
 
 async def show(edge: Edge, product_id: str, shown: Progress, available: int = 100) -> None:
+    """By a writer that is seen to live."""
     partition = partition_of(product_id, 4)
     stock = {product_id: Stock(available, 2)}
-    await edge.view.show([Shown(partition, shown, stock, {product_id: product_of(product_id)})], [])
-    await edge.gate.refresh()
+    for beat in (shown.beat - 1, shown.beat):
+        now = msgspec.structs.replace(shown, beat=beat)
+        await edge.view.show([Shown(partition, now, stock, {product_id: product_of(product_id)})], [])
+        await edge.gate.refresh()
 
 
 async def post(edge: Edge, *product_ids: str, key: str = "", **changes: Any) -> tuple[int, str, str]:

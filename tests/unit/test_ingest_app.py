@@ -27,12 +27,13 @@ def keyed(key: str) -> dict[str, Any]:
 
 
 async def show_sold_out(edge: Edge, product_id: str, beat: int = 1) -> None:
+    """By a writer that is seen to live."""
     partition = partition_of(product_id, edge.settings.partitions)
-    shown = Shown(
-        partition, Progress(1, 5, 0, beat), {product_id: Stock(0, 2)}, {product_id: product_of(product_id)}
-    )
-    await edge.view.show([shown], [])
-    await edge.gate.refresh()
+    for now in (beat - 1, beat):
+        progress = Progress(1, 5, 0, now)
+        stock, products = {product_id: Stock(0, 2)}, {product_id: product_of(product_id)}
+        await edge.view.show([Shown(partition, progress, stock, products)], [])
+        await edge.gate.refresh()
 
 
 async def test_an_accepted_checkout_is_in_the_log_and_signed(edge: Edge) -> None:
@@ -258,6 +259,18 @@ async def test_a_retry_of_an_all_or_nothing_checkout_passes_the_gate(edge: Edge)
     await show_sold_out(edge, "sku-1")
     assert (await edge.post(body, **keyed("k1"))).status == 202
     assert (await edge.post(body, **keyed("k2"))).status == 409
+
+
+async def test_the_gate_stays_open_until_a_writer_is_seen_to_live(edge: Edge) -> None:
+    """What a new process finds may have stood still for long."""
+    partition = partition_of("sku-1", edge.settings.partitions)
+    shown = Shown(partition, Progress(1, 5, 0, 7), {"sku-1": Stock(0, 2)}, {"sku-1": product_of("sku-1")})
+    await edge.view.show([shown], [])
+    for _ in range(2):
+        await edge.gate.refresh()
+        assert (await edge.post(ONE)).status == 202
+    await show_sold_out(edge, "sku-1", beat=8)
+    assert (await edge.post(ONE)).status == 409
 
 
 async def test_the_gate_opens_when_no_writer_is_seen_to_live(edge: Edge) -> None:
