@@ -86,7 +86,7 @@ class Marks:
         for partition in partitions:
             mark = self._mark(partition)
             mark.next_offset = max(mark.next_offset, next_offsets.get(partition, 0))
-            mark.asked_at, mark.is_away, mark.in_doubt = asked_at, False, False
+            mark.asked_at, mark.away_until, mark.is_away, mark.in_doubt = asked_at, 0.0, False, False
 
     def away(self, partitions: Iterable[int]) -> None:
         """Postgres did not answer."""

@@ -168,6 +168,17 @@ async def test_a_view_that_stands_still_is_believed_while_postgres_is_away(bench
     assert bench.reads.calls == ["next_offsets"] * 2, "an answer that failed holds off the next question"
 
 
+async def test_a_postgres_that_answers_again_is_asked_as_often_as_before(bench: Bench) -> None:
+    bench.reads.down = True
+    with pytest.raises(Unavailable):
+        await bench.ahead(150)
+    bench.reads.down = False
+    for next_offset in (120, 140):
+        bench.reads.next = {7: next_offset}
+        bench.clock.now_s += 1.1 if next_offset == 120 else 0.3
+        assert await bench.ahead(150) == 150 - next_offset
+
+
 async def test_a_decision_comes_from_the_view_alone(bench: Bench) -> None:
     bench.view.shown = {7: Progress(1, 151, 50, 1)}
     bench.view.show(created(7, 150))
