@@ -8,11 +8,13 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from api.marks import CONFIRMED_FOR_S
 from contracts.events import CHECKOUT_REFUSED, ORDER_CREATED
 from contracts.kafka import Record
 from contracts.keys import WHOLE
 from contracts.outcomes import Kind
 from contracts.topics import Stream
+from deploy.simulation.course import Course
 from deploy.simulation.life_auditor import LifeAuditor
 from deploy.simulation.model import Goods, Model, Violation
 from stock_ledger.commands.fakes import MemoryCommandLedger
@@ -22,6 +24,7 @@ from stock_ledger.view import Shown
 from workers.fakes import MemoryBroker, MemoryMessage
 
 GATE_LAG_S = 1.0
+_WAIT_SLACK_S = 0.05  # who waits looks again now and then
 _SILENT = (Kind.REPEATED, Kind.DEAD)  # have no event
 
 
@@ -37,11 +40,13 @@ class Auditor:
         goods: Sequence[Goods],
         time: Callable[[], float],
         hold_ttl_s: float,
+        session_s: float,
     ) -> None:
         self._broker = broker
         self._ledger = ledger
         self._view = view
         self._time = time
+        self._session_s = session_s
         self._empty: set[str] = set()  # products without stock
         self._empty_at: dict[str, float] = {}  # when they were so last, while they are not
         self.model = Model(goods)
@@ -49,6 +54,9 @@ class Auditor:
         self._decided_to = dict.fromkeys(range(broker.partitions), 0)
         self._epochs = dict.fromkeys(range(broker.partitions), 0)
         self._shown: dict[str, tuple[int, int]] = {}  # versions by key of the view
+        self._set_back = (-math.inf, -math.inf)  # when the view last fell back, and to when
+        self._decided = Course(range(broker.partitions))
+        self._told = Course(range(broker.partitions))  # by the view, since it was flushed
         self._committed = dict.fromkeys(range(broker.partitions), 0)
         self._published: dict[int, set[int]] = defaultdict(set)  # offsets whose event is out
         self._set_aside: set[tuple[int, int]] = set()
@@ -63,6 +71,8 @@ class Auditor:
             self._persisted(arguments[0])
         elif name == "claim":
             self._claimed(arguments[0])
+        elif name == "wait":
+            self._waited(*arguments)
 
     def commands_called(self, name: str, arguments: tuple[Any, ...]) -> None:
         if name == "persist":
@@ -98,6 +108,11 @@ class Auditor:
                 raise Violation(f"partition {p} was claimed again with epoch {epoch}")
             self._epochs[p] = epoch
 
+    def _waited(self, partitions: Sequence[int], seconds: float) -> None:
+        """For rows that others had locked: never longer than a writer may be silent."""
+        if seconds > self._session_s + _WAIT_SLACK_S:
+            raise Violation(f"the rows of {partitions} were locked for {seconds} s")
+
     def _persisted(self, advances: Sequence[Advance]) -> None:
         for advance in advances:
             p = advance.partition
@@ -106,6 +121,7 @@ class Auditor:
             for offset in range(self._decided_to[p], advance.next_offset):
                 self._was_decided(p, offset)
             self._decided_to[p] = advance.next_offset
+            self._decided.reached(p, advance.next_offset, self._time())
         self._stock_is_right()
 
     def _stock_is_right(self) -> None:
@@ -204,6 +220,7 @@ class Auditor:
         if progress is not None:
             epoch, next_offset = progress
             self._is_not_older(keys.progress(partition), progress)
+            self._told.reached(partition, next_offset, self._time())
             if epoch > claim.epoch or next_offset > claim.next_offset:
                 raise Violation(
                     f"the view of partition {partition} is at {epoch}:{next_offset}, the truth at {claim}"
@@ -225,9 +242,15 @@ class Auditor:
             raise Violation(f"{key} went back from {before} to {version}")
         self._shown[key] = version
 
-    def view_set_back(self) -> None:
-        """It was flushed, or fell back to older data."""
+    def view_set_back(self, to: float) -> None:
+        """It fell back to what it was at this time, and cut its clients off, so that they know."""
         self._shown.clear()
+        self._set_back = (self._time(), min(to, self._seen_since(to)))
+
+    def view_flushed(self) -> None:
+        """Nobody notices: what it tells next, even if it is from a writer that is behind, is believed."""
+        self._shown.clear()
+        self._told.forget()
 
     # What clients were told.
 
@@ -244,15 +267,36 @@ class Auditor:
 
     def refused_at_the_edge(self, product_ids: Iterable[str], policy: str, asked_at: float) -> None:
         """A 409: nothing is left of any of it, or of some of it where all is wanted. Or that was so when it was asked,
-        or a moment before: what comes back is seen with the next look.
+        or a moment before: what comes back is seen with the next look. After the view fell back, what it was then
+        counts, until writers have rebuilt it or its edge has seen it stand still.
         """
+        since = self._seen_since(asked_at - GATE_LAG_S)
         enough = all if policy == "independent" else any
-        if not enough(self._was_empty(product_id, asked_at - GATE_LAG_S) for product_id in product_ids):
+        if not enough(self._was_empty(product_id, since) for product_id in product_ids):
             raise Violation(f"refused as sold out ({policy}), but enough of {product_ids} is left")
+
+    def _seen_since(self, time: float) -> float:
+        """When what the edge saw at this time may have been so."""
+        set_back_at, to = self._set_back
+        return min(time, to - GATE_LAG_S) if time < set_back_at else time
 
     def _was_empty(self, product_id: str, since: float) -> bool:
         left = self.model.available.get(product_id, [1])[-1]
         return left <= 0 or self._empty_at.get(product_id, -math.inf) >= since
+
+    def waits(self, partition: int, offset: int, ahead: int, asked_at: float, *, by_postgres: bool) -> None:
+        """A line has so many before it, as who asked at this time is told. That is not older than it may be.
+
+        With Postgres at hand (`by_postgres`) the place is known as it was CONFIRMED_FOR_S before. Without, it is at
+        least what the view told then, even if it has fallen back: who saw that it was gone must not believe it.
+        """
+        known = self._decided if by_postgres else self._told
+        next_offset = known.at(partition, asked_at - CONFIRMED_FOR_S)
+        if ahead > max(0, offset - next_offset):
+            raise Violation(
+                f"{partition}:{offset} is told to wait for {ahead}, though {next_offset} was known "
+                f"{CONFIRMED_FOR_S} s before"
+            )
 
     def answered(
         self, partition: int, offset: int, status: str, reason: str | None, order_id: str | None

@@ -242,7 +242,7 @@ class Producer(MemoryProducer):
         the client may never get it.
         """
         await asyncio.sleep(_RETRY_S)
-        return self._random.choices((base, -1, None), (6, 2, 2))[0]
+        return self._random.choices((base, -1, None), (4, 2, 4))[0]
 
     async def stop(self) -> None:
         self.stopped = True

@@ -119,6 +119,7 @@ async def _watch(world: World, checkout_id: str, plan: Purchase, text: str) -> N
         await world.loop.after(pause_s)
         pause_s *= 1.5
         api = world.random.choice(world.apis)
+        asked_at = world.loop.time()
         status = await _poll(api, checkout_id, plan.buyer_id, receipt)
         if status is None:
             continue
@@ -131,12 +132,20 @@ async def _watch(world: World, checkout_id: str, plan: Purchase, text: str) -> N
                 return
             final = status
             continue
+        _check_places(world, status, asked_at)
         before = ahead.get(api.node.name) if _may_differ(world) else min(ahead.values(), default=None)
         if before is not None and (status.ahead is None or status.ahead > before):
             raise Violation(f"{checkout_id}: {status.ahead} ahead, before it was {before}")
         if final is not None and not _may_differ(world):
             raise Violation(f"{checkout_id} was answered {final}, and then waits")
         ahead[api.node.name] = min(status.ahead or 0, ahead.get(api.node.name, status.ahead or 0))
+
+
+def _check_places(world: World, status: CheckoutStatus, asked_at: float) -> None:
+    by_postgres = not _may_differ(world)
+    for line in status.lines:
+        if isinstance(line, QueuedLine):
+            world.auditor.waits(line.partition, line.offset, line.ahead, asked_at, by_postgres=by_postgres)
 
 
 def _may_differ(world: World) -> bool:

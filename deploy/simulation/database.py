@@ -59,7 +59,7 @@ class LedgerClient(Remote):
         self._holders.update(dict.fromkeys(partitions, transaction))
         try:
             check()
-            await self.server.delay()
+            await self.server.set_out(node, "commit")
             await self.server.delay()
             self.server.answer(node, Unavailable)
             if any(self._holders[p] is not transaction for p in partitions) or not self.are_held(partitions):
@@ -98,12 +98,13 @@ class LedgerClient(Remote):
 
     async def _wait(self, node: Node, partitions: Sequence[int]) -> None:
         """Until their rows are free. Raises Unavailable when that takes too long, or the server goes away."""
-        until = node.loop.time() + self._patience_s
+        since = node.loop.time()
         while self.are_held(partitions):
             await node.loop.after(_LOOK_S)
             self.server.answer(node, Unavailable)
-            if node.loop.time() > until:
+            if node.loop.time() > since + self._patience_s:
                 raise Unavailable("the rows of a partition stay locked")
+        self._after("wait", (partitions, node.loop.time() - since))
 
 
 class CommandClient(Remote):

@@ -64,6 +64,12 @@ async def pause_batch(world: World) -> None:
     await _pause_call(world, server, name)
 
 
+async def pause_commit(world: World) -> None:
+    """A worker is paused with its partitions' rows locked."""
+    await worker_joins(world)
+    await _pause_call(world, world.postgres, "commit")
+
+
 async def worker_leaves(world: World) -> None:
     """In good order; another one comes later."""
     if not world.workers:
@@ -112,21 +118,33 @@ async def flush_cache(world: World) -> None:
 
 async def fail_over_cache(world: World) -> None:
     """To a replica that had fallen behind."""
-    behind = world.cached.snapshot()
+    behind, since = world.cached.snapshot(), world.loop.time()
     await asyncio.sleep(world.random.uniform(0.01, 1.0))
-    world.cache.break_connections()
-    world.cached.restore(behind)
-    world.auditor.view_set_back()
+    world.fail_over_cache(behind, since)
 
 
 async def cache_away(world: World) -> None:
+    """Postgres answers everybody meanwhile, and may be slow for that."""
+    world.postgres.slow = world.random.choice((1.0, 5.0, 20.0, 40.0))
     await _away(world, world.cache, 0.8)
+    world.postgres.slow = 1.0
     if world.random.random() < 0.5:
         world.flush_cache()  # it had nothing on disk
 
 
 async def postgres_away(world: World) -> None:
     await _away(world, world.postgres, 0.8)
+
+
+async def host_away(world: World) -> None:
+    """Of Postgres, the cache and an api process. The cache fails over to a replica that had fallen behind; Postgres is
+    back after a while, and slow for another.
+    """
+    behind, since = world.cached.snapshot(), world.loop.time()
+    await asyncio.sleep(world.random.uniform(0.01, 1.0))
+    world.fail_over_cache(behind, since)
+    await asyncio.gather(_away(world, world.postgres, 0.8), kill_api(world))
+    await _slow(world, world.postgres)
 
 
 async def kafka_away(world: World) -> None:
@@ -150,10 +168,7 @@ async def replies_lost(world: World) -> None:
 
 
 async def slow(world: World) -> None:
-    server = world.random.choice(world.servers)
-    server.slow = world.random.choice((5.0, 20.0, 80.0))
-    await asyncio.sleep(world.random.uniform(0.1, 0.6))
-    server.slow = 1.0
+    await _slow(world, world.random.choice(world.servers))
 
 
 async def all_slow(world: World) -> None:
@@ -170,7 +185,7 @@ async def poison(world: World) -> None:
         good = world.random.choice(world.goods)
         partition = partition_of(good.product_id, world.settings.partitions)
         key = good.product_id.encode()
-        _write(world, partition, key, world.random.choice(_POISON), is_poison=True)
+        world.write(partition, key, world.random.choice(_POISON), is_poison=True)
         if world.random.random() < 0.5:
             offset = world.append_command(partition, key, world.random.choice(_POISON))
             world.auditor.of_commands.poison.add((partition, offset))
@@ -190,22 +205,14 @@ async def deliver_again(world: World) -> None:
     if messages:
         message = world.random.choice(messages)
         is_poison = (partition, message.offset) in world.auditor.model.poison
-        _write(world, partition, message.key, message.value, is_poison=is_poison)
-
-
-def _write(world: World, partition: int, key: bytes | None, value: bytes | None, *, is_poison: bool) -> None:
-    """Past ingest."""
-    offset = world.broker.append(partition, key, value)
-    if is_poison:
-        world.auditor.model.poison.add((partition, offset))
-    world.arrivals.tell(partition)
+        world.write(partition, message.key, message.value, is_poison=is_poison)
 
 
 async def _pause_call(world: World, server: Server, name: str) -> Worker | None:
     """Pause the next worker that makes this call, for longer than its session lasts, and let it go on. Gives it."""
     worker = await _caught(world, server, name, world.workers, lambda worker: worker.node.pause())
     if worker is not None:
-        await world.loop.after(world.random.uniform(1.1, 2.5) * world.settings.session_timeout_ms / 1000)
+        await world.loop.after(world.random.uniform(1.1, 3.0) * world.settings.session_timeout_ms / 1000)
         worker.node.resume()
     return worker
 
@@ -256,11 +263,18 @@ async def _away(world: World, server: Server, seconds_max: float) -> None:
     server.up = True
 
 
+async def _slow(world: World, server: Server) -> None:
+    server.slow = world.random.choice((5.0, 20.0, 80.0))
+    await asyncio.sleep(world.random.uniform(0.1, 0.6))
+    server.slow = 1.0
+
+
 FAULTS: tuple[Fault, ...] = (
     kill_worker,
     pause_worker,
     pause_claim,
     pause_batch,
+    pause_commit,
     worker_leaves,
     worker_joins,
     rebalance,
@@ -271,6 +285,7 @@ FAULTS: tuple[Fault, ...] = (
     fail_over_cache,
     cache_away,
     postgres_away,
+    host_away,
     kafka_away,
     out_of_sync,
     replies_lost,

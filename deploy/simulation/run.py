@@ -155,6 +155,8 @@ async def _run(world: World, sale: Sale) -> None:
         if task.done():
             task.result()
     await _until(world, shop.is_done, _HEALED_WITHIN_S)
+    for partition in range(world.settings.partitions):  # whatever comes next must find its writer
+        world.write(partition, None, None, is_poison=True)
     waiting = [plan.key for plan, task in zip(sale.purchases, buying, strict=True) if not task.done()]
     await _until(world, world.auditor.is_drained, _DRAINED_WITHIN_S)
     if waiting or not world.auditor.is_drained():

@@ -26,7 +26,7 @@ from ingest.gate import PayloadMemory, SoldOutGate
 from ingest.publisher import Publisher
 from stock_ledger.commands.fakes import MemoryCommandLedger, MemoryDue
 from stock_ledger.decide import Product, Stock
-from stock_ledger.fakes import MemoryLedger, MemoryReads, MemoryView
+from stock_ledger.fakes import MemoryLedger, MemoryReads, MemoryView, Snapshot
 from workers.fakes import MemoryBroker
 from workers.health import Health
 from workers.shelf import Shelf
@@ -112,9 +112,8 @@ class World:
         self.servers = (self.kafka, self.postgres, self.cache)
         self.broker = MemoryBroker(settings.partitions)
         self.arrivals = Arrivals(self.loop)
-        self.group = Group(
-            self.loop, self.broker, self.kafka, self.arrivals, settings.session_timeout_ms / 1000
-        )
+        session_s = settings.session_timeout_ms / 1000
+        self.group = Group(self.loop, self.broker, self.kafka, self.arrivals, session_s)
         self.truth = MemoryLedger()
         self.cached = MemoryView()
         for good in goods:
@@ -123,7 +122,14 @@ class World:
             )
         self.commanded = MemoryCommandLedger(self.truth)
         self.auditor = Auditor(
-            self.broker, self.truth, self.commanded, self.cached, goods, self.loop.time, settings.hold_ttl_s
+            self.broker,
+            self.truth,
+            self.commanded,
+            self.cached,
+            goods,
+            self.loop.time,
+            settings.hold_ttl_s,
+            session_s,
         )
         self.ledger: Any = LedgerClient(
             self.postgres, self.truth, self.audited(self.auditor.ledger_called), settings
@@ -169,6 +175,13 @@ class World:
             self.loop.errors.append(error)
         self.loop.call_later(0.2, self.add_worker, context=self.loop.world.context)
 
+    def write(self, partition: int, key: bytes | None, value: bytes | None, *, is_poison: bool) -> None:
+        """Write to the log of checkouts, past ingest."""
+        offset = self.broker.append(partition, key, value)
+        if is_poison:
+            self.auditor.model.poison.add((partition, offset))
+        self.arrivals.tell(partition)
+
     def append_command(self, partition: int, key: bytes | None, value: bytes | None) -> int:
         """A command reaches the log; gives its offset."""
         offset = self.broker.commands.append(partition, key, value)
@@ -177,7 +190,13 @@ class World:
 
     def flush_cache(self) -> None:
         self.cached.flush()
-        self.auditor.view_set_back()
+        self.auditor.view_flushed()
+
+    def fail_over_cache(self, behind: Snapshot, since: float) -> None:
+        """To a replica that holds what was at that time."""
+        self.cache.break_connections()
+        self.cached.restore(behind)
+        self.auditor.view_set_back(since)
 
     def heal(self) -> None:
         """Everything works from now on."""
