@@ -178,5 +178,6 @@ def _line_of(shelf: Shelf) -> ProductLine:
         payment_ttl_s=p.payment_ttl_s,
         sale_from=p.sale_from,
         sale_to=p.sale_to,
+        stock_source=p.stock_source,
         stock=shelf.stock.available,
     )

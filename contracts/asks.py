@@ -16,6 +16,7 @@ from contracts.messages import (
     PaymentTtl,
     StockUnits,
     Uuid,
+    WhenSourceIsDown,
 )
 from contracts.outcomes import Refusal
 from contracts.requests import Total
@@ -49,7 +50,11 @@ class StockRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ProductRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A product as it is to be. `stock` counts only when it is new; `sale_price`, if given, is what it sells for."""
+    """A product as it is to be. `stock` counts only when it is new; `sale_price`, if given, is what it sells for.
+
+    With `stock_source` a second system has to agree before it is sold; while that does not answer, checkouts are refused
+    (`refuse`) or decided by the stock that is known here (`trust_local`).
+    """
 
     name: Name
     price: Amount
@@ -61,6 +66,7 @@ class ProductRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     payment_ttl_s: PaymentTtl = 900
     sale_from: Moment | None = None
     sale_to: Moment | None = None
+    stock_source: WhenSourceIsDown | None = None
     stock: StockUnits = 0
 
 
@@ -82,6 +88,7 @@ class ProductPatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     payment_ttl_s: PaymentTtl | msgspec.UnsetType = msgspec.UNSET
     sale_from: Moment | msgspec.UnsetType | None = msgspec.UNSET
     sale_to: Moment | msgspec.UnsetType | None = msgspec.UNSET
+    stock_source: WhenSourceIsDown | msgspec.UnsetType | None = msgspec.UNSET
 
 
 class CommandAccepted(msgspec.Struct, frozen=True):

@@ -144,7 +144,7 @@ OF: dict[str, list[dict[str, Any]]] = {
         _commanded(
             "product.changed", "sku-1001", 69, 0, product_id="sku-1001", name="Kettle", cover="covers/kettle.jpg",
             price="129.00", currency=_CNY, on_shelf=True, buyer_limit=2, payment_ttl_s=900, version=2,
-            sale_price="99.00", sale_from=None, sale_to=None,
+            sale_price="99.00", sale_from=None, sale_to=None, stock_source=None,
         )
     ],
 }  # fmt: skip

@@ -22,6 +22,7 @@ from contracts.messages import (
     Shipping,
     StockUnits,
     Uuid,
+    WhenSourceIsDown,
 )
 from contracts.outcomes import Reason
 from contracts.topics import partition_of
@@ -154,6 +155,7 @@ class PutProduct(_OfProduct, frozen=True, tag="put_product"):
     payment_ttl_s: PaymentTtl = 900
     sale_from: Moment | None = None  # `decode_command` keeps these within 1970 to 2100
     sale_to: Moment | None = None
+    stock_source: WhenSourceIsDown | None = None
     stock: StockUnits = 0
 
 
@@ -169,6 +171,7 @@ class PatchProduct(_OfProduct, frozen=True, tag="patch_product"):
     payment_ttl_s: PaymentTtl | msgspec.UnsetType = msgspec.UNSET
     sale_from: Moment | msgspec.UnsetType | None = msgspec.UNSET
     sale_to: Moment | msgspec.UnsetType | None = msgspec.UNSET
+    stock_source: WhenSourceIsDown | msgspec.UnsetType | None = msgspec.UNSET
 
 
 class HoldAnswer(_OfCheckout, frozen=True, tag="hold_answer"):

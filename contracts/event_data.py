@@ -4,7 +4,7 @@ from typing import Literal
 
 import msgspec
 
-from contracts.messages import Amount, Currency, Id, Moment, Uuid
+from contracts.messages import Amount, Currency, Id, Moment, Uuid, WhenSourceIsDown
 from contracts.outcomes import OrderStatus, PaymentStatus, Reason
 from contracts.requests import LineOrder, Total
 
@@ -176,6 +176,7 @@ class ProductChanged(_OfCommand, frozen=True):
     sale_price: Amount | None
     sale_from: Moment | None
     sale_to: Moment | None
+    stock_source: WhenSourceIsDown | None
 
 
 class Kind(msgspec.Struct, frozen=True):

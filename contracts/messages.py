@@ -39,6 +39,8 @@ Cover = Annotated[str, msgspec.Meta(max_length=500, pattern=r"^[^\x00]*\Z")]
 BuyerLimit = Annotated[int, msgspec.Meta(ge=1, le=10**12)]  # units
 PaymentTtl = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]  # seconds
 StockUnits = Annotated[int, msgspec.Meta(ge=0, le=10**12)]
+# What becomes of a product's checkouts while its second stock source does not answer.
+WhenSourceIsDown = Literal["refuse", "trust_local"]
 Moment = Annotated[datetime, msgspec.Meta(tz=True)]  # RFC 3339, UTC
 Note = Annotated[str, msgspec.Meta(pattern=r"^[^\x00]*\Z", max_length=10_000)]
 

@@ -28,6 +28,7 @@ class Reason(StrEnum):
     BUYER_LIMIT = "buyer_limit"
     SOLD_OUT = "sold_out"
     INSUFFICIENT_STOCK = "insufficient_stock"
+    STOCK_SOURCE_DOWN = "stock_source_down"  # the system that has to agree does not answer
     # Of an all-or-nothing checkout, for lines that could have been sold by themselves:
     MIXED_CURRENCIES = "mixed_currencies"
     OTHER_LINE_REFUSED = "other_line_refused"
@@ -43,6 +44,7 @@ RETRYABLE = frozenset(
         Reason.PRICE_CHANGED,
         Reason.SOLD_OUT,
         Reason.INSUFFICIENT_STOCK,
+        Reason.STOCK_SOURCE_DOWN,
         Reason.OTHER_LINE_REFUSED,
         Reason.HOLD_EXPIRED,
     }

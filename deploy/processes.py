@@ -10,7 +10,7 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import datetime
 from typing import Any
 
@@ -43,11 +43,15 @@ from stock_ledger.commands.postgres import PostgresCommandLedger
 from stock_ledger.commands.reads import PostgresCommandReads
 from stock_ledger.commands.refunds import PostgresRefunds
 from stock_ledger.figures import FigureStore
+from stock_ledger.http_stock import connect_stock_source
 from stock_ledger.postgres import PostgresLedger, connect_pool
 from stock_ledger.reads import PostgresReads
 from stock_ledger.redis_view import RedisView, connect_redis
+from stock_ledger.upstream import NoStockSource, StockSource
+from stock_ledger.upstream_store import PostgresOpen
 from workers.health import Health, start_watchdog
 from workers.kafka_log import KafkaLog
+from workers.making_good import MakingGood
 from workers.refunds import Refunding
 from workers.shelf import Shelf
 from workers.streams import build as build_streams
@@ -171,12 +175,24 @@ async def worker(settings: Settings, stop: asyncio.Event) -> None:
     shelf = Shelf(RedisView(redis, settings), ledger, settings, time.monotonic)
     health = Health(settings, time.monotonic)
     commands = PostgresCommandLedger(pool, settings.partitions)
-    writer = Writer(KafkaLog(settings, owner), ledger, commands, shelf, health, settings, owner, now)
     try:
-        await _attended(writer.run(), writer.stop, health, settings.worker_port, settings, stop)
+        async with _stock_source(settings) as source:
+            log = KafkaLog(settings, owner)
+            writer = Writer(log, ledger, commands, shelf, health, settings, owner, now, source)
+            await _attended(writer.run(), writer.stop, health, settings.worker_port, settings, stop)
     finally:
         pool.terminate()
         await redis.aclose()
+
+
+@contextlib.asynccontextmanager
+async def _stock_source(settings: Settings) -> AsyncIterator[StockSource]:
+    """The configured one, if there is one."""
+    if not settings.stock_source_url:
+        yield NoStockSource()
+        return
+    async with connect_stock_source(settings) as source:
+        yield source
 
 
 async def streams(settings: Settings, stop: asyncio.Event) -> None:
@@ -184,10 +200,11 @@ async def streams(settings: Settings, stop: asyncio.Event) -> None:
     health = Health(settings, time.monotonic)
     providers = build_providers(settings)
     refunding = Refunding(PostgresRefunds(pool), list(providers.values()), settings, now)
-    app = build_streams(settings, FigureStore(pool), DueStore(pool), refunding, health, now)
     ending = asyncio.Event()
 
-    async def run_app() -> None:
+    async def run_app(source: StockSource) -> None:
+        making_good = MakingGood(source, PostgresOpen(pool), settings)
+        app = build_streams(settings, FigureStore(pool), DueStore(pool), refunding, making_good, health, now)
         async with app:
             while not (ending.is_set() or app.crashed):
                 with contextlib.suppress(TimeoutError):
@@ -197,7 +214,8 @@ async def streams(settings: Settings, stop: asyncio.Event) -> None:
                 raise Unavailable("the streams ended") from app.crash_reason
 
     try:
-        await _attended(run_app(), ending.set, health, settings.streams_port, settings, stop)
+        async with _stock_source(settings) as source:
+            await _attended(run_app(source), ending.set, health, settings.streams_port, settings, stop)
     finally:
         for provider in providers.values():
             await provider.close()

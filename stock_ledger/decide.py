@@ -7,7 +7,7 @@ from decimal import Decimal
 import msgspec
 
 from contracts.decisions import Decision, Hold, Order, order_id_of
-from contracts.messages import AMOUNT_MAX, CheckoutLine, Shipping
+from contracts.messages import AMOUNT_MAX, CheckoutLine, Shipping, WhenSourceIsDown
 from contracts.outcomes import Kind, Reason
 from contracts.times import from_ms, to_ms
 
@@ -25,7 +25,7 @@ class Product(msgspec.Struct, frozen=True):
     """A catalogue entry. `buyer_limit` is units per buyer over all orders; None is no limit.
 
     `sale_price`, where there is one, is what it sells for. It sells from `sale_from` on and before `sale_to`, where
-    they are given.
+    they are given. With `stock_source` a second system has to agree, and this is the policy for when it is down.
     """
 
     product_id: str
@@ -40,6 +40,7 @@ class Product(msgspec.Struct, frozen=True):
     sale_price: Decimal | None = None
     sale_from: datetime | None = None
     sale_to: datetime | None = None
+    stock_source: WhenSourceIsDown | None = None
 
     def sells_for(self) -> Decimal:
         return self.price if self.sale_price is None else self.sale_price
@@ -61,7 +62,8 @@ class Loaded(msgspec.Struct):
     """All that deciding a batch needs. What is absent does not exist.
 
     `decided` maps (checkout_id, product_id) to the offset of its decision; `hashes` maps a checkout id to the
-    payload hash of its decided lines, whichever their product.
+    payload hash of its decided lines, whichever their product. Of products with a second stock source, `granted` is how
+    many units may be sold, and `down` are those that are refused because it does not answer.
     """
 
     products: dict[str, Product]
@@ -70,6 +72,11 @@ class Loaded(msgspec.Struct):
     addresses: dict[tuple[str, str], Shipping]  # (buyer_id, address_id)
     decided: dict[tuple[str, str], int]
     hashes: dict[str, str]
+    granted: dict[str, int] = {}
+    down: frozenset[str] = frozenset()
+
+
+OpenRow = tuple[str, str, str, int, int]  # of what is open with a second stock source; see `upstream.rows_of`
 
 
 class Decided(msgspec.Struct, frozen=True):
@@ -80,6 +87,7 @@ class Decided(msgspec.Struct, frozen=True):
     bought: dict[tuple[str, str], int]  # units this batch adds
     held: dict[str, int]  # units of each product that this batch holds; the rest of what it takes is ordered
     from_carts: list[tuple[str, str]] = []  # (buyer_id, product_id) bought from a cart
+    left_open: list[OpenRow] | None = None  # with the second stock source, if that was to be asked
 
 
 def decide(batch: Iterable[Received], loaded: Loaded, now: datetime) -> Decided:
@@ -88,6 +96,7 @@ def decide(batch: Iterable[Received], loaded: Loaded, now: datetime) -> Decided:
     Idempotency first, then the guards in the order of `Reason`; once they have passed, creating cannot fail.
     """
     now_ms = to_ms(now)
+    loaded = msgspec.structs.replace(loaded, granted=dict(loaded.granted))  # used up on the way
     stock = dict(loaded.stock)
     decided = dict(loaded.decided)
     hashes = dict(loaded.hashes)
@@ -119,9 +128,7 @@ def decide(batch: Iterable[Received], loaded: Loaded, now: datetime) -> Decided:
                 product, before = loaded.products[line.product_id], stock[line.product_id]
                 after = Stock(before.available - line.quantity, before.seq + 1)
                 stock[line.product_id] = after
-                if product.buyer_limit is not None:
-                    buyer = (line.product_id, line.buyer_id)
-                    added[buyer] = added.get(buyer, 0) + line.quantity
+                _count(line, product, loaded.granted, added)
                 shipping = line.shipping or loaded.addresses[line.buyer_id, line.address_id or ""]
                 if line.policy == "independent":
                     order = order_of(line, product, shipping, message, now, now_ms)
@@ -156,6 +163,17 @@ def decide(batch: Iterable[Received], loaded: Loaded, now: datetime) -> Decided:
         product_id: after for product_id, after in stock.items() if after is not loaded.stock[product_id]
     }
     return Decided(decisions, changed, added, held, from_carts)
+
+
+def _count(
+    line: CheckoutLine, product: Product, granted: dict[str, int], added: dict[tuple[str, str], int]
+) -> None:
+    """What the line takes of what its buyer may have, and of what the second stock source has granted."""
+    if product.buyer_limit is not None:
+        buyer = (line.product_id, line.buyer_id)
+        added[buyer] = added.get(buyer, 0) + line.quantity
+    if product.stock_source is not None:
+        granted[line.product_id] -= line.quantity
 
 
 def order_of(
@@ -220,11 +238,14 @@ def refusal(  # noqa: C901, PLR0911 - one return per guard, in order of preceden
         if loaded.bought.get(buyer, 0) + added.get(buyer, 0) + line.quantity > product.buyer_limit:
             return Reason.BUYER_LIMIT
     available = stock[line.product_id].available
+    is_down = line.product_id in loaded.down
+    if product.stock_source is not None and not is_down:
+        available = min(available, loaded.granted.get(line.product_id, 0))
     if available <= 0:
         return Reason.SOLD_OUT
     if available < line.quantity:
         return Reason.INSUFFICIENT_STOCK
-    return None
+    return Reason.STOCK_SOURCE_DOWN if is_down else None
 
 
 def _total_is_as_expected(line: CheckoutLine, product: Product, loaded: Loaded) -> bool:

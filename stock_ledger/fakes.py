@@ -1,7 +1,7 @@
 """The ledger and the view in memory, for tests and trials: same rules as the real ones, no clock, no random."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
 from datetime import datetime
 
@@ -16,9 +16,10 @@ from contracts.topics import Stream
 from stock_ledger.buyer_fakes import MemoryCarts
 from stock_ledger.commands.book import Counts, Gathering, HoldState, Item, OrderState
 from stock_ledger.commands.whole import whole_answer
-from stock_ledger.decide import Decided, Loaded, Product, Stock
+from stock_ledger.decide import Decided, Loaded, OpenRow, Product, Stock
 from stock_ledger.ledger import Advance, Claim, Entry, Need
 from stock_ledger.redis_view import encode_product, read_entry, read_progress
+from stock_ledger.upstream import Intended, Reserve
 from stock_ledger.view import CheckoutsView, Gate, PartitionView, Progress, Shown
 
 _FIRST = (Kind.CREATED, Kind.HELD, Kind.REFUSED)
@@ -45,6 +46,8 @@ class MemoryLedger:
         self.holds: dict[tuple[str, str], HoldState] = {}  # (checkout_id, product_id)
         self.counts: dict[str, Counts] = {}  # of products
         self.carts = MemoryCarts()
+        self.intended: dict[tuple[int, int, str], Reserve] = {}  # (partition, next_offset, product)
+        self.open: list[OpenRow] = []  # with the second stock source
         self.available = True
         self.fail_before_commit = 0
         self.fail_after_commit = 0
@@ -87,6 +90,17 @@ class MemoryLedger:
             hashes={d.checkout_id or "": d.payload_hash for d in found},
         )
 
+    async def intend(self, advances: Sequence[Advance], requests: Sequence[Reserve]) -> Intended:
+        self._answer()
+        self.pass_fence(Stream.CHECKOUTS, advances)
+        offsets = {a.partition: a.claim.next_offset for a in advances}
+        before = [r for (p, at, _), r in sorted(self.intended.items()) if offsets.get(p) == at]
+        again = frozenset(request.product_id for request in before)
+        new = [request for request in requests if request.product_id not in again]
+        for r in new:
+            self.intended[r.partition(), offsets[r.partition()], r.product_id] = r
+        return Intended([*before, *new], again)
+
     async def persist(self, advances: Sequence[Advance], decided: Decided, loaded: Loaded) -> None:
         self._answer()
         if self.fail_before_commit:
@@ -104,9 +118,18 @@ class MemoryLedger:
         for pair, units in decided.bought.items():
             self.purchases[pair] = self.purchases.get(pair, 0) + units
         self.carts.take_out(decided.from_carts)
+        if decided.left_open is not None:
+            ended = {(a.partition, a.claim.next_offset) for a in advances}
+            self.intended = {key: r for key, r in self.intended.items() if key[:2] not in ended}
+            self.put_open(decided.left_open)
         if self.fail_after_commit:
             self.fail_after_commit -= 1
             raise Unavailable("the connection broke after the commit")
+
+    def put_open(self, rows: Iterable[OpenRow]) -> None:
+        """Add what is open with the second stock source and not yet there."""
+        known = {row[:3] for row in self.open}
+        self.open += [row for row in rows if row[:3] not in known]
 
     def _take(self, d: Decision) -> None:
         """Keep the order or the hold of a decision, with the units that it takes."""

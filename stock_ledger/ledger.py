@@ -9,6 +9,7 @@ import msgspec
 from contracts.decisions import Decision
 from contracts.topics import Stream
 from stock_ledger.decide import Decided, Loaded, Product, Received, Stock
+from stock_ledger.upstream import Intended, Reserve
 
 Entry = tuple[Product, Stock]
 
@@ -83,6 +84,14 @@ class Ledger(Protocol):
 
     async def load(self, need: Need, entries: dict[str, Entry]) -> Loaded:
         """All that deciding needs, given catalogue and stock."""
+        ...
+
+    async def intend(self, advances: Sequence[Advance], requests: Sequence[Reserve]) -> Intended:
+        """Remember what a batch will ask the second stock source for, before it is asked: a batch that is decided again
+        asks for the same, and nothing that was granted is forgotten.
+
+        Of products that an earlier try of the batch has remembered, that stays. Raises FenceLost as `persist` does.
+        """
         ...
 
     async def persist(self, advances: Sequence[Advance], decided: Decided, loaded: Loaded) -> None:

@@ -15,10 +15,11 @@ from contracts.messages import Shipping
 from contracts.outcomes import Kind, Reason
 from contracts.settings import Settings
 from contracts.topics import Stream
-from stock_ledger import sql
+from stock_ledger import sql, upstream_sql
 from stock_ledger.decide import Decided, Loaded, Product, Stock
 from stock_ledger.ledger import Advance, Claim, Entry, Need
 from stock_ledger.rows import columns_of
+from stock_ledger.upstream import Intended, Reserve
 
 # The connection or the server failed, not the statement: the same call may succeed later.
 TRANSIENT = (
@@ -115,6 +116,10 @@ class PostgresLedger:
             hashes={str(r["checkout_id"]): r["payload_hash"] for r in decided},
         )
 
+    async def intend(self, advances: Sequence[Advance], requests: Sequence[Reserve]) -> Intended:
+        async with acquired(self._pool) as connection, connection.transaction():
+            return await upstream_sql.intend(connection, advances, requests)
+
     async def persist(self, advances: Sequence[Advance], decided: Decided, loaded: Loaded) -> None:
         async with acquired(self._pool) as connection:
             try:
@@ -129,6 +134,8 @@ class PostgresLedger:
                         await _add_purchases(connection, decided)
                     if decided.from_carts:
                         await clear_bought(connection, decided.from_carts)
+                    if decided.left_open is not None:
+                        await upstream_sql.settle_batch(connection, advances, decided.left_open)
             except asyncpg.IntegrityConstraintViolationError as error:
                 raise StaleView(f"{error.constraint_name}: {error.detail or error}") from error
 

@@ -1,13 +1,14 @@
 """A second system that keeps stock, and must agree: what is asked of it, and what is done when it does not answer."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from enum import StrEnum
 from typing import Protocol
 
 import msgspec
 
 from contracts.messages import CheckoutLine
-from stock_ledger.decide import Loaded, Received
+from stock_ledger.decide import Loaded, OpenRow, Received
 
 
 class WhenDown(StrEnum):
@@ -59,6 +60,9 @@ class Reserve(msgspec.Struct, frozen=True):
         """The idempotency key."""
         return f"reserve-{self.batch}-{self.product_id}"
 
+    def partition(self) -> int:
+        return int(self.batch.partition("-")[0])
+
 
 class GiveBack(msgspec.Struct, frozen=True):
     """Units that were granted and are not needed, or came back. The same `cause` of a product is the same return."""
@@ -95,6 +99,22 @@ class StockSource(Protocol):
         ...
 
 
+class NoStockSource:
+    """No source is configured: none of its products has an answer. See `StockSource`."""
+
+    async def reserve(self, requests: Sequence[Reserve]) -> dict[str, Answer]:
+        return {request.product_id: _NOT_CONFIGURED for request in requests}
+
+    async def give_back(self, returns: Sequence[GiveBack]) -> dict[str, Unanswered | None]:
+        return {back.key(): _NOT_CONFIGURED for back in returns}
+
+    async def available(self, product_ids: Sequence[str]) -> dict[str, int | Unanswered]:
+        return dict.fromkeys(product_ids, _NOT_CONFIGURED)
+
+
+_NOT_CONFIGURED = Unanswered(Why.CIRCUIT_OPEN, "SLUICEWAY_STOCK_SOURCE_URL is not set")
+
+
 class Allowance(msgspec.Struct, frozen=True):
     """What a batch may sell. A product that is not in `units` has no second source: local stock alone counts.
 
@@ -112,6 +132,15 @@ class Unsettled(msgspec.Struct, frozen=True):
 
     request: Reserve
     sold: int
+
+
+class Intended(msgspec.Struct, frozen=True):
+    """What a batch asks for, as it was first remembered. `again` are the products of requests that were remembered
+    before: an earlier try of the batch may have made them.
+    """
+
+    requests: list[Reserve]
+    again: frozenset[str] = frozenset()
 
 
 class Outstanding(msgspec.Struct, frozen=True):
@@ -160,9 +189,15 @@ def _is_new(line: CheckoutLine, loaded: Loaded, seen: set[tuple[str, str]]) -> b
 
 
 def granted_or_policy(
-    requests: Iterable[Reserve], answers: Mapping[str, Answer], when_down: Mapping[str, WhenDown]
+    requests: Iterable[Reserve],
+    answers: Mapping[str, Answer],
+    when_down: Mapping[str, WhenDown],
+    again: AbstractSet[str] = frozenset(),
 ) -> Allowance:
-    """What may be sold, given what the source answered; where it did not, by the product's policy."""
+    """What may be sold, given what the source answered; where it did not, by the product's policy.
+
+    Of the products in `again` the source may have done what is asked, though it was not asked this time.
+    """
     units: dict[str, int] = {}
     down: set[str] = set()
     unknown: list[Reserve] = []
@@ -175,7 +210,7 @@ def granted_or_policy(
         units[request.product_id] = request.units if trusted else 0
         if not trusted:
             down.add(request.product_id)
-        if trusted or answer.may_have_been_done():
+        if trusted or answer.may_have_been_done() or request.product_id in again:
             unknown.append(request)
     return Allowance(units, frozenset(down), unknown)
 
@@ -193,3 +228,10 @@ def outstanding(requests: Iterable[Reserve], allowance: Allowance, sold: Mapping
             unused = allowance.units[request.product_id] - of_it
             give_back.append(GiveBack(request.product_id, f"unused-{request.batch}", unused))
     return Outstanding(give_back, unsettled)
+
+
+def rows_of(outstanding: Outstanding) -> list[OpenRow]:
+    """As it is stored: ("return", product, cause, units, 0), ("request", product, batch, units, sold)."""
+    returns: list[OpenRow] = [("return", b.product_id, b.cause, b.units, 0) for b in outstanding.give_back]
+    asked = [(u.request, u.sold) for u in outstanding.unsettled]
+    return returns + [("request", r.product_id, r.batch, r.units, sold) for r, sold in asked]

@@ -3,13 +3,41 @@
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
-from stock_ledger.upstream import Answer, GiveBack, Granted, Reserve, Unanswered, Why
+from stock_ledger.fakes import MemoryLedger
+from stock_ledger.upstream import Answer, GiveBack, Granted, Outstanding, Reserve, Unanswered, Why
+from stock_ledger.upstream_settle import MadeGood
+from stock_ledger.upstream_store import changes, outstanding_of
 
 Fault = Callable[[str], Unanswered | None]  # of the product that is asked about
 
 
 def never(_: str) -> None:
     return None
+
+
+class MemoryOpen:
+    """See `stock_ledger.upstream_store.Open`, over a ledger in memory."""
+
+    def __init__(self, ledger: MemoryLedger) -> None:
+        self._ledger = ledger
+
+    async def open(self, rows_max: int) -> Outstanding:
+        ledger = self._ledger
+        claims = await ledger.state(sorted({p for p, _, _ in ledger.intended}))  # raises Unavailable
+        for (p, at, product_id), r in list(ledger.intended.items()):
+            if at < claims[p].next_offset:
+                ledger.put_open([("request", product_id, r.batch, r.units, 0)])
+                del ledger.intended[p, at, product_id]
+        return outstanding_of([row for row in ledger.open if row[0] != "short"][:rows_max])
+
+    async def made_good(self, before: Outstanding, made: MadeGood) -> None:
+        gone, new = changes(before, made)
+        self._ledger.open = [row for row in self._ledger.open if row not in gone]
+        self._ledger.put_open(new)
+
+    async def local(self) -> Mapping[str, int]:
+        entries = await self._ledger.products(list(self._ledger.catalogue))
+        return {i: stock.available for i, (product, stock) in entries.items() if product.stock_source}
 
 
 class MemoryStockSource:

@@ -22,6 +22,7 @@ from stock_ledger.decide import Product
 from stock_ledger.ledger import Ledger
 from stock_ledger.postgres import PostgresLedger, connect_pool
 from stock_ledger.redis_view import RedisView, connect_redis
+from stock_ledger.upstream import StockSource
 from stock_ledger.view import View
 from workers.health import Health
 from workers.kafka_log import KafkaLog
@@ -160,10 +161,11 @@ def make_writer(
     settings: Settings,
     clock: Clock,
     owner: str = "writer",
+    source: StockSource | None = None,
 ) -> Writer:
     shelf = Shelf(view, ledger, settings, clock.monotonic)
     health = Health(settings, clock.monotonic)
-    return Writer(log, ledger, commands, shelf, health, settings, owner, clock.now)
+    return Writer(log, ledger, commands, shelf, health, settings, owner, clock.now, source)
 
 
 @asynccontextmanager
@@ -191,7 +193,9 @@ async def failing(writer: Writer) -> AsyncIterator["asyncio.Task[None]"]:
 
 
 @asynccontextmanager
-async def real_writer(settings: Settings, owner: str) -> AsyncIterator[Writer]:
+async def real_writer(
+    settings: Settings, owner: str, source: StockSource | None = None
+) -> AsyncIterator[Writer]:
     """A writer on the real servers with the time as it is; not running yet."""
     loop = asyncio.get_running_loop()
     pool = await connect_pool(settings)
@@ -202,7 +206,7 @@ async def real_writer(settings: Settings, owner: str) -> AsyncIterator[Writer]:
         health = Health(settings, loop.time)
         commands = PostgresCommandLedger(pool, settings.partitions)
         log = KafkaLog(settings, owner)
-        yield Writer(log, ledger, commands, shelf, health, settings, owner, lambda: datetime.now(UTC))
+        yield Writer(log, ledger, commands, shelf, health, settings, owner, lambda: datetime.now(UTC), source)
     finally:
         await redis.aclose()
         await pool.close()

@@ -18,11 +18,13 @@ from contracts.topics import Stream
 from stock_ledger.commands.holds import answer_to
 from stock_ledger.decide import Loaded, Received, decide
 from stock_ledger.ledger import Advance, Ledger, need_of
+from stock_ledger.upstream import StockSource
 from stock_ledger.view import Shown
 from workers.intake import Intake
 from workers.lane import Claims, Persisted
 from workers.log import Batch, Log, Message
 from workers.shelf import Results, Shelf
+from workers.sourcing import Sourcing
 
 
 class LineLane:
@@ -31,11 +33,18 @@ class LineLane:
     stream = Stream.CHECKOUTS
 
     def __init__(
-        self, log: Log, ledger: Ledger, shelf: Shelf, settings: Settings, clock: Callable[[], datetime]
+        self,
+        log: Log,
+        ledger: Ledger,
+        shelf: Shelf,
+        settings: Settings,
+        clock: Callable[[], datetime],
+        source: StockSource,
     ) -> None:
         self.intake = Intake(log, self.stream)
         self._log = log
         self._ledger = ledger
+        self._sourcing = Sourcing(source, ledger)
         self._shelf = shelf
         self._settings = settings
         self._clock = clock
@@ -43,15 +52,18 @@ class LineLane:
     async def step(self, batch: Batch, claims: Claims) -> Persisted | None:
         """1 read (by the caller) → 2 decode → 3 load → 4 decide → 5 persist → `_finish`: 6 show → 7 publish, then commit.
 
-        Nothing before 5 has an effect but dead letters, which may be set aside twice. Everything after 5 can be
-        repeated from Postgres.
+        Nothing before 5 has an effect but dead letters, which may be set aside twice, and what a second stock source
+        is asked for, which a batch that is decided again asks for again. Everything after 5 can be repeated from Postgres.
         """
         now = self._clock()
         received, advances = await self.intake.take(batch, claims, self._decode, Received, now)  # 2
         if not received:
             return None
         loaded = await self._load(received, claims)  # 3
+        sourced = await self._sourcing.ask(received, advances, loaded)
         decided = decide(received, loaded, now)  # 4
+        if sourced is not None:
+            decided = sourced.of(decided)
         await self._ledger.persist(advances, decided, loaded)  # 5
         for advance in advances:
             claims[advance.partition] = advance.claim.advanced(self.stream, advance.next_offset)

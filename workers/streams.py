@@ -14,6 +14,7 @@ from contracts.topics import Topics
 from stock_ledger.commands.due import DueStore
 from stock_ledger.figures import FigureStore
 from workers.health import Health
+from workers.making_good import MakingGood
 from workers.refunds import Refunding
 from workers.timers import Timers
 
@@ -27,6 +28,7 @@ def build(
     figures: FigureStore,
     due: DueStore,
     refunding: Refunding,
+    making_good: MakingGood,
     health: Health,
     clock: Callable[[], datetime],
 ) -> faust.App:
@@ -80,16 +82,18 @@ def build(
     async def send(key: bytes, value: bytes, partition: int) -> Awaitable[Any]:
         return await commands.send(key=key, value=value, partition=partition)
 
-    @app.timer(interval=settings.timer_interval_s)  # type: ignore[untyped-decorator]
-    async def ask_for_what_is_due() -> None:
-        await timers.ask(send)
-
-    @app.timer(interval=settings.timer_interval_s)  # type: ignore[untyped-decorator]
-    async def give_back_what_is_due() -> None:
-        await refunding.ask(send)
+    _every(app, settings.timer_interval_s, lambda: timers.ask(send))
+    _every(app, settings.timer_interval_s, lambda: refunding.ask(send))
+    _every(app, settings.stock_source_retry_s, making_good.round)
 
     @app.timer(interval=1.0)  # type: ignore[untyped-decorator]
     async def beat() -> None:
         health.progressed(len(app.consumer.assignment()) if app.consumer is not None else 0)
 
     return app
+
+
+def _every(app: faust.App, interval_s: float, chore: Callable[[], Awaitable[None]]) -> None:
+    @app.timer(interval=interval_s)  # type: ignore[untyped-decorator]
+    async def by_time() -> None:
+        await chore()

@@ -10,6 +10,7 @@ from contracts.settings import Settings
 from contracts.topics import Stream
 from stock_ledger.commands.ledger import CommandLedger
 from stock_ledger.ledger import Claim, Ledger
+from stock_ledger.upstream import NoStockSource, StockSource
 from workers.commands import CommandLane
 from workers.health import Health
 from workers.lane import Lane
@@ -33,12 +34,13 @@ class Writer:
 
     def __init__(
         self, log: Log, ledger: Ledger, commands: CommandLedger, shelf: Shelf, health: Health, settings: Settings,
-        owner: str, clock: Callable[[], datetime],
+        owner: str, clock: Callable[[], datetime], source: StockSource | None = None,
     ) -> None:  # fmt: skip
+        """`source` is asked for products that have a second stock source; without one none of them has an answer."""
         # In this order, so that paying or stopping a sale never waits behind the flood.
         self._lanes: tuple[Lane, ...] = (
             CommandLane(log, commands, shelf, settings, clock),
-            LineLane(log, ledger, shelf, settings, clock),
+            LineLane(log, ledger, shelf, settings, clock, source or NoStockSource()),
         )
         self._log = log
         self._ledger = ledger

@@ -8,7 +8,7 @@ from typing import Any
 import typer
 
 from contracts.errors import SluicewayError
-from deploy.cli import catalogue, deadletters, history, operators, processes, sales, trials
+from deploy.cli import catalogue, deadletters, history, operators, processes, sales, stock, trials
 from deploy.cli.console import errors
 from deploy.stack import StackError
 
@@ -22,6 +22,7 @@ for group in (processes, sales, operators, history):
     app.add_typer(group.commands)
 app.add_typer(catalogue.commands, name="catalogue")
 app.add_typer(deadletters.commands, name="deadletters")
+app.add_typer(stock.commands, name="stock")
 app.add_typer(trials.commands)
 
 UsageError: type[Any] = typer.BadParameter.mro()[

@@ -10,6 +10,7 @@ from contracts.events import Event
 from contracts.messages import Shipping
 from contracts.outcomes import OrderStatus, Outcome, PaymentStatus, Refusal
 from stock_ledger.decide import Product, Stock
+from stock_ledger.upstream import GiveBack
 
 
 class Given(msgspec.Struct, frozen=True):
@@ -200,3 +201,4 @@ class Obeyed(msgspec.Struct, frozen=True):
     ledger: list[LedgerEntry]
     bought: dict[tuple[str, str], int]  # (product_id, buyer_id) -> units more, or less
     from_carts: list[tuple[str, str]]  # (buyer_id, product_id) bought from a cart
+    give_back: list[GiveBack]  # units that go back to the second stock source

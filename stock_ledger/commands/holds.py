@@ -111,6 +111,8 @@ def settle(work: Work, command: Settle) -> Refusal | None:
     order_id = command.order_id or hold.order_id
     kind = {"pending": "confirm", "paid": "paid", "released": "release"}[command.to]
     work.move(command.product_id, kind, order_id, available=available, held=held, pending=pending, paid=paid)
+    if command.to == "released":
+        work.give_back(command.product_id, hold.quantity)
     if command.to == "released" and hold.counted:
         work.count_purchase(command.product_id, hold.buyer_id, -hold.quantity)
     work.book.holds[command.checkout_id, command.product_id] = msgspec.structs.replace(

@@ -89,6 +89,7 @@ def give_back(work: Work, order: OrderState, action: str) -> None:
             item.product_id, action, order.order_id, available=units,
             pending=0 if paid else -units, paid=-units if paid else 0,
         )  # fmt: skip
+        work.give_back(item.product_id, units)
         if item.counted:
             work.count_purchase(item.product_id, order.buyer_id, -units)
 

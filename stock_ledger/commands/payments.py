@@ -68,9 +68,10 @@ def _mark_paid(work: Work, order: OrderState) -> None:
 def _take_again(work: Work, order: OrderState) -> bool:
     """Take the units of an order that timed out once more, if they are left, whatever its buyer's limit is by now.
 
-    The items of an order of several products lie with other writers, so its late payment is always due back.
+    The items of an order of several products lie with other writers, and those with a second stock source would have to
+    be asked for there: a late payment of such an order is always due back.
     """
-    if made_by_command(order.order_id):
+    if made_by_command(order.order_id) or any(_has_source(work, item.product_id) for item in order.items):
         return False
     if any(work.book.stock[i.product_id].available < i.quantity for i in order.items):
         return False
@@ -81,6 +82,10 @@ def _take_again(work: Work, order: OrderState) -> bool:
         if item.counted:
             work.count_purchase(item.product_id, order.buyer_id, item.quantity)
     return True
+
+
+def _has_source(work: Work, product_id: str) -> bool:
+    return work.book.products[product_id].stock_source is not None
 
 
 def _failed(work: Work, order: OrderState, notice: Pay) -> Refusal | None:

@@ -42,6 +42,9 @@ from stock_ledger.postgres import (
     rows_of,
 )
 from stock_ledger.sql import ITEM_COLUMNS, LEDGER_COLUMNS, ORDER_COLUMNS, PAYMENT_COLUMNS, PRODUCTS
+from stock_ledger.upstream import Outstanding
+from stock_ledger.upstream import rows_of as rows_to_open
+from stock_ledger.upstream_sql import put_open
 
 _answers = msgspec.json.Decoder(Gathering.__annotations__["answers"])
 _refunds = msgspec.json.Decoder(tuple[Refund, ...])
@@ -101,6 +104,8 @@ class PostgresCommandLedger:
                         )
                     if obeyed.from_carts:
                         await clear_bought(connection, obeyed.from_carts)
+                    if obeyed.give_back:
+                        await put_open(connection, rows_to_open(Outstanding(obeyed.give_back, [])))
             except asyncpg.IntegrityConstraintViolationError as error:
                 raise StaleView(f"{error.constraint_name}: {error.detail or error}") from error
 
@@ -119,6 +124,7 @@ class PostgresCommandLedger:
             [e.currency for e in p], [e.on_shelf for e in p], [e.buyer_limit for e in p],
             [e.payment_ttl_s for e in p], [e.version for e in p], [e.sale_price for e in p],
             [e.sale_from for e in p], [e.sale_to for e in p], [_version_before(obeyed, e.product_id) for e in p],
+            [e.stock_source for e in p],
         )  # fmt: skip
         if rows_of(status) != len(p):
             raise StaleView(f"{len(p) - rows_of(status)} products are not as loaded")

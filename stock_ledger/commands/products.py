@@ -57,6 +57,7 @@ def put(work: Work, command: PutProduct) -> Refusal | None:
         sale_price=None if command.sale_price is None else Decimal(command.sale_price),
         sale_from=command.sale_from,
         sale_to=command.sale_to,
+        stock_source=command.stock_source,
     )
     work.put_product(product)
     if before is None:

@@ -22,6 +22,7 @@ from stock_ledger.commands.book import (
     Told,
 )
 from stock_ledger.decide import Product, Stock
+from stock_ledger.upstream import GiveBack
 
 
 class Work:
@@ -41,6 +42,7 @@ class Work:
         self._ledger: list[LedgerEntry] = []
         self._bought: dict[tuple[str, str], int] = {}
         self._from_carts: list[tuple[str, str]] = []
+        self._give_back: list[GiveBack] = []
         self._told = Told()
 
     def begin(self, given: Given) -> None:
@@ -67,6 +69,13 @@ class Work:
                 order_id, self.now,
             )
         )  # fmt: skip
+
+    def give_back(self, product_id: str, units: int) -> None:
+        """Units came back: its second stock source, if it has one, is to have them again."""
+        product = self.book.products.get(product_id)
+        if product is not None and product.stock_source is not None:
+            cause = f"command-{self.given.partition}-{self.given.offset}"
+            self._give_back.append(GiveBack(product_id, cause, units))
 
     def open_stock(self, product_id: str, units: int) -> None:
         """The stock of a product that is new."""
@@ -144,6 +153,7 @@ class Work:
             ledger=self._ledger,
             bought={key: units for key, units in self._bought.items() if units},
             from_carts=self._from_carts,
+            give_back=self._give_back,
         )  # fmt: skip
 
 

@@ -41,6 +41,7 @@ products = st.builds(
     sale_price=st.none() | amounts,
     sale_from=st.none() | moments.filter(lambda moment: moment.year < 2050),
     sale_to=st.none() | moments.filter(lambda moment: moment.year >= 2050),
+    stock_source=st.sampled_from([None, "refuse", "trust_local"]),
 )
 shelves = st.lists(
     st.builds(Shelf, products, st.builds(Stock, st.integers(0, 10**12), st.just(1)), st.just(Counts())),
@@ -85,6 +86,7 @@ def test_what_is_written_is_read_as_it_was(kind: catalogue.Format, shelves: list
         )
         assert (None if line.sale_price is None else Decimal(line.sale_price)) == p.sale_price
         assert (line.sale_from, line.sale_to, line.stock) == (p.sale_from, p.sale_to, shelf.stock.available)
+        assert line.stock_source == p.stock_source
 
 
 @pytest.mark.parametrize("kind", catalogue.FORMATS)

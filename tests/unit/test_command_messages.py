@@ -103,6 +103,7 @@ COMMANDS = [
         currency="CNY",
         sale_from=NOON,
         sale_to=NOON,
+        stock_source="refuse",
     ),
     answer_of(1, 1, 2, "sku-1001", note="夜"),
 ]

@@ -57,11 +57,14 @@ class Case:
         self.available = 10
         self.bought: dict[tuple[str, str], int] = {}
         self.hashes: dict[str, str] = {}
+        self.down: frozenset[str] = frozenset()
 
     def decide(self) -> Reason | None:
         line = line_of(1, **self.line)
         products = [product_of(**self.product)] if self.exists else []
-        loaded = loaded_with(*products, available=self.available, bought=self.bought, hashes=self.hashes)
+        loaded = loaded_with(
+            *products, available=self.available, bought=self.bought, hashes=self.hashes, down=self.down
+        )
         return decide(received(line), loaded, NOON).decisions[0].reason
 
 
@@ -110,6 +113,11 @@ def too_few(case: Case) -> None:
     case.available = min(case.available, 1)
 
 
+def source_down(case: Case) -> None:
+    case.product["stock_source"] = "refuse"
+    case.down = frozenset({"p"})
+
+
 WORSE: list[tuple[Reason, Callable[[Case], None]]] = [
     (Reason.IDEMPOTENCY_CONFLICT, conflict),
     (Reason.UNKNOWN_PRODUCT, unknown),
@@ -122,6 +130,7 @@ WORSE: list[tuple[Reason, Callable[[Case], None]]] = [
     (Reason.BUYER_LIMIT, bought_enough),
     (Reason.SOLD_OUT, sold_out),
     (Reason.INSUFFICIENT_STOCK, too_few),
+    (Reason.STOCK_SOURCE_DOWN, source_down),
 ]
 
 

@@ -155,6 +155,7 @@ def test_what_is_not_patched_stays_and_null_clears(desk: Desk) -> None:
         ("payment_ttl_s", 60, 60),
         ("sale_from", NOON, NOON),
         ("sale_to", NOON, NOON),
+        ("stock_source", "trust_local", "trust_local"),
     ],
 )
 def test_one_field_is_patched(desk: Desk, field: str, value: object, becomes: object) -> None:

@@ -11,6 +11,7 @@ from contracts.settings import Settings
 from stock_ledger.commands.fakes import MemoryCommandLedger
 from stock_ledger.decide import Stock
 from stock_ledger.fakes import MemoryLedger, MemoryView
+from stock_ledger.upstream import StockSource
 from tests.harness import (
     Clock,
     encoded,
@@ -36,6 +37,7 @@ class World:
         self.ledger = MemoryLedger()
         self.commands = MemoryCommandLedger(self.ledger)
         self.view = MemoryView()
+        self.source: StockSource | None = None
         self.put(A, 0)
         self.put(B, 1)
 
@@ -44,7 +46,10 @@ class World:
 
     def writer(self, owner: str = "writer") -> tuple[Writer, MemoryLog]:
         log = MemoryLog(self.broker)
-        return make_writer(log, self.ledger, self.commands, self.view, self.settings, self.clock, owner), log
+        writer = make_writer(
+            log, self.ledger, self.commands, self.view, self.settings, self.clock, owner, self.source
+        )
+        return writer, log
 
     def send(self, *lines: CheckoutLine, partition: int = 0) -> None:
         for line in lines:
