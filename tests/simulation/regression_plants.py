@@ -7,7 +7,6 @@ from typing import Any
 from unittest.mock import patch
 
 from api.marks import Marks
-from ingest import gate as gates
 from ingest import publisher as publishing
 from tests.simulation.plants import Plant
 from workers.writer import Writer
@@ -29,16 +28,6 @@ def view_that_was_gone_believed_while_postgres_is_away() -> AbstractContextManag
     return patch.object(Marks, "untold", untold)
 
 
-def reading_as_old_as_its_answer() -> AbstractContextManager[Any]:
-    """What a slow Postgres tells counts as of when it is told."""
-    original = Marks.confirmed
-
-    def confirmed(self: Marks, partitions: Iterable[int], next_offsets: Mapping[int, int], _: float) -> None:
-        original(self, partitions, next_offsets, self._monotonic())
-
-    return patch.object(Marks, "confirmed", confirmed)
-
-
 def postgres_left_alone_though_it_answers() -> AbstractContextManager[Any]:
     """One answer after an outage, and the next question waits as if there had been none."""
     original = Marks.confirmed
@@ -50,19 +39,6 @@ def postgres_left_alone_though_it_answers() -> AbstractContextManager[Any]:
             self._mark(p).away_until = away_until
 
     return patch.object(Marks, "confirmed", confirmed)
-
-
-def gate_believed_at_first_sight() -> AbstractContextManager[Any]:
-    """A new ingest process takes what it finds in the view for new, however long nobody has written it."""
-
-    class Now:
-        """`math`, for whom the beginning of time is now."""
-
-        @property
-        def inf(self) -> float:
-            return -asyncio.get_running_loop().time()
-
-    return patch.object(gates, "math", Now())
 
 
 def acks_awaited_without_end() -> AbstractContextManager[Any]:
@@ -103,9 +79,7 @@ def late_claim_not_claimed_back() -> AbstractContextManager[Any]:
 REGRESSION_PLANTS: tuple[Plant, ...] = (
     view_believed_after_a_failover,
     view_that_was_gone_believed_while_postgres_is_away,
-    reading_as_old_as_its_answer,
     postgres_left_alone_though_it_answers,
-    gate_believed_at_first_sight,
     acks_awaited_without_end,
     late_claim_not_claimed_back,
 )
