@@ -43,12 +43,12 @@ from stock_ledger.commands.postgres import PostgresCommandLedger
 from stock_ledger.commands.reads import PostgresCommandReads
 from stock_ledger.commands.refunds import PostgresRefunds
 from stock_ledger.figures import FigureStore
-from stock_ledger.http_stock import connect_stock_source
 from stock_ledger.postgres import PostgresLedger, connect_pool
 from stock_ledger.reads import PostgresReads
 from stock_ledger.redis_view import RedisView, connect_redis
-from stock_ledger.upstream import NoStockSource, StockSource
-from stock_ledger.upstream_store import PostgresOpen
+from stock_ledger.upstream.http import connect_stock_source
+from stock_ledger.upstream.source import NoStockSource, StockSource
+from stock_ledger.upstream.store import PostgresOpen
 from workers.health import Health, start_watchdog
 from workers.kafka_log import KafkaLog
 from workers.making_good import MakingGood

@@ -2,12 +2,12 @@
 
 from contracts.errors import SettingsError
 from contracts.settings import Settings
-from stock_ledger.http_stock import connect_stock_source
 from stock_ledger.postgres import connect_pool
-from stock_ledger.upstream import StockSource
-from stock_ledger.upstream_agree import Difference
-from stock_ledger.upstream_agree import differences as compared
-from stock_ledger.upstream_store import Open, PostgresOpen
+from stock_ledger.upstream.agree import Difference
+from stock_ledger.upstream.agree import differences as compared
+from stock_ledger.upstream.http import connect_stock_source
+from stock_ledger.upstream.source import StockSource
+from stock_ledger.upstream.store import Open, PostgresOpen
 
 _OPEN_MAX = 1_000_000
 

@@ -19,7 +19,7 @@ from stock_ledger.commands.whole import whole_answer
 from stock_ledger.decide import Decided, Loaded, OpenRow, Product, Stock
 from stock_ledger.ledger import Advance, Claim, Entry, Need
 from stock_ledger.redis_view import encode_product, read_entry, read_progress
-from stock_ledger.upstream import Intended, Reserve
+from stock_ledger.upstream.source import Intended, Reserve
 from stock_ledger.view import CheckoutsView, Gate, PartitionView, Progress, Shown
 
 _FIRST = (Kind.CREATED, Kind.HELD, Kind.REFUSED)

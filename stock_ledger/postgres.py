@@ -15,11 +15,12 @@ from contracts.messages import Shipping
 from contracts.outcomes import Kind, Reason
 from contracts.settings import Settings
 from contracts.topics import Stream
-from stock_ledger import sql, upstream_sql
+from stock_ledger import sql
 from stock_ledger.decide import Decided, Loaded, Product, Stock
 from stock_ledger.ledger import Advance, Claim, Entry, Need
 from stock_ledger.rows import columns_of
-from stock_ledger.upstream import Intended, Reserve
+from stock_ledger.upstream import sql as upstream_sql
+from stock_ledger.upstream.source import Intended, Reserve
 
 # The connection or the server failed, not the statement: the same call may succeed later.
 TRANSIENT = (

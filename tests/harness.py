@@ -22,7 +22,7 @@ from stock_ledger.decide import Product
 from stock_ledger.ledger import Ledger
 from stock_ledger.postgres import PostgresLedger, connect_pool
 from stock_ledger.redis_view import RedisView, connect_redis
-from stock_ledger.upstream import StockSource
+from stock_ledger.upstream.source import StockSource
 from stock_ledger.view import View
 from workers.health import Health
 from workers.kafka_log import KafkaLog

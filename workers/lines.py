@@ -18,7 +18,7 @@ from contracts.topics import Stream
 from stock_ledger.commands.holds import answer_to
 from stock_ledger.decide import Loaded, Received, decide
 from stock_ledger.ledger import Advance, Ledger, need_of
-from stock_ledger.upstream import StockSource
+from stock_ledger.upstream.source import StockSource
 from stock_ledger.view import Shown
 from workers.intake import Intake
 from workers.lane import Claims, Persisted

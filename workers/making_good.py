@@ -4,9 +4,9 @@ import logging
 
 from contracts.errors import Unavailable
 from contracts.settings import Settings
-from stock_ledger.upstream import StockSource
-from stock_ledger.upstream_settle import make_good
-from stock_ledger.upstream_store import Open
+from stock_ledger.upstream.settle import make_good
+from stock_ledger.upstream.source import StockSource
+from stock_ledger.upstream.store import Open
 
 logger = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ import msgspec
 
 from stock_ledger.decide import Decided, Loaded, Received
 from stock_ledger.ledger import Advance, Ledger
-from stock_ledger.upstream import (
+from stock_ledger.upstream.source import (
     Allowance,
     Reserve,
     StockSource,

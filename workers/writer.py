@@ -10,7 +10,7 @@ from contracts.settings import Settings
 from contracts.topics import Stream
 from stock_ledger.commands.ledger import CommandLedger
 from stock_ledger.ledger import Claim, Ledger
-from stock_ledger.upstream import NoStockSource, StockSource
+from stock_ledger.upstream.source import NoStockSource, StockSource
 from workers.commands import CommandLane
 from workers.health import Health
 from workers.lane import Lane

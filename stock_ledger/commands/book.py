@@ -10,7 +10,7 @@ from contracts.events import Event
 from contracts.messages import Shipping
 from contracts.outcomes import OrderStatus, Outcome, PaymentStatus, Refusal
 from stock_ledger.decide import Product, Stock
-from stock_ledger.upstream import GiveBack
+from stock_ledger.upstream.source import GiveBack
 
 
 class Given(msgspec.Struct, frozen=True):

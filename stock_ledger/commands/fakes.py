@@ -21,7 +21,7 @@ from stock_ledger.commands.refunds import DueRefund
 from stock_ledger.decide import Stock
 from stock_ledger.fakes import MemoryLedger
 from stock_ledger.ledger import Advance
-from stock_ledger.upstream import Outstanding, rows_of
+from stock_ledger.upstream.source import Outstanding, rows_of
 
 _FIRST = (Outcome.APPLIED, Outcome.REFUSED)
 

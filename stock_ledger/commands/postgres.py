@@ -42,9 +42,9 @@ from stock_ledger.postgres import (
     rows_of,
 )
 from stock_ledger.sql import ITEM_COLUMNS, LEDGER_COLUMNS, ORDER_COLUMNS, PAYMENT_COLUMNS, PRODUCTS
-from stock_ledger.upstream import Outstanding
-from stock_ledger.upstream import rows_of as rows_to_open
-from stock_ledger.upstream_sql import put_open
+from stock_ledger.upstream.source import Outstanding
+from stock_ledger.upstream.source import rows_of as rows_to_open
+from stock_ledger.upstream.sql import put_open
 
 _answers = msgspec.json.Decoder(Gathering.__annotations__["answers"])
 _refunds = msgspec.json.Decoder(tuple[Refund, ...])

@@ -22,7 +22,7 @@ from stock_ledger.commands.book import (
     Told,
 )
 from stock_ledger.decide import Product, Stock
-from stock_ledger.upstream import GiveBack
+from stock_ledger.upstream.source import GiveBack
 
 
 class Work:

@@ -12,8 +12,8 @@ from purgatory.domain import model as breaker_model
 
 from contracts.errors import SettingsError
 from contracts.settings import Settings
-from stock_ledger.http_stock import ANSWER_BYTES_MAX, HttpStockSource, connect_stock_source
-from stock_ledger.upstream import Answer, GiveBack, Granted, Reserve, Unanswered, Why
+from stock_ledger.upstream.http import ANSWER_BYTES_MAX, HttpStockSource, connect_stock_source
+from stock_ledger.upstream.source import Answer, GiveBack, Granted, Reserve, Unanswered, Why
 from tests.conftest import examples
 from tests.harness import eventually
 from tests.stock_server import Fault, Held, Shop, hangs_up, open_shop, says

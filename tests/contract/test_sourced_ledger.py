@@ -10,10 +10,10 @@ from contracts.messages import CheckoutLine
 from contracts.settings import Settings
 from stock_ledger.decide import Decided, OpenRow, Received, Stock, decide
 from stock_ledger.ledger import Advance, Claim, need_of
-from stock_ledger.upstream import GiveBack, Intended, Outstanding, Reserve, Unsettled
-from stock_ledger.upstream_fakes import MemoryOpen
-from stock_ledger.upstream_settle import MadeGood, Short
-from stock_ledger.upstream_store import Open, PostgresOpen
+from stock_ledger.upstream.fakes import MemoryOpen
+from stock_ledger.upstream.settle import MadeGood, Short
+from stock_ledger.upstream.source import GiveBack, Intended, Outstanding, Reserve, Unsettled
+from stock_ledger.upstream.store import Open, PostgresOpen
 from tests.contract.adapters import memory_or
 from tests.contract.command_world import A, B, World, need
 from tests.contract.test_ledger import MemoryWorld, PostgresWorld, postgres_world

@@ -7,8 +7,11 @@ import msgspec
 import pytest
 
 from contracts.settings import Settings
-from stock_ledger.http_stock import connect_stock_source
-from stock_ledger.upstream import (
+from stock_ledger.upstream.agree import differences
+from stock_ledger.upstream.fakes import MemoryStockSource, never
+from stock_ledger.upstream.http import connect_stock_source
+from stock_ledger.upstream.settle import make_good
+from stock_ledger.upstream.source import (
     GiveBack,
     Granted,
     Outstanding,
@@ -20,9 +23,6 @@ from stock_ledger.upstream import (
     granted_or_policy,
     outstanding,
 )
-from stock_ledger.upstream_agree import differences
-from stock_ledger.upstream_fakes import MemoryStockSource, never
-from stock_ledger.upstream_settle import make_good
 from tests.stock_server import Shop, hangs_up, open_shop, says
 
 STOCK = {"p": 5, "q": 3}

@@ -4,10 +4,10 @@ import msgspec
 
 from contracts.commands import Cancel
 from deploy.stock import differences
-from stock_ledger.http_stock import connect_stock_source
-from stock_ledger.upstream import Outstanding
-from stock_ledger.upstream_agree import Finding
-from stock_ledger.upstream_store import PostgresOpen
+from stock_ledger.upstream.agree import Finding
+from stock_ledger.upstream.http import connect_stock_source
+from stock_ledger.upstream.source import Outstanding
+from stock_ledger.upstream.store import PostgresOpen
 from tests.desk import asked
 from tests.harness import eventually, line_of, real_writer, running
 from tests.integration.audit_sale import Sale

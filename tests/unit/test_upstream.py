@@ -9,7 +9,10 @@ from hypothesis import strategies as st
 
 from contracts.messages import CheckoutLine
 from stock_ledger.decide import Loaded, Received, Stock
-from stock_ledger.upstream import (
+from stock_ledger.upstream.agree import Finding, differences
+from stock_ledger.upstream.fakes import MemoryStockSource
+from stock_ledger.upstream.settle import Settled, Short, make_good, settle
+from stock_ledger.upstream.source import (
     GiveBack,
     Granted,
     Outstanding,
@@ -22,9 +25,6 @@ from stock_ledger.upstream import (
     outstanding,
     requests_of,
 )
-from stock_ledger.upstream_agree import Finding, differences
-from stock_ledger.upstream_fakes import MemoryStockSource
-from stock_ledger.upstream_settle import Settled, Short, make_good, settle
 from tests.harness import line_of, product_of, uuid_of
 
 SOURCED = {"p": WhenDown.REFUSE, "q": WhenDown.TRUST_LOCAL}

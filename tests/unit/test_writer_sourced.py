@@ -7,10 +7,10 @@ import msgspec
 import pytest
 
 from contracts.outcomes import Reason
-from stock_ledger.http_stock import connect_stock_source
-from stock_ledger.upstream import Outstanding, Reserve, Unanswered, Why
-from stock_ledger.upstream_agree import differences
-from stock_ledger.upstream_fakes import MemoryOpen, MemoryStockSource, never
+from stock_ledger.upstream.agree import differences
+from stock_ledger.upstream.fakes import MemoryOpen, MemoryStockSource, never
+from stock_ledger.upstream.http import connect_stock_source
+from stock_ledger.upstream.source import Outstanding, Reserve, Unanswered, Why
 from tests.harness import failing, line_of, product_of, running
 from tests.stock_server import Fault, Shop, hangs_up, open_shop, says
 from tests.unit.writer_world import A, B, Crash, World, dies

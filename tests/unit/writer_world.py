@@ -11,7 +11,7 @@ from contracts.settings import Settings
 from stock_ledger.commands.fakes import MemoryCommandLedger
 from stock_ledger.decide import Stock
 from stock_ledger.fakes import MemoryLedger, MemoryView
-from stock_ledger.upstream import StockSource
+from stock_ledger.upstream.source import StockSource
 from tests.harness import (
     Clock,
     encoded,

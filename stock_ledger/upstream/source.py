@@ -146,7 +146,7 @@ class Intended(msgspec.Struct, frozen=True):
 class Outstanding(msgspec.Struct, frozen=True):
     """What is to be done with the source once a batch is persisted, oldest first; to be persisted with it.
 
-    `stock_ledger.upstream_settle.make_good` does it.
+    `stock_ledger.upstream.settle.make_good` does it.
     """
 
     give_back: list[GiveBack]

@@ -4,9 +4,9 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from stock_ledger.fakes import MemoryLedger
-from stock_ledger.upstream import Answer, GiveBack, Granted, Outstanding, Reserve, Unanswered, Why
-from stock_ledger.upstream_settle import MadeGood
-from stock_ledger.upstream_store import changes, outstanding_of
+from stock_ledger.upstream.settle import MadeGood
+from stock_ledger.upstream.source import Answer, GiveBack, Granted, Outstanding, Reserve, Unanswered, Why
+from stock_ledger.upstream.store import changes, outstanding_of
 
 Fault = Callable[[str], Unanswered | None]  # of the product that is asked about
 
@@ -16,7 +16,7 @@ def never(_: str) -> None:
 
 
 class MemoryOpen:
-    """See `stock_ledger.upstream_store.Open`, over a ledger in memory."""
+    """See `stock_ledger.upstream.store.Open`, over a ledger in memory."""
 
     def __init__(self, ledger: MemoryLedger) -> None:
         self._ledger = ledger

@@ -7,9 +7,9 @@ import asyncpg
 
 from stock_ledger.decide import OpenRow
 from stock_ledger.postgres import acquired, fetch
-from stock_ledger.upstream import GiveBack, Outstanding, Reserve, Unsettled, rows_of
-from stock_ledger.upstream_settle import MadeGood, Short
-from stock_ledger.upstream_sql import put_open
+from stock_ledger.upstream.settle import MadeGood, Short
+from stock_ledger.upstream.source import GiveBack, Outstanding, Reserve, Unsettled, rows_of
+from stock_ledger.upstream.sql import put_open
 
 # Requests of batches that were decided without them, after a crash: nothing of them was sold.
 _ORPHANS = """

@@ -18,7 +18,7 @@ from purgatory.service._async.circuitbreaker import AsyncCircuitBreaker
 from contracts import stock_source as wire
 from contracts.errors import SettingsError
 from contracts.settings import Settings
-from stock_ledger.upstream import Answer, GiveBack, Granted, Reserve, Unanswered, Why
+from stock_ledger.upstream.source import Answer, GiveBack, Granted, Reserve, Unanswered, Why
 
 logger = logging.getLogger(__name__)
 

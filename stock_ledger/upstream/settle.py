@@ -4,7 +4,7 @@ from collections import deque
 
 import msgspec
 
-from stock_ledger.upstream import (
+from stock_ledger.upstream.source import (
     Answer,
     GiveBack,
     Granted,

@@ -6,7 +6,7 @@ from typing import Any
 from contracts.errors import FenceLost
 from stock_ledger.decide import OpenRow
 from stock_ledger.ledger import Advance
-from stock_ledger.upstream import Intended, Reserve
+from stock_ledger.upstream.source import Intended, Reserve
 
 # Locked against a claim, so that whoever claims next finds what is remembered here. $1 partitions, $2 epochs, $3 offsets
 _STILL_OURS = """

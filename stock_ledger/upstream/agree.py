@@ -5,7 +5,7 @@ from enum import StrEnum
 
 import msgspec
 
-from stock_ledger.upstream import GiveBack, Unanswered, Unsettled
+from stock_ledger.upstream.source import GiveBack, Unanswered, Unsettled
 
 
 class Finding(StrEnum):

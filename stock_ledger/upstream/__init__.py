@@ -1,0 +1,1 @@
+"""A second system that keeps stock, and must agree with the stock here."""
