@@ -13,6 +13,7 @@ from stock_ledger.audit.facts import Facts
 _TAKEN = ("order", "hold", "late_payment")
 _GIVEN = ("initial", "restock", "adjust", "set_stock")
 _HAS_MONEY = ("paid", "picked", "shipped", "completed")
+_BACK = ("refund_due", "refunded")
 _SHOWN_MAX = 20
 
 
@@ -42,13 +43,13 @@ class HotStock(msgspec.Struct, frozen=True):
 
 
 def funnel_told(told: Told) -> Funnel:
-    """By what buyers saw at the end. One that is closed had its payment taken if it is due back and not of a payment
-    that came after the closing.
+    """By what buyers saw at the end. One that is closed had its payment taken if that went back, or is to, and not of a
+    payment that came after the closing.
     """
     orders = told.orders.values()
     paid = sum(
         order.status in _HAS_MONEY
-        or (order.status in ("closed_by_user", "closed_by_merchant") and order.payment.status == "refund_due")
+        or (order.status in ("closed_by_user", "closed_by_merchant") and order.payment.status in _BACK)
         for order in orders
     )
     return _funnel(paid, [(order.status, order.payment.status) for order in orders])

@@ -159,8 +159,8 @@ class Life:
         self.told.wrong += [f"order {order.number} was {order.status} to the end" for order in unsettled]
 
     def _is_settled(self, order: OrderView) -> bool:
-        """Whether it is decided and, if it was paid, the payment is: taken, or due back."""
-        if order.status == "pending_payment":
+        """Whether it is decided and, if it was paid, the payment is: taken, or given back."""
+        if order.status == "pending_payment" or order.payment.status == "refund_due":
             return False
         return order.order_id not in self.told.paid or order.payment.reference is not None
 

@@ -63,7 +63,7 @@ def _orders(result: Result) -> Table:
     table.add_row("  paid", f"{funnel.paid:,}", "of them, by the provider's signed callback")
     for status, count in funnel.statuses.items():
         table.add_row(f"at the end {status}", f"{count:,}", "")
-    table.add_row("refund due", f"{funnel.payments.get('refund_due', 0):,}", "paid, and closed")
+    table.add_row("refunded", f"{funnel.payments.get('refunded', 0):,}", "paid, and closed or too late")
     for fate, count in result.fates.items():
         table.add_row(f"buyers: {fate}", f"{count:,}", "")
     for action, ends in result.commands.items():

@@ -40,7 +40,7 @@ from tests.harness import HOME, NOON, uuid_of
 PAID, CANCELLED, LATE = uuid_of("paid"), uuid_of("cancelled"), uuid_of("late")
 ENDS = {
     PAID: ("paid", "paid"),
-    CANCELLED: ("closed_by_user", "refund_due"),
+    CANCELLED: ("closed_by_user", "refunded"),
     LATE: ("closed_by_timeout", "refund_due"),
 }
 COMMAND = uuid_of("command")
@@ -116,7 +116,7 @@ def test_the_same_funnel_from_both_sides() -> None:
     funnel = funnel_told(told())
     assert funnel == funnel_read(facts())
     assert funnel == Funnel(
-        3, 2, {"closed_by_timeout": 1, "closed_by_user": 1, "paid": 1}, {"paid": 1, "refund_due": 2}
+        3, 2, {"closed_by_timeout": 1, "closed_by_user": 1, "paid": 1}, {"paid": 1, "refund_due": 1, "refunded": 1}
     )
     assert funnel.closed == {"closed_by_timeout": 1, "closed_by_user": 1}
 
