@@ -16,9 +16,18 @@ from deploy.topics import ensure_topics
 from stock_ledger.schema import migrate
 from tests.harness import Clock
 
+TESTS = Path(__file__).parent
 PARTITIONS = 4
 TEMPLATE = "sluiceway_template"
 _numbers = count(1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Two groups, for the two processes of `make test`: what shares real servers, and beside it what needs none."""
+    for item in items:
+        folder = item.path.relative_to(TESTS).parts[0]
+        group = "without servers" if folder in ("unit", "simulation") else "on servers"
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture
