@@ -3,18 +3,16 @@
 Everything it looks at is the servers' state, which changes only by the calls that it is told of.
 """
 
-import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from api.marks import CONFIRMED_FOR_S
 from contracts.events import CHECKOUT_REFUSED, ORDER_CREATED
 from contracts.kafka import Record
 from contracts.keys import WHOLE
 from contracts.outcomes import Kind
 from contracts.topics import Stream
-from deploy.simulation.course import Course
+from deploy.simulation.client_auditor import ClientAuditor
 from deploy.simulation.life_auditor import LifeAuditor
 from deploy.simulation.model import Goods, Model, Violation
 from stock_ledger.commands.fakes import MemoryCommandLedger
@@ -23,7 +21,6 @@ from stock_ledger.ledger import Advance
 from stock_ledger.view import Shown
 from workers.fakes import MemoryBroker, MemoryMessage
 
-GATE_LAG_S = 1.0
 _WAIT_SLACK_S = 0.05  # who waits looks again now and then
 _SILENT = (Kind.REPEATED, Kind.DEAD)  # have no event
 
@@ -45,18 +42,13 @@ class Auditor:
         self._broker = broker
         self._ledger = ledger
         self._view = view
-        self._time = time
         self._session_s = session_s
-        self._empty: set[str] = set()  # products without stock
-        self._empty_at: dict[str, float] = {}  # when they were so last, while they are not
         self.model = Model(goods)
+        self.of_clients = ClientAuditor(broker, ledger, self.model, time)
         self.of_commands = LifeAuditor(broker, commands, self.model, hold_ttl_s)
         self._decided_to = dict.fromkeys(range(broker.partitions), 0)
         self._epochs = dict.fromkeys(range(broker.partitions), 0)
         self._shown: dict[str, tuple[int, int]] = {}  # versions by key of the view
-        self._set_back = (-math.inf, -math.inf)  # when the view last fell back, and to when
-        self._decided = Course(range(broker.partitions))
-        self._told = Course(range(broker.partitions))  # by the view, since it was flushed
         self._committed = dict.fromkeys(range(broker.partitions), 0)
         self._published: dict[int, set[int]] = defaultdict(set)  # offsets whose event is out
         self._set_aside: set[tuple[int, int]] = set()
@@ -121,15 +113,13 @@ class Auditor:
             for offset in range(self._decided_to[p], advance.next_offset):
                 self._was_decided(p, offset)
             self._decided_to[p] = advance.next_offset
-            self._decided.reached(p, advance.next_offset, self._time())
+            self.of_clients.decided(p, advance.next_offset)
         self._stock_is_right()
 
     def _stock_is_right(self) -> None:
         for product_id, stock in self._ledger.stock.items():
             by_seq = self.model.available[product_id]
-            if product_id in self._empty:
-                self._empty_at[product_id] = self._time()
-            (self._empty.add if stock.available <= 0 else self._empty.discard)(product_id)
+            self.of_clients.left(product_id, stock.available)
             if not (stock.seq == len(by_seq) - 1 and stock.available == by_seq[-1] >= 0):
                 raise Violation(
                     f"{product_id}: {stock}, but {by_seq[-1]} must be left after {len(by_seq) - 1} entries"
@@ -220,7 +210,7 @@ class Auditor:
         if progress is not None:
             epoch, next_offset = progress
             self._is_not_older(keys.progress(partition), progress)
-            self._told.reached(partition, next_offset, self._time())
+            self.of_clients.shown(partition, next_offset)
             if epoch > claim.epoch or next_offset > claim.next_offset:
                 raise Violation(
                     f"the view of partition {partition} is at {epoch}:{next_offset}, the truth at {claim}"
@@ -245,72 +235,12 @@ class Auditor:
     def view_set_back(self, to: float) -> None:
         """It fell back to what it was at this time, and cut its clients off, so that they know."""
         self._shown.clear()
-        self._set_back = (self._time(), min(to, self._seen_since(to)))
+        self.of_clients.view_set_back(to)
 
     def view_flushed(self) -> None:
         """Nobody notices: what it tells next, even if it is from a writer that is behind, is believed."""
         self._shown.clear()
-        self._told.forget()
-
-    # What clients were told.
-
-    def accepted(self, checkout_id: str, lines: Sequence[Mapping[str, Any]]) -> None:
-        """A 202: each line lies where it says."""
-        own = f'"checkout_id":"{checkout_id}"'.encode()
-        for line in lines:
-            p, offset = line["partition"], line["offset"]
-            if offset >= self._broker.end(p):
-                raise Violation(f"202 for {checkout_id}, but {p}:{offset} is not in the log")
-            message = self._message(p, offset)
-            if own not in (message.value or b"") or message.key != line["product_id"].encode():
-                raise Violation(f"202 for {checkout_id}, but {p}:{offset} is another's")
-
-    def refused_at_the_edge(self, product_ids: Iterable[str], policy: str, asked_at: float) -> None:
-        """A 409: nothing is left of any of it, or of some of it where all is wanted. Or that was so when it was asked,
-        or a moment before: what comes back is seen with the next look. After the view fell back, what it was then
-        counts, until writers have rebuilt it or its edge has seen it stand still.
-        """
-        since = self._seen_since(asked_at - GATE_LAG_S)
-        enough = all if policy == "independent" else any
-        if not enough(self._was_empty(product_id, since) for product_id in product_ids):
-            raise Violation(f"refused as sold out ({policy}), but enough of {product_ids} is left")
-
-    def _seen_since(self, time: float) -> float:
-        """When what the edge saw at this time may have been so."""
-        set_back_at, to = self._set_back
-        return min(time, to - GATE_LAG_S) if time < set_back_at else time
-
-    def _was_empty(self, product_id: str, since: float) -> bool:
-        left = self.model.available.get(product_id, [1])[-1]
-        return left <= 0 or self._empty_at.get(product_id, -math.inf) >= since
-
-    def waits(self, partition: int, offset: int, ahead: int, asked_at: float, *, by_postgres: bool) -> None:
-        """A line has so many before it, as who asked at this time is told. That is not older than it may be.
-
-        With Postgres at hand (`by_postgres`) the place is known as it was CONFIRMED_FOR_S before. Without, it is at
-        least what the view told then, even if it has fallen back: who saw that it was gone must not believe it.
-        """
-        known = self._decided if by_postgres else self._told
-        next_offset = known.at(partition, asked_at - CONFIRMED_FOR_S)
-        if ahead > max(0, offset - next_offset):
-            raise Violation(
-                f"{partition}:{offset} is told to wait for {ahead}, though {next_offset} was known "
-                f"{CONFIRMED_FOR_S} s before"
-            )
-
-    def answered(
-        self, partition: int, offset: int, status: str, reason: str | None, order_id: str | None
-    ) -> None:
-        """A final answer of a line, that says it was decided at this place."""
-        decision = self._ledger.decided.get((partition, offset))
-        if decision is None:
-            raise Violation(f"{partition}:{offset} is answered {status}, but not decided")
-        own = (
-            None if decision.reason is None else decision.reason.value,
-            None if decision.order is None else decision.order.order_id,
-        )
-        if (reason, order_id) != own:
-            raise Violation(f"{partition}:{offset} is answered {status}, but is {decision.kind}")
+        self.of_clients.view_flushed()
 
     # At the end, when everything works again and has had its time.
 

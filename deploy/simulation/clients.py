@@ -66,9 +66,11 @@ async def _buy(world: World, plan: Purchase, items: Sequence[tuple[str, int]], k
     document = answer.json()
     known.add(document["checkout_id"])
     if answer.status == 409:
-        world.auditor.refused_at_the_edge([product_id for product_id, _ in items], plan.policy, asked_at)
+        world.auditor.of_clients.refused_at_the_edge(
+            [product_id for product_id, _ in items], plan.policy, asked_at
+        )
         return
-    world.auditor.accepted(document["checkout_id"], document["lines"])
+    world.auditor.of_clients.accepted(document["checkout_id"], document["lines"])
     if plan.policy == "all_or_nothing" and len(items) > 1:
         world.auditor.of_commands.whole.add(document["checkout_id"])
     await _watch(world, document["checkout_id"], plan, document["receipt"])
@@ -145,7 +147,9 @@ def _check_places(world: World, status: CheckoutStatus, asked_at: float) -> None
     by_postgres = not _may_differ(world)
     for line in status.lines:
         if isinstance(line, QueuedLine):
-            world.auditor.waits(line.partition, line.offset, line.ahead, asked_at, by_postgres=by_postgres)
+            world.auditor.of_clients.waits(
+                line.partition, line.offset, line.ahead, asked_at, by_postgres=by_postgres
+            )
 
 
 def _may_differ(world: World) -> bool:
@@ -176,11 +180,15 @@ def _check(world: World, status: CheckoutStatus, receipt: Receipt) -> None:
     for line in status.lines:
         match line:
             case CreatedLine():
-                world.auditor.answered(line.partition, line.offset, "created", None, line.order.order_id)
+                world.auditor.of_clients.answered(
+                    line.partition, line.offset, "created", None, line.order.order_id
+                )
             case RefusedLine():
-                world.auditor.answered(line.partition, line.offset, "refused", line.reason.value, None)
+                world.auditor.of_clients.answered(
+                    line.partition, line.offset, "refused", line.reason.value, None
+                )
             case DeadLetteredLine():
-                world.auditor.answered(line.partition, line.offset, "dead_lettered", None, None)
+                world.auditor.of_clients.answered(line.partition, line.offset, "dead_lettered", None, None)
             case QueuedLine():
                 raise Violation(f"{status.checkout_id} is final, but a line is queued")
 
