@@ -76,7 +76,9 @@ class Loaded(msgspec.Struct):
     down: frozenset[str] = frozenset()
 
 
-OpenRow = tuple[str, str, str, int, int]  # of what is open with a second stock source; see `upstream.source.rows_of`
+OpenRow = tuple[
+    str, str, str, int, int
+]  # of what is open with a second stock source; see `upstream.source.rows_of`
 
 
 class Decided(msgspec.Struct, frozen=True):

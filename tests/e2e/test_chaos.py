@@ -11,11 +11,11 @@ from tests.e2e.test_cli import CLI, env, left_running
 
 __all__ = ["env"]
 SEED = 5  # of those with many kinds of faults in so short a time
-DURATION = "30"
+DURATION = "45"
 
 
 @pytest.mark.timeout(400)
-def test_a_history_of_30_seconds_holds(env: dict[str, str], tmp_path: Path) -> None:
+def test_a_history_of_45_seconds_holds(env: dict[str, str], tmp_path: Path) -> None:
     report = tmp_path / "report.json"
     done = subprocess.run(
         [*CLI, "chaos", "--duration", DURATION, "--seed", str(SEED), "--json", str(report)],

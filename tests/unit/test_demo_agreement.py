@@ -116,7 +116,10 @@ def test_the_same_funnel_from_both_sides() -> None:
     funnel = funnel_told(told())
     assert funnel == funnel_read(facts())
     assert funnel == Funnel(
-        3, 2, {"closed_by_timeout": 1, "closed_by_user": 1, "paid": 1}, {"paid": 1, "refund_due": 1, "refunded": 1}
+        3,
+        2,
+        {"closed_by_timeout": 1, "closed_by_user": 1, "paid": 1},
+        {"paid": 1, "refund_due": 1, "refunded": 1},
     )
     assert funnel.closed == {"closed_by_timeout": 1, "closed_by_user": 1}
 
