@@ -108,7 +108,7 @@ def test_only_asymmetric_tokens_where_only_a_secret_is_configured(offline_settin
     refused(offline_settings, token(RSA_KEY, "RS256"), "use HS256")
 
 
-@pytest.mark.parametrize("exp", [NOW_S - 6, 0, -1])
+@pytest.mark.parametrize("exp", [NOW_S - 6, 0, -1], ids=["a moment ago", "1970", "before"])
 def test_expired(offline_settings: Settings, exp: int) -> None:
     refused(offline_settings, token(exp=exp), "expired")
 
