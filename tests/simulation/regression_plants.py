@@ -28,19 +28,6 @@ def view_that_was_gone_believed_while_postgres_is_away() -> AbstractContextManag
     return patch.object(Marks, "untold", untold)
 
 
-def postgres_left_alone_though_it_answers() -> AbstractContextManager[Any]:
-    """One answer after an outage, and the next question waits as if there had been none."""
-    original = Marks.confirmed
-
-    def confirmed(self: Marks, partitions: Iterable[int], next_offsets: Mapping[int, int], at: float) -> None:
-        before = {p: self._mark(p).away_until for p in partitions}
-        original(self, partitions, next_offsets, at)
-        for p, away_until in before.items():
-            self._mark(p).away_until = away_until
-
-    return patch.object(Marks, "confirmed", confirmed)
-
-
 def acks_awaited_without_end() -> AbstractContextManager[Any]:
     """A batch whose ack never comes keeps its partition of an ingest process."""
 
@@ -79,7 +66,6 @@ def late_claim_not_claimed_back() -> AbstractContextManager[Any]:
 REGRESSION_PLANTS: tuple[Plant, ...] = (
     view_believed_after_a_failover,
     view_that_was_gone_believed_while_postgres_is_away,
-    postgres_left_alone_though_it_answers,
     acks_awaited_without_end,
     late_claim_not_claimed_back,
 )
