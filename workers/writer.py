@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 
 from contracts.errors import FenceLost, NotAcknowledged, StaleView, Unavailable
@@ -114,11 +114,7 @@ class Writer:
         self._health.decided(decided)
 
     async def _claim_assigned(self) -> None:
-        """Claim what is assigned and not ours yet; after a doubt, take up the claims again where Postgres says.
-
-        Before it claims, a writer has the group confirm that it still counts: one that was paused for too long, and
-        only now sends its claim, may have taken a partition from the one it was given to, which then claims it back.
-        """
+        """Claim what is assigned and not ours yet; after a doubt, take up the claims again where Postgres says."""
         generation, assigned = self._log.assigned()
         if generation == self._generation and not self._in_doubt:
             return
@@ -131,12 +127,18 @@ class Writer:
             logger.warning("partitions lost", extra={"action": "lost", "partitions": lost})
         self._claims = claims
         if fresh := sorted(assigned - claims.keys()):
-            stream = Stream.CHECKOUTS
-            await self._log.commit(stream, await self._log.committed(stream, fresh))
-            self._claims = claims | await self._ledger.claim(fresh, self._owner, self._clock())
+            self._claims = claims | await self._claim(fresh)
         self._generation = generation
         await self._take_up(self._claims)
         self._in_doubt = False
+
+    async def _claim(self, partitions: Sequence[int]) -> dict[int, Claim]:
+        """New claims. Before, the group confirms that this writer still counts: one that was paused for too long, and only
+        now sends its claim, may have taken a partition from the one it was given to, which then claims it back.
+        """
+        stream = Stream.CHECKOUTS
+        await self._log.commit(stream, await self._log.committed(stream, partitions))
+        return await self._ledger.claim(partitions, self._owner, self._clock())
 
     async def _take_up(self, claims: Mapping[int, Claim]) -> None:
         """Publish again from the committed to the decided offsets, rebuild the view, seek."""
