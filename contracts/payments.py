@@ -1,10 +1,12 @@
 """Payments at the border: what providers tell, what is asked of them, and amounts in their units."""
 
+from datetime import datetime
 from decimal import Decimal
 from typing import Annotated, Literal
 
 import msgspec
 
+from contracts.decisions import number_of
 from contracts.errors import Invalid
 from contracts.messages import Currency, Moment, PaymentMethod, Uuid
 
@@ -53,6 +55,22 @@ class Charge(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if not self.amount.is_finite() or self.amount <= 0:
             raise ValueError("amount must be a number above zero")
+
+    @classmethod
+    def of_order(
+        cls, order_id: str, amount: Decimal, currency: str, method: str, expires_at: datetime
+    ) -> "Charge":
+        """Of a whole order."""
+        number = number_of(order_id)
+        return cls(
+            order_id=order_id,
+            number=number,
+            amount=amount,
+            currency=currency,
+            method=method,
+            description=f"Order {number}",
+            expires_at=expires_at,
+        )
 
 
 class Started(msgspec.Struct, frozen=True):

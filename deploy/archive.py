@@ -4,7 +4,6 @@ import gzip
 import hashlib
 import os
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,6 @@ import orjson
 from contracts.errors import Invalid
 
 MANIFEST = "manifest.json"
-_CHUNK_BYTES = 1 << 20
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -160,22 +158,14 @@ def make_folder(root: Path, name: str) -> Path:
     return folder
 
 
-def _chunks(file: Any) -> Iterator[bytes]:
-    while chunk := file.read(_CHUNK_BYTES):
-        yield chunk
-
-
 def _sha256(file: Path) -> str:
     with file.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def _content_sha256(file: Path) -> str:
-    content = hashlib.sha256()
     with gzip.open(file) as opened:
-        for chunk in _chunks(opened):
-            content.update(chunk)
-    return content.hexdigest()
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def _sync_folder(folder: Path) -> None:

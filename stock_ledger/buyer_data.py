@@ -7,6 +7,7 @@ import msgspec
 import orjson
 
 from stock_ledger.commands.book import Told
+from stock_ledger.retention import ENDED
 
 ERASED = {"contact_name": "erased", "phone": "000", "address": "erased"}
 _EMPTIED = frozenset({"note", "why", "tracking", "carrier"})
@@ -34,12 +35,9 @@ PURCHASES = "SELECT * FROM purchases WHERE buyer_id = $1 ORDER BY product_id"
 # Orders of the buyer that have not ended, or whose money has not, and units held. $1 buyer
 OPEN = """
 SELECT 'order ' || order_id || ', ' || o.status FROM orders AS o JOIN payments AS pay USING (order_id)
-WHERE o.buyer_id = $1
-  AND (o.status IN ('completed', 'closed_by_user', 'closed_by_timeout', 'closed_by_merchant')
-       AND pay.status IN ('paid', 'expired', 'refunded')
-       AND NOT EXISTS (SELECT FROM refunds AS r WHERE r.order_id = o.order_id AND NOT r.refunded)) IS NOT TRUE
+WHERE o.buyer_id = $1 AND (""" + ENDED + """) IS NOT TRUE
 UNION ALL SELECT 'checkout ' || checkout_id || ', held' FROM holds WHERE buyer_id = $1 AND state IN ('held', 'pending')
-"""
+"""  # fmt: skip # noqa: S608 - constants alone
 
 # $1 buyer, $2 pseudonym
 _PERSON = "SET buyer_id = $2, contact_name = 'erased', phone = '000', address = 'erased', note = '' WHERE buyer_id = $1"

@@ -76,9 +76,8 @@ class Loaded(msgspec.Struct):
     down: frozenset[str] = frozenset()
 
 
-OpenRow = tuple[
-    str, str, str, int, int
-]  # of what is open with a second stock source; see `upstream.source.rows_of`
+# Of what is open with a second stock source; see `upstream.source.rows_of`.
+OpenRow = tuple[str, str, str, int, int]
 
 
 class Decided(msgspec.Struct, frozen=True):

@@ -14,7 +14,7 @@ AUDITING = (
 RETAINING = 7_310_402_213  # one retention at a time
 
 # An order has ended when nothing can happen to it any more, or to its money.
-_ENDED = """
+ENDED = """
 o.status IN ('completed', 'closed_by_user', 'closed_by_timeout', 'closed_by_merchant')
 AND pay.status IN ('paid', 'expired', 'refunded')
 AND NOT EXISTS (SELECT FROM refunds AS r WHERE r.order_id = o.order_id AND NOT r.refunded)
@@ -25,7 +25,7 @@ OPEN_ORDERS = """
 SELECT 'order ' || o.order_id || ', ' || o.status || ', payment ' || coalesce(pay.status, 'missing') AS what,
        count(*) OVER () AS count
 FROM {orders} AS o LEFT JOIN {payments} AS pay USING (order_id)
-WHERE (""" + _ENDED + """) IS NOT TRUE ORDER BY o.order_id LIMIT 5
+WHERE (""" + ENDED + """) IS NOT TRUE ORDER BY o.order_id LIMIT 5
 """  # fmt: skip
 OPEN_CHECKOUTS = """
 SELECT 'checkout ' || c.checkout_id || ', ' || c.what AS what, count(*) OVER () AS count FROM (

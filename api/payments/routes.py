@@ -18,7 +18,6 @@ from api.web import private, route, whole_body
 from contracts import problems
 from contracts.asks import PaymentStarted
 from contracts.commands import Pay, decode_command, encode_command
-from contracts.decisions import number_of
 from contracts.errors import (
     BadSignature,
     Invalid,
@@ -153,13 +152,4 @@ class _Endpoints:
 
 def charge_of(order: OrderHead) -> Charge:
     """What is to be paid of an order."""
-    number = number_of(order.order_id)
-    return Charge(
-        order_id=order.order_id,
-        number=number,
-        amount=order.total,
-        currency=order.currency,
-        method=order.method,
-        description=f"Order {number}",
-        expires_at=order.expires_at,
-    )
+    return Charge.of_order(order.order_id, order.total, order.currency, order.method, order.expires_at)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from deploy.cli.console import console, current_settings, run
+from deploy.cli.console import console, current_settings, run, write_file
 
 commands = typer.Typer(invoke_without_command=True)
 
@@ -62,12 +62,8 @@ def import_(
 @commands.command("export")
 def export(file: File) -> None:
     """Write all products to a file that import takes."""
-    from contracts.errors import Invalid
     from deploy.catalogue import format_of, give_out
 
     content = run(give_out(current_settings(), format_of(file)))
-    try:
-        file.write_bytes(content)
-    except OSError as error:
-        raise Invalid(f"{file}: {error}") from error
+    write_file(file, content)
     console.print(f"wrote {len(content)} bytes to {file}", highlight=False, markup=False)

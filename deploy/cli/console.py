@@ -14,6 +14,7 @@ import typer
 import uvloop
 from rich.console import Console
 
+from contracts.errors import Invalid
 from contracts.settings import PREFIX, Settings
 
 if TYPE_CHECKING:
@@ -72,6 +73,14 @@ def run(main: Coroutine[Any, Any, T]) -> T:
         return uvloop.run(interruptible())
     except asyncio.CancelledError:
         raise KeyboardInterrupt from None
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Raises Invalid if it cannot be written."""
+    try:
+        path.write_bytes(content)
+    except OSError as error:
+        raise Invalid(f"{path}: {error}") from error
 
 
 def write_json(path: Path | None, result: Any) -> None:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from deploy.cli.console import JsonFile, console, current_settings, run, write_json
+from deploy.cli.console import JsonFile, console, current_settings, run, write_file, write_json
 
 commands = typer.Typer()
 buyer = typer.Typer(help="A buyer's data: give it out, or erase it.", no_args_is_help=True)
@@ -49,7 +49,6 @@ def export(
     """Everything stored of a buyer as one JSON document, archives included."""
     import orjson
 
-    from contracts.errors import Invalid
     from deploy.buyer import export as export_buyer
     from deploy.processes import now
 
@@ -58,10 +57,7 @@ def export(
     if output is None:
         typer.echo(content)
         return
-    try:
-        output.write_bytes(content)
-    except OSError as error:
-        raise Invalid(f"{output}: {error}") from error
+    write_file(output, content)
 
 
 @buyer.command()

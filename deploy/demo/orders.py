@@ -24,15 +24,7 @@ class Bought(msgspec.Struct, frozen=True):
 
     def charge(self) -> Charge:
         """What is to be paid of it."""
-        return Charge(
-            order_id=self.order_id,
-            number=self.number,
-            amount=self.total,
-            currency=self.currency,
-            method=self.method,
-            description=f"Order {self.number}",
-            expires_at=self.expires_at,
-        )
+        return Charge.of_order(self.order_id, self.total, self.currency, self.method, self.expires_at)
 
 
 def orders_in(answer: CheckoutStatus, buyer_id: str) -> Iterator[Bought]:

@@ -10,7 +10,6 @@ import asyncpg
 import msgspec
 
 from contracts.commands import Pay
-from contracts.decisions import number_of
 from contracts.messages import Money
 from contracts.payments import Charge
 from contracts.times import to_ms
@@ -79,16 +78,7 @@ class PostgresRefunds:
 
 def charge_of(due: DueRefund) -> Charge:
     """What was paid."""
-    number = number_of(due.order_id)
-    return Charge(
-        order_id=due.order_id,
-        number=number,
-        amount=due.amount,
-        currency=due.currency,
-        method=due.method,
-        description=f"Order {number}",
-        expires_at=due.expires_at,
-    )
+    return Charge.of_order(due.order_id, due.amount, due.currency, due.method, due.expires_at)
 
 
 def given_back(due: DueRefund, provider: str, refund_id: str, now: datetime) -> Pay:

@@ -1,12 +1,15 @@
 """Both ledgers that a writer persists to, over the same orders and stock, in memory and in Postgres."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
 from typing import Any
+
+import pytest
 
 from contracts.commands import Command
 from contracts.decisions import Order
 from contracts.messages import CheckoutLine
+from contracts.settings import Settings
 from contracts.topics import partition_of
 from stock_ledger.commands.book import Given, LedgerEntry, Need, Obeyed
 from stock_ledger.commands.fakes import MemoryCommandLedger
@@ -17,7 +20,8 @@ from stock_ledger.decide import Received, Stock, decide
 from stock_ledger.ledger import Advance, Claim, Ledger
 from stock_ledger.ledger import Need as LineNeed
 from stock_ledger.ledger import need_of as needed_by_lines
-from tests.contract.test_ledger import MemoryWorld, PostgresWorld
+from tests.contract.adapters import memory_or
+from tests.contract.test_ledger import MemoryWorld, PostgresWorld, postgres_world
 from tests.desk import HOLD_TTL_S, PARTITIONS, answer_of
 from tests.harness import NOON, product_in, product_of, uuid_of
 
@@ -95,6 +99,18 @@ class World:
             await self.entries(),
             (await self.ledger.load(LineNeed([], [(A, f"buyer-{n}") for n in range(9)], []), {})).bought,
         )
+
+
+world_settings = memory_or("postgres", "database_settings")
+
+
+@pytest.fixture
+async def world(world_settings: Settings | None) -> AsyncIterator[World]:
+    if world_settings is None:
+        yield World(MemoryWorld())
+        return
+    async with postgres_world(world_settings) as made:
+        yield World(made)
 
 
 def need(

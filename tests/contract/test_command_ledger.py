@@ -1,6 +1,5 @@
 """What every ledger of commands must do, in memory and in Postgres."""
 
-from collections.abc import AsyncIterator
 from datetime import timedelta
 
 import msgspec
@@ -18,22 +17,12 @@ from stock_ledger.commands.postgres import PostgresCommandLedger
 from stock_ledger.decide import Stock
 from stock_ledger.ledger import Advance, Claim
 from stock_ledger.ledger import Need as LineNeed
-from tests.contract.adapters import memory_or
-from tests.contract.command_world import CHECKOUT, NEW, A, B, World, answers, need
+from tests.contract.command_world import CHECKOUT, NEW, A, B, World, answers, need, world, world_settings
 from tests.contract.test_ledger import MemoryWorld, postgres_world
 from tests.desk import HOLD_TTL_S, PARTITIONS, answer_of, asked, notice_of, step_of
 from tests.harness import NOON, line_of, product_of, uuid_of
 
-world_settings = memory_or("postgres", "database_settings")
-
-
-@pytest.fixture
-async def world(world_settings: Settings | None) -> AsyncIterator[World]:
-    if world_settings is None:
-        yield World(MemoryWorld())
-        return
-    async with postgres_world(world_settings) as made:
-        yield World(made)
+__all__ = ["world", "world_settings"]
 
 
 async def held_checkout(world: World, claim: Claim) -> None:

@@ -1,6 +1,5 @@
 """What is due by time, in memory and in Postgres."""
 
-from collections.abc import AsyncIterator
 from datetime import timedelta
 
 import pytest
@@ -13,22 +12,12 @@ from stock_ledger.commands.due import DueReads, DueStore, Position
 from stock_ledger.commands.fakes import MemoryCommandLedger, MemoryDue
 from stock_ledger.decide import Stock
 from stock_ledger.ledger import Claim
-from tests.contract.adapters import memory_or
-from tests.contract.command_world import CHECKOUT, A, World, need
-from tests.contract.test_ledger import MemoryWorld, PostgresWorld, postgres_world
+from tests.contract.command_world import CHECKOUT, A, World, need, world, world_settings
+from tests.contract.test_ledger import PostgresWorld, postgres_world
 from tests.desk import HOLD_TTL_S, PARTITIONS, answer_of, asked, notice_of, step_of
 from tests.harness import NOON, line_of, product_in, product_of, uuid_of
 
-world_settings = memory_or("postgres", "database_settings")
-
-
-@pytest.fixture
-async def world(world_settings: Settings | None) -> AsyncIterator[World]:
-    if world_settings is None:
-        yield World(MemoryWorld())
-        return
-    async with postgres_world(world_settings) as made:
-        yield World(made)
+__all__ = ["world", "world_settings"]
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """What is due back, in memory and in Postgres."""
 
-from collections.abc import AsyncIterator
 from datetime import timedelta
 from decimal import Decimal
 
@@ -10,23 +9,13 @@ from contracts.errors import Unavailable
 from contracts.settings import Settings
 from stock_ledger.commands.fakes import MemoryCommandLedger, MemoryRefunds
 from stock_ledger.commands.refunds import DueRefund, PostgresRefunds, Refunds
-from tests.contract.adapters import memory_or
-from tests.contract.command_world import A, World, need
+from tests.contract.command_world import A, World, need, world, world_settings
 from tests.contract.test_ledger import MemoryWorld, PostgresWorld, postgres_world
 from tests.desk import notice_of, step_of
 from tests.harness import NOON, line_of
 
-world_settings = memory_or("postgres", "database_settings")
+__all__ = ["world", "world_settings"]
 LATER = NOON + timedelta(seconds=60)
-
-
-@pytest.fixture
-async def world(world_settings: Settings | None) -> AsyncIterator[World]:
-    if world_settings is None:
-        yield World(MemoryWorld())
-        return
-    async with postgres_world(world_settings) as made:
-        yield World(made)
 
 
 @pytest.fixture

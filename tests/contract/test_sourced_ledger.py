@@ -1,7 +1,5 @@
 """What every ledger must keep for batches that ask a second stock source, in memory and in Postgres."""
 
-from collections.abc import AsyncIterator
-
 import msgspec
 import pytest
 
@@ -14,23 +12,13 @@ from stock_ledger.upstream.fakes import MemoryOpen
 from stock_ledger.upstream.settle import MadeGood, Short
 from stock_ledger.upstream.source import GiveBack, Intended, Outstanding, Reserve, Unsettled
 from stock_ledger.upstream.store import Open, PostgresOpen
-from tests.contract.adapters import memory_or
-from tests.contract.command_world import A, B, World, need
+from tests.contract.command_world import A, B, World, need, world, world_settings
 from tests.contract.test_ledger import MemoryWorld, PostgresWorld, postgres_world
 from tests.desk import step_of
 from tests.harness import NOON, line_of, product_of
 
-world_settings = memory_or("postgres", "database_settings")
+__all__ = ["world", "world_settings"]
 FIVE = Reserve(A, "0-0", 5)
-
-
-@pytest.fixture
-async def world(world_settings: Settings | None) -> AsyncIterator[World]:
-    if world_settings is None:
-        yield World(MemoryWorld())
-        return
-    async with postgres_world(world_settings) as made:
-        yield World(made)
 
 
 @pytest.fixture
