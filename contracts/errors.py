@@ -18,6 +18,8 @@ SluicewayError
 └── LogTruncated             Kafka no longer has messages that were never decided
 """
 
+from collections.abc import Sequence
+
 
 class SluicewayError(Exception):
     """Base of all errors raised on purpose."""
@@ -40,7 +42,11 @@ class UndecodableMessage(Invalid):
 
 
 class SoldOut(SluicewayError):
-    """Nothing of what was asked for is left; it was not taken in."""
+    """A checkout was not taken in: nothing is left of `product_ids`, all of its products or, all or nothing, some."""
+
+    def __init__(self, product_ids: Sequence[str]) -> None:
+        super().__init__(f"nothing is left of {', '.join(product_ids)}")
+        self.product_ids = product_ids
 
 
 class NotAcknowledged(SluicewayError):

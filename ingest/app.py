@@ -106,7 +106,7 @@ class Ingest:
                 self._backpressure.check_any()
                 request = parse(body)
                 product_ids = [item.product_id for item in request.items]
-                if not self._gate.is_hopeless(product_ids, request.policy):
+                if not self._gate.hopeless(product_ids, request.policy):
                     self._backpressure.check(product_ids)
         except Overloaded as error:
             raise overloaded(error, self._retry_after) from error
@@ -122,30 +122,28 @@ class Ingest:
 
         A checkout that the gate has no hope for goes on only if it was taken in before: then it has an answer.
         """
-        sold_out = self._gate.is_hopeless(
-            (line.product_id for line in admitted.lines), admitted.lines[0].policy
-        )
+        product_ids = [line.product_id for line in admitted.lines]
+        sold_out = self._gate.hopeless(product_ids, admitted.lines[0].policy)
         if sold_out and not own_key:
-            raise SoldOut("nothing of it is left")
+            raise SoldOut(sold_out)
         count = self._settings.partitions
         records: list[tuple[int, Record]] = []
         for line in admitted.lines:
             record = (line.partition_key(), _encode(line), _NO_HEADERS)
             records.append((partition_of(line.product_id, count), record))
         payload = (admitted.checkout_id, admitted.payload_hash) if own_key else None
-        return self._publisher.submit(records, payload, only_if_known=sold_out)
+        return self._publisher.submit(records, payload, sold_out=sold_out)
 
     def _not_taken_in(self, error: SluicewayError, admitted: Admitted) -> Problem:
         """What the client is told of a checkout that has no place in the log, or of which that is not known."""
         match error:
             case SoldOut():
-                product_ids = [line.product_id for line in admitted.lines]
                 independent = admitted.lines[0].policy == "independent"
                 return Problem(
                     problems.SOLD_OUT,
                     f"{'nothing' if independent else 'not all'} of it is left, and this request was not taken in. "
                     "If an earlier one with this Idempotency-Key was, its answer is at status_url",
-                    product_ids=self._gate.sold_out_of(product_ids) or product_ids,
+                    product_ids=error.product_ids,
                     checkout_id=admitted.checkout_id,
                     status_url=self._status_url(admitted.checkout_id),
                 )

@@ -6,7 +6,7 @@ Both fail open: without the cache, or with one that is behind, every checkout go
 import asyncio
 import logging
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 from contracts.errors import Unavailable
 from contracts.settings import Settings
@@ -36,18 +36,14 @@ class SoldOutGate:
         self._sold_out: dict[int, frozenset[str]] = {}
         self.problem = "not refreshed yet"
 
-    def is_hopeless(self, product_ids: Iterable[str], policy: str) -> bool:
-        """Whether a checkout of the products can only be refused: all of them are surely shown as sold out now, or,
-        if it is all or nothing, any of them.
+    def hopeless(self, product_ids: Sequence[str], policy: str) -> Sequence[str]:
+        """Those surely shown as sold out now, if a checkout of the products can only be refused for them: they are all
+        of them, or it is all or nothing. None if there is hope.
         """
         if not self._sold_out:
-            return False
-        enough = all if policy == "independent" else any
-        return enough(map(self._is_sold_out, product_ids))
-
-    def sold_out_of(self, product_ids: Iterable[str]) -> list[str]:
-        """Those that are surely shown as sold out now."""
-        return [i for i in product_ids if self._is_sold_out(i)]
+            return ()
+        sold_out = [i for i in product_ids if self._is_sold_out(i)]
+        return () if policy == "independent" and len(sold_out) < len(product_ids) else sold_out
 
     def _is_sold_out(self, product_id: str) -> bool:
         return product_id in self._sold_out.get(partition_of(product_id, self._settings.partitions), ())

@@ -30,19 +30,19 @@ class Submission:
     `acknowledged` is the (partition, offset) of each, in order, once all are in the log.
     """
 
-    __slots__ = ("acknowledged", "left", "only_if_known", "payload", "positions", "records", "sizes")
+    __slots__ = ("acknowledged", "left", "payload", "positions", "records", "sizes", "sold_out")
 
     def __init__(
         self,
         records: Sequence[tuple[int, Record]],
         payload: tuple[str, str] | None,
-        only_if_known: bool,
+        sold_out: Sequence[str],
         acknowledged: "asyncio.Future[list[Position]]",
     ) -> None:
         self.records = records
         self.sizes = [len(key or b"") + len(value or b"") for _, (key, value, _) in records]  # bytes
         self.payload = payload
-        self.only_if_known = only_if_known
+        self.sold_out = sold_out
         self.acknowledged = acknowledged
         self.left = len(records)
         self.positions = [_NOWHERE] * self.left
@@ -111,22 +111,22 @@ class Publisher:
         records: Sequence[tuple[int, Record]],
         payload: tuple[str, str] | None,
         *,
-        only_if_known: bool = False,
+        sold_out: Sequence[str] = (),
     ) -> "asyncio.Future[list[Position]]":
         """Queue a checkout's (partition, record)s; the future is their positions in the log.
 
         `payload` is (checkout_id, hash) to be held against the payload memory, None if the key is new. With
-        `only_if_known` the checkout is taken in only if that memory has its checkout id already.
+        `sold_out`, product ids for which it has no hope, it is taken in only if that memory has its checkout id already.
 
         Raises Overloaded as `check` does. The future raises IdempotencyConflict if another
-        payload came before, SoldOut if it was to be known and is not, NotAcknowledged if the producer failed or
+        payload came before, SoldOut if it has no hope and is not known, NotAcknowledged if the producer failed or
         nothing came within `produce_ack_deadline_s`: the outcome is then unknown.
         """
         self.check()
         acknowledged = asyncio.get_running_loop().create_future()
         if not self._gathered:
             self._begin_gathering()
-        submission = Submission(records, payload, only_if_known, acknowledged)
+        submission = Submission(records, payload, sold_out, acknowledged)
         self._gathered.append(submission)
         self._queued += len(records)
         self._queued_bytes += sum(submission.sizes)
@@ -192,15 +192,15 @@ class Publisher:
             self._send_waiting(partition)
 
     async def _check(self, submissions: Sequence[Submission]) -> None:
-        """Fail those whose key came with another payload before, or was to be known and is not."""
+        """Fail those whose key came with another payload before, or that have no hope and are not known."""
         asked = [(s, s.payload) for s in submissions if s.payload is not None]
         known = await self._payloads.remember(
-            [(payload[0], "") if s.only_if_known else payload for s, payload in asked]
+            [(payload[0], "") if s.sold_out else payload for s, payload in asked]
         )
         for place, (submission, payload) in enumerate(asked):
             if place not in known:
-                if submission.only_if_known:
-                    submission.fail(SoldOut("nothing of it is left"))
+                if submission.sold_out:
+                    submission.fail(SoldOut(submission.sold_out))
             elif known[place] != payload[1]:
                 submission.fail(IdempotencyConflict("use a new Idempotency-Key for another checkout"))
 

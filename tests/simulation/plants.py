@@ -286,11 +286,11 @@ def retries_are_new_checkouts() -> AbstractContextManager[Any]:
 def gate_shuts_for_low_stock() -> AbstractContextManager[Any]:
     """The edge refuses what its partition has run out of, whichever the product."""
 
-    def is_hopeless(self: SoldOutGate, product_ids: Iterable[str], _policy: str) -> bool:
+    def hopeless(self: SoldOutGate, product_ids: Sequence[str], _policy: str) -> Sequence[str]:
         partitions = {partition_of(i, self._settings.partitions) for i in product_ids}
-        return any(self._sold_out.get(p) for p in partitions)
+        return product_ids if any(self._sold_out.get(p) for p in partitions) else ()
 
-    return patch.object(SoldOutGate, "is_hopeless", is_hopeless)
+    return patch.object(SoldOutGate, "hopeless", hopeless)
 
 
 def places_follow_the_view() -> AbstractContextManager[Any]:

@@ -48,7 +48,7 @@ class Bench:
         """A transaction of the first writer that has passed the fence."""
         claim = (await self.ledger.claim([0], "first", NOON))[0]
         task = self.first.start(self.persist(claim))
-        while not self.client.are_held([0]):
+        while not self.client.holder([0]):
             await self.loop.after(0.001)
         return task
 

@@ -1,6 +1,7 @@
 """What clients of ingest get, over RSGI, on fakes."""
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -250,6 +251,25 @@ async def test_an_all_or_nothing_checkout_with_anything_sold_out_is_refused_at_t
     assert (answer.status, answer.json()["product_ids"]) == (409, ["sku-1"])
     assert edge.producers == []
     assert (await edge.post({**ONE, "items": items[1:], "policy": "all_or_nothing"})).status == 202
+
+
+async def test_a_refusal_names_what_was_sold_out_when_the_gate_was_asked(
+    edge: Edge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not what is when it answers: the gate may have opened meanwhile."""
+    remember = edge.view.remember_payloads
+
+    async def restocked_meanwhile(payloads: Sequence[tuple[str, str]]) -> dict[int, str]:
+        edge.clock.tick(edge.settings.gate_stale_s + 1)
+        await edge.gate.refresh()
+        return await remember(payloads)
+
+    await show_sold_out(edge, "sku-1")
+    monkeypatch.setattr(edge.view, "remember_payloads", restocked_meanwhile)
+    items = [{"product_id": "sku-1", "quantity": 1}, {"product_id": "sku-2", "quantity": 1}]
+    answer = await edge.post({**ONE, "items": items, "policy": "all_or_nothing"}, **keyed("k1"))
+    assert (answer.status, answer.json()["product_ids"]) == (409, ["sku-1"])
+    assert edge.gate.hopeless(["sku-1"], "independent") == ()
 
 
 async def test_a_retry_of_an_all_or_nothing_checkout_passes_the_gate(edge: Edge) -> None:
