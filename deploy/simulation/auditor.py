@@ -101,9 +101,9 @@ class Auditor:
             self._epochs[p] = epoch
 
     def _waited(self, partitions: Sequence[int], seconds: float) -> None:
-        """For rows that others had locked: never longer than a writer may be silent."""
+        """For rows that one other had locked: never longer than a writer may be silent."""
         if seconds > self._session_s + _WAIT_SLACK_S:
-            raise Violation(f"the rows of {partitions} were locked for {seconds} s")
+            raise Violation(f"a writer had the rows of {partitions} locked for {seconds:.3f} s")
 
     def _persisted(self, advances: Sequence[Advance]) -> None:
         for advance in advances:

@@ -53,8 +53,7 @@ class LedgerClient(Remote):
         """One transaction of a writer: its partitions' rows, what may refuse it, and a round trip later the commit."""
         node = await self.reach("persist", Unavailable)
         partitions = [a.partition for a in advances]
-        if self.are_held(partitions):
-            await self._wait(node, partitions)
+        await self._wait(node, partitions)
         transaction = Transaction(self.server.generation, node.loop.time() + self._idle_s)
         self._holders.update(dict.fromkeys(partitions, transaction))
         try:
@@ -62,7 +61,7 @@ class LedgerClient(Remote):
             await self.server.set_out(node, "commit")
             await self.server.delay()
             self.server.answer(node, Unavailable)
-            if any(self._holders[p] is not transaction for p in partitions) or not self.are_held(partitions):
+            if any(self._holders[p] is not transaction for p in partitions) or not self.holder(partitions):
                 raise Unavailable("the server had ended the transaction")
             await commit()
         finally:
@@ -70,8 +69,7 @@ class LedgerClient(Remote):
 
     async def claim(self, partitions: Sequence[int], owner: str, now: datetime) -> dict[int, Claim]:
         node = await self.reach("claim", Unavailable)
-        if self.are_held(partitions):
-            await self._wait(node, partitions)
+        await self._wait(node, partitions)
         claims = await self._ledger.claim(partitions, owner, now)
         await self.done("claim", (partitions, owner, now), Unavailable)
         return claims
@@ -85,7 +83,8 @@ class LedgerClient(Remote):
         await self.server.delay()
         return msgspec.structs.replace(decided, bought=others.bought, addresses=others.addresses)
 
-    def are_held(self, partitions: Sequence[int]) -> bool:
+    def holder(self, partitions: Sequence[int]) -> Transaction | None:
+        """Who holds rows of them, if any."""
         for p in partitions:
             holder = self._holders.get(p)
             if (
@@ -93,18 +92,20 @@ class LedgerClient(Remote):
                 and holder.generation == self.server.generation
                 and holder.until > self.server.now()
             ):
-                return True
-        return False
+                return holder
+        return None
 
     async def _wait(self, node: Node, partitions: Sequence[int]) -> None:
         """Until their rows are free. Raises Unavailable when that takes too long, or the server goes away."""
-        since = node.loop.time()
-        while self.are_held(partitions):
-            await node.loop.after(_LOOK_S)
-            self.server.answer(node, Unavailable)
-            if node.loop.time() > since + self._patience_s:
-                raise Unavailable("the rows of a partition stay locked")
-        self._after("wait", (partitions, node.loop.time() - since))
+        patient_until = node.loop.time() + self._patience_s
+        while (holder := self.holder(partitions)) is not None:
+            since = node.loop.time()
+            while self.holder(partitions) is holder:
+                await node.loop.after(_LOOK_S)
+                self.server.answer(node, Unavailable)
+                if node.loop.time() > patient_until:
+                    raise Unavailable("the rows of a partition stay locked")
+            self._after("wait", (partitions, node.loop.time() - since))
 
 
 class CommandClient(Remote):
