@@ -14,6 +14,10 @@ class Kind(StrEnum):
     DEAD = "dead_lettered"  # not decodable or not valid; set aside in the dead-letter topic
 
 
+# The decision of a line when it comes for the first time. What comes after it repeats it, or conflicts with it.
+FIRST = frozenset({Kind.CREATED, Kind.HELD, Kind.REFUSED})
+
+
 class Reason(StrEnum):
     """Why a line was refused. The order is the order of precedence: the first that holds is given."""
 

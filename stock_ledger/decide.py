@@ -8,7 +8,7 @@ import msgspec
 
 from contracts.decisions import Decision, Hold, Order, order_id_of
 from contracts.messages import AMOUNT_MAX, CheckoutLine, Shipping, WhenSourceIsDown
-from contracts.outcomes import Kind, Reason
+from contracts.outcomes import FIRST, Kind, Reason
 from contracts.times import from_ms, to_ms
 
 
@@ -74,6 +74,18 @@ class Loaded(msgspec.Struct):
     hashes: dict[str, str]
     granted: dict[str, int] = {}
     down: frozenset[str] = frozenset()
+
+    def after(self, before: "Decided") -> "Loaded":
+        """As it is once `before` is persisted, whether it was loaded before that or since; but for `bought`, of which
+        that cannot be told.
+        """
+        decided, hashes = dict(self.decided), dict(self.hashes)
+        for d in before.decisions:
+            if d.checkout_id is not None and d.kind in FIRST:
+                decided[d.checkout_id, d.product_id] = d.offset
+                hashes[d.checkout_id] = d.payload_hash
+        stock = self.stock | {i: s for i, s in before.stock.items() if i in self.stock}
+        return msgspec.structs.replace(self, stock=stock, decided=decided, hashes=hashes)
 
 
 # Of what is open with a second stock source; see `upstream.source.rows_of`.

@@ -11,7 +11,7 @@ from contracts.decisions import Decision, Order
 from contracts.errors import FenceLost, StaleView, Unavailable
 from contracts.keys import Keys
 from contracts.messages import Shipping
-from contracts.outcomes import Kind, OrderStatus, PaymentStatus
+from contracts.outcomes import FIRST, OrderStatus, PaymentStatus
 from contracts.topics import Stream
 from stock_ledger.buyer_fakes import MemoryCarts
 from stock_ledger.commands.book import Counts, Gathering, HoldState, Item, OrderState
@@ -22,7 +22,6 @@ from stock_ledger.redis_view import encode_product, read_entry, read_progress
 from stock_ledger.upstream.source import Intended, Reserve
 from stock_ledger.view import CheckoutsView, Gate, PartitionView, Progress, Shown
 
-_FIRST = (Kind.CREATED, Kind.HELD, Kind.REFUSED)
 _VERSION = re.compile(rb"(\d+):(\d+)")
 
 
@@ -112,7 +111,7 @@ class MemoryLedger:
         for d in decided.decisions:
             self.decided[d.partition, d.offset] = d
             self._take(d)
-            if d.checkout_id is not None and d.kind in _FIRST:
+            if d.checkout_id is not None and d.kind in FIRST:
                 self._first.setdefault(d.checkout_id, {})[d.product_id] = d
         self.stock |= decided.stock
         for pair, units in decided.bought.items():
@@ -166,7 +165,7 @@ class MemoryLedger:
             if (at := (d.partition, d.offset)) in self.decided or at in taken:
                 raise StaleView(f"{at} is decided already")
             taken.add(at)
-            if d.checkout_id is not None and d.kind in _FIRST:
+            if d.checkout_id is not None and d.kind in FIRST:
                 line = (d.checkout_id, d.product_id)
                 if d.product_id in self._first.get(d.checkout_id, {}) or line in taken:
                     raise StaleView(f"{line} is decided already")

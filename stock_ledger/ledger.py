@@ -1,6 +1,6 @@
 """The ledger as writers see it: what to load, what to persist, who owns a partition. Postgres is its real adapter."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Protocol
 
@@ -37,6 +37,11 @@ class Advance(msgspec.Struct, frozen=True):
     partition: int
     claim: Claim
     next_offset: int
+
+
+def advanced(advances: Iterable[Advance], stream: Stream) -> dict[int, Claim]:
+    """The claims after these steps, by partition."""
+    return {a.partition: a.claim.advanced(stream, a.next_offset) for a in advances}
 
 
 class Need(msgspec.Struct, frozen=True):

@@ -1,7 +1,7 @@
-"""The commands' lane: the same seven steps for what is asked about products, orders and holds. See `CommandLane.step`."""
+"""The commands' lane: the same seven steps for what is asked about products, orders and holds. See `CommandLane.decide`."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 
@@ -11,13 +11,13 @@ from contracts.kafka import Record
 from contracts.settings import Settings
 from contracts.times import to_ms
 from contracts.topics import Stream, partition_of
-from stock_ledger.commands.book import Given, Obeyed, Told
+from stock_ledger.commands.book import Book, Given, Obeyed, Told
 from stock_ledger.commands.ledger import CommandLedger
 from stock_ledger.commands.obey import need_of, obey
-from stock_ledger.ledger import Advance
+from stock_ledger.ledger import Advance, Claim, advanced
 from stock_ledger.view import Shown
 from workers.intake import Intake
-from workers.lane import Claims, Persisted
+from workers.lane import Claims, Ready, UnderWay
 from workers.log import Batch, Log, Message
 from workers.shelf import Shelf
 
@@ -26,6 +26,7 @@ class CommandLane:
     """Decides commands. See `workers.lane.Lane`."""
 
     stream = Stream.COMMANDS
+    decides_ahead = False
 
     def __init__(
         self, log: Log, ledger: CommandLedger, shelf: Shelf, settings: Settings, clock: Callable[[], datetime]
@@ -37,8 +38,8 @@ class CommandLane:
         self._settings = settings
         self._clock = clock
 
-    async def step(self, batch: Batch, claims: Claims) -> Persisted | None:
-        """1 read (by the caller) → 2 decode → 3 load → 4 decide → 5 persist → `_finish`: 6 show → 7 publish, then commit.
+    async def decide(self, batch: Batch, claims: Claims, _: UnderWay | None) -> Ready | None:
+        """1 read (by the caller) → 2 decode → 3 load → 4 decide; then `_persist` 5, `_finish` 6 show → 7 publish, commit.
 
         As for checkouts, with one difference: what is told is kept with each decision, to be told again from there.
         """
@@ -48,16 +49,23 @@ class CommandLane:
             return None
         book = await self._ledger.load(need_of(given))  # 3
         obeyed = obey(given, book, now, self._settings.partitions, self._settings.hold_ttl_s)  # 4
-        await self._ledger.persist(advances, obeyed)  # 5
-        for advance in advances:
-            claims[advance.partition] = advance.claim.advanced(self.stream, advance.next_offset)
-        touched = self._touched(obeyed, [a.partition for a in advances])
-        shown = self._shelf.take_in(touched, book.products, book.stock, claims)
+        after = advanced(advances, self.stream)
+        claims.update(after)
         told = [(d.partition, d.told) for d in obeyed.decisions]
-        return Persisted(len(given), partial(self._finish, told, shown, advances))
+        return Ready(
+            len(given),
+            partial(self._persist, advances, obeyed, book, after),
+            partial(self._finish, told, advances),
+        )
+
+    async def _persist(
+        self, advances: Sequence[Advance], obeyed: Obeyed, book: Book, after: Mapping[int, Claim]
+    ) -> Sequence[Shown]:
+        await self._ledger.persist(advances, obeyed)  # 5
+        return self._shelf.take_in(self._touched(obeyed, after), book.products, book.stock, after)
 
     async def _finish(
-        self, told: Sequence[tuple[int, Told]], shown: Sequence[Shown], advances: Sequence[Advance]
+        self, told: Sequence[tuple[int, Told]], advances: Sequence[Advance], shown: Sequence[Shown]
     ) -> None:
         await self._shelf.show(shown, [result for _, one in told for result in one.results])  # 6
         await self._publish(told)  # 7
@@ -71,7 +79,7 @@ class CommandLane:
     def _decode(self, message: Message, partition: int) -> Command:
         return decode_command(message.value, message.key, partition, self._settings.partitions)
 
-    def _touched(self, obeyed: Obeyed, partitions: list[int]) -> dict[int, set[str]]:
+    def _touched(self, obeyed: Obeyed, partitions: Iterable[int]) -> dict[int, set[str]]:
         """The products whose stock or catalogue entry changed, by partition."""
         touched: dict[int, set[str]] = {p: set() for p in partitions}
         for product_id in {*obeyed.stock, *obeyed.products}:

@@ -1,24 +1,79 @@
-"""A lane of a writer: one stream, decided by the same seven steps with a decision of its own."""
+"""A lane of a writer: one stream, decided by the same seven steps with a decision of its own; a batch on its way."""
 
-from collections.abc import Awaitable, Callable, MutableMapping
+import asyncio
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import NamedTuple, Protocol
 
 from contracts.topics import Stream
+from stock_ledger.decide import Decided
 from stock_ledger.ledger import Claim
+from stock_ledger.view import Shown
 from workers.intake import Intake
 from workers.log import Batch
 
 Claims = MutableMapping[int, Claim]  # by partition
 
 
-class Persisted(NamedTuple):
-    """A batch that is committed: how many messages it had, and what is left to do, in the order of the batches.
+class Ready(NamedTuple):
+    """A batch that is decided: how many messages it has, and what is left to do.
 
-    `finish` raises what `View`, `Log.publish` and `Log.commit` do; it can be repeated from Postgres.
+    `persist` raises what the ledger does, and gives what is to be shown once it is committed. `finish` shows and
+    publishes it; it raises what `Log.publish` and `Log.commit` do, and can be repeated from Postgres. `decided` is what
+    the lane's next batch builds on, if it may be decided before this one is committed.
     """
 
     messages: int
-    finish: Callable[[], Awaitable[None]]
+    persist: Callable[[], Awaitable[Sequence[Shown]]]
+    finish: Callable[[Sequence[Shown]], Awaitable[None]]
+    decided: Decided | None = None
+
+
+class UnderWay:
+    """A batch that is persisted, then finished, in the order of the batches: the one `before` is finished first."""
+
+    def __init__(self, lane: "Lane", ready: Ready, before: "UnderWay | None") -> None:
+        self.lane = lane
+        self.decided = ready.decided
+        self._committed = asyncio.ensure_future(_commit(ready, before))
+        self._finished = asyncio.ensure_future(_finish(ready, self._committed))
+        self._finished.add_done_callback(_heard)
+
+    @property
+    def is_committed(self) -> bool:
+        return self._committed.done()
+
+    @property
+    def is_over(self) -> bool:
+        return self._finished.done()
+
+    async def committed(self) -> None:
+        """Wait for the commit, and for the batch before. Raises what kept them from it."""
+        await self._committed
+
+    async def finished(self) -> None:
+        """Wait until it is shown and published. Raises what kept it from that."""
+        await self._finished
+
+    async def ended(self) -> None:
+        """Wait until nothing of it goes on, whatever became of it."""
+        await asyncio.wait([self._finished])
+
+
+async def _commit(ready: Ready, before: UnderWay | None) -> Sequence[Shown]:
+    shown = await ready.persist()
+    if before is not None:
+        await before.finished()
+    return shown
+
+
+async def _finish(ready: Ready, committed: "asyncio.Future[Sequence[Shown]]") -> None:
+    await ready.finish(await committed)
+
+
+def _heard(finished: "asyncio.Future[None]") -> None:
+    """Its error may find nobody waiting for it: where the writer is in doubt for another one, that does not matter."""
+    if not finished.cancelled():
+        finished.exception()
 
 
 class Lane(Protocol):
@@ -26,11 +81,12 @@ class Lane(Protocol):
 
     stream: Stream
     intake: Intake
+    decides_ahead: bool  # on top of its batch before, while that is persisted
 
-    async def step(self, batch: Batch, claims: Claims) -> Persisted | None:
-        """Decide a batch under the claims, which are advanced with the commit. None if there was nothing to decide.
+    async def decide(self, batch: Batch, claims: Claims, before: UnderWay | None) -> Ready | None:
+        """Decide a batch under the claims, which are advanced to where they will be. None if there was nothing to decide.
 
-        The next batch may be decided before this one is finished.
+        `before`, only where the lane decides ahead, is not committed yet: unless it will be, this batch counts for nothing.
         """
         ...
 

@@ -1,7 +1,7 @@
-"""The checkouts' lane: seven steps from a batch of lines to their decisions. See `LineLane.step`."""
+"""The checkouts' lane: seven steps from a batch of lines to their decisions. See `LineLane.decide`."""
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 
@@ -16,12 +16,12 @@ from contracts.settings import Settings
 from contracts.times import to_ms
 from contracts.topics import Stream
 from stock_ledger.commands.holds import answer_to
-from stock_ledger.decide import Loaded, Received, decide
-from stock_ledger.ledger import Advance, Ledger, need_of
+from stock_ledger.decide import Decided, Loaded, Received, decide
+from stock_ledger.ledger import Advance, Claim, Ledger, advanced, need_of
 from stock_ledger.upstream.source import StockSource
 from stock_ledger.view import Shown
 from workers.intake import Intake
-from workers.lane import Claims, Persisted
+from workers.lane import Claims, Ready, UnderWay
 from workers.log import Batch, Log, Message
 from workers.shelf import Results, Shelf
 from workers.sourcing import Sourcing
@@ -31,6 +31,7 @@ class LineLane:
     """Decides what buyers submit. See `workers.lane.Lane`."""
 
     stream = Stream.CHECKOUTS
+    decides_ahead = True
 
     def __init__(
         self,
@@ -49,8 +50,8 @@ class LineLane:
         self._settings = settings
         self._clock = clock
 
-    async def step(self, batch: Batch, claims: Claims) -> Persisted | None:
-        """1 read (by the caller) → 2 decode → 3 load → 4 decide → 5 persist → `_finish`: 6 show → 7 publish, then commit.
+    async def decide(self, batch: Batch, claims: Claims, before: UnderWay | None) -> Ready | None:
+        """1 read (by the caller) → 2 decode → 3 load → 4 decide; then `_persist` 5, `_finish` 6 show → 7 publish, commit.
 
         Nothing before 5 has an effect but dead letters, which may be set aside twice, and what a second stock source
         is asked for, which a batch that is decided again asks for again. Everything after 5 can be repeated from Postgres.
@@ -59,24 +60,32 @@ class LineLane:
         received, advances = await self.intake.take(batch, claims, self._decode, Received, now)  # 2
         if not received:
             return None
-        loaded = await self._load(received, claims)  # 3
+        loaded = await self._load(received, claims, before)  # 3
         sourced = await self._sourcing.ask(received, advances, loaded)
         decided = decide(received, loaded, now)  # 4
         if sourced is not None:
             decided = sourced.of(decided)
+        after = advanced(advances, self.stream)
+        claims.update(after)
+        return Ready(
+            len(received),
+            partial(self._persist, advances, decided, loaded, after),
+            partial(self._finish, decided.decisions, advances),
+            decided,
+        )
+
+    async def _persist(
+        self, advances: Sequence[Advance], decided: Decided, loaded: Loaded, after: Mapping[int, Claim]
+    ) -> Sequence[Shown]:
         await self._ledger.persist(advances, decided, loaded)  # 5
-        for advance in advances:
-            claims[advance.partition] = advance.claim.advanced(self.stream, advance.next_offset)
-        touched: dict[int, set[str]] = {a.partition: set() for a in advances}
+        touched: dict[int, set[str]] = {p: set() for p in after}
         for decision in decided.decisions:
             if decision.product_id in loaded.stock:
                 touched[decision.partition].add(decision.product_id)
-        stock = loaded.stock | decided.stock
-        shown = self._shelf.take_in(touched, loaded.products, stock, claims)
-        return Persisted(len(received), partial(self._finish, decided.decisions, shown, advances))
+        return self._shelf.take_in(touched, loaded.products, loaded.stock | decided.stock, after)
 
     async def _finish(
-        self, decisions: Sequence[Decision], shown: Sequence[Shown], advances: Sequence[Advance]
+        self, decisions: Sequence[Decision], advances: Sequence[Advance], shown: Sequence[Shown]
     ) -> None:
         results, events, answers = self._tell(decisions)
         await self._shelf.show(shown, results)  # 6
@@ -91,19 +100,30 @@ class LineLane:
     def _decode(self, message: Message, partition: int) -> CheckoutLine:
         return decode_checkout_line(message.value, message.key, partition, self._settings.partitions)
 
-    async def _load(self, received: Sequence[Received], claims: Claims) -> Loaded:
+    async def _load(self, received: Sequence[Received], claims: Claims, before: UnderWay | None) -> Loaded:
+        """From the view and Postgres, with what the batch `before` comes to laid over it.
+
+        Waits for its commit where that cannot be: what is read of a buyer's purchases may count it already, and a second
+        stock source is asked under the fence.
+        """
         wanted: dict[int, set[str]] = defaultdict(set)
         others: set[str] = set()  # products of other partitions whose prices an expected total spans
         for message in received:
             if message.line is not None:
                 wanted[message.partition].add(message.line.product_id)
                 others.update(product_id for product_id, _ in message.line.basket or ())
-        entries = await self._shelf.load(wanted, claims)
+        entries = await self._shelf.load(wanted, claims, before)
         others.difference_update(entries)
         if others:
             entries |= await self._ledger.products(sorted(others))
         products = {product_id: product for product_id, (product, _) in entries.items()}
-        return await self._ledger.load(need_of(received, products), entries)
+        need = need_of(received, products)
+        if before is None or before.decided is None:
+            return await self._ledger.load(need, entries)
+        is_sourced = any(product.stock_source for product in products.values())
+        if is_sourced or not before.decided.bought.keys().isdisjoint(need.limited):
+            await before.committed()
+        return (await self._ledger.load(need, entries)).after(before.decided)
 
     async def _publish(self, events: dict[int, list[Event]], answers: dict[int, list[Record]]) -> None:
         at_ms = to_ms(self._clock())

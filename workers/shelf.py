@@ -8,6 +8,7 @@ from contracts.settings import Settings
 from stock_ledger.decide import Product, Stock
 from stock_ledger.ledger import Claim, Entry, Ledger
 from stock_ledger.view import PartitionView, Progress, Shown, View
+from workers.lane import UnderWay
 
 logger = logging.getLogger(__name__)
 
@@ -39,9 +40,12 @@ class Shelf:
         self._beats = 0
 
     async def load(
-        self, wanted: Mapping[int, Iterable[str]], claims: Mapping[int, Claim]
+        self, wanted: Mapping[int, Iterable[str]], claims: Mapping[int, Claim], before: UnderWay | None
     ) -> dict[str, Entry]:
-        """Catalogue and stock of the wanted products by partition; what does not exist is absent."""
+        """Catalogue and stock of the wanted products by partition; what does not exist is absent.
+
+        The batch `before` may not be in it. The claims are those after it: a view is rebuilt once it is committed.
+        """
         entries: dict[str, Entry] = {}
         names = {p: sorted(product_ids) for p, product_ids in wanted.items()}
         missing: list[str] = []
@@ -53,6 +57,8 @@ class Shelf:
                 entries |= known
                 missing += [i for i in product_ids if i not in known]
             else:
+                if before is not None:
+                    await before.committed()
                 await self.rebuild(p, claims[p])
                 missing += product_ids
         if missing:
@@ -113,12 +119,14 @@ class Shelf:
         if await self._try_show([whole], ()):
             self._shown[partition] = whole.progress
 
-    async def beat(self, claims: Mapping[int, Claim]) -> None:
-        """Where nothing comes in: show that the writer lives, and mend a view that was lost."""
+    async def beat(self, claims: Mapping[int, Claim], before: UnderWay | None) -> None:
+        """Where nothing comes in: show that the writer lives, and mend a view that was lost. See `load`."""
         now = self._monotonic()
         if now - self._beat_at < self._settings.idle_beat_s or not claims:
             return
         self._beat_at = now
+        if before is not None:
+            await before.committed()
         found = await self._try_load(dict.fromkeys(claims, ()))
         intact: dict[int, list[str]] = {}
         for p, claim in claims.items():

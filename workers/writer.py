@@ -13,7 +13,7 @@ from stock_ledger.ledger import Claim, Ledger
 from stock_ledger.upstream.source import NoStockSource, StockSource
 from workers.commands import CommandLane
 from workers.health import Health
-from workers.lane import Lane
+from workers.lane import Lane, UnderWay
 from workers.lines import LineLane
 from workers.log import Batch, Log, pieces
 from workers.shelf import Shelf
@@ -27,8 +27,8 @@ _READ_WAIT_MS = 250
 class Writer:
     """Decides the partitions that the group assigns to this process, alone and in order.
 
-    A partition is written only under a claim (epoch, next offset). While a batch is shown and published, the next one
-    is read and decided; they are shown and published one after the other. Whatever goes wrong, doubt is resolved the
+    A partition is written only under a claim (epoch, next offset). While a batch is persisted, the next one is read and
+    decided on top of it; they are persisted, shown and published one after the other. Whatever goes wrong, doubt is resolved the
     same way: read the claim's true state from Postgres, publish again what may not have been, go on from there.
     """
 
@@ -52,8 +52,8 @@ class Writer:
         self._claims: dict[int, Claim] = {}
         self._generation = 0
         self._in_doubt = False  # claims are to be compared with Postgres before anything else is read
-        self._busy = asyncio.Lock()  # held while a batch is under way, so that a rebalance waits for it
-        self._finishing: asyncio.Task[None] | None = None  # showing and publishing what was committed last
+        self._busy = asyncio.Lock()  # held while a batch is decided, so that a rebalance waits for it
+        self._under_way: UnderWay | None = None  # the batch that was decided last
         self._stopping = asyncio.Event()
 
     async def run(self) -> None:
@@ -67,8 +67,8 @@ class Writer:
                         await self._log.start(self._revoked)
                         joined = True
                     async with self._busy:
-                        if self._finishing is not None and self._finishing.done():
-                            await self._finished()
+                        if self._under_way is not None and self._under_way.is_over and not self._in_doubt:
+                            await self._under_way.finished()
                         await self._claim_assigned()
                     batch = await self._log.read(self._settings.batch_rows_max, _READ_WAIT_MS)
                     await self.step(batch)
@@ -87,8 +87,9 @@ class Writer:
                     self._health.failed(error)
                     logger.warning("batch not done, try %d: %s", failures, error, extra={"action": "retry"})
                     await self._pause(RETRY_S[min(failures, len(RETRY_S)) - 1])
-            await self._finished()
-        except (Unavailable, NotAcknowledged) as error:
+            if self._under_way is not None:
+                await self._under_way.finished()
+        except (FenceLost, StaleView, Unavailable, NotAcknowledged) as error:
             logger.warning("left to the next owner to tell: %s", error, extra={"action": "not_told"})
         finally:
             await self._log.stop()
@@ -97,21 +98,29 @@ class Writer:
         self._stopping.set()
 
     async def step(self, batch: Mapping[Stream, Batch]) -> None:
-        """Decide what was read, in the order of the lanes; show that partitions without messages live.
-
-        A batch is finished after the one before, of whichever lane, while the next one is decided.
-        """
-        decided = 0
+        """Decide what was read, in the order of the lanes; show that partitions without messages live."""
         for lane in self._lanes:
-            for piece in pieces(batch.get(lane.stream, {}), self._settings.batch_bytes_max):
+            if lane.stream not in batch:
+                continue
+            for piece in pieces(batch[lane.stream], self._settings.batch_bytes_max):
                 async with self._busy:
-                    if persisted := await lane.step(piece, self._claims):
-                        await self._finished()
-                        self._finishing = asyncio.ensure_future(persisted.finish())
-                        decided += persisted.messages
+                    await self._decide(lane, piece)
         async with self._busy:
-            await self._shelf.beat(self._claims)
-        self._health.decided(decided)
+            await self._shelf.beat(self._claims, self._under_way)
+
+    async def _decide(self, lane: Lane, batch: Batch) -> None:
+        """On top of the batch before, while that is persisted, or after it; persisted after it in any case."""
+        before = last = self._under_way
+        if before is not None and (before.is_committed or before.lane is not lane or not lane.decides_ahead):
+            await before.committed()
+            before = None
+        ready = await lane.decide(batch, self._claims, before)
+        if ready is None:
+            return
+        if before is not None:
+            await before.committed()
+        self._under_way = UnderWay(lane, ready, last)
+        self._health.decided(ready.messages)
 
     async def _claim_assigned(self) -> None:
         """Claim what is assigned and not ours yet; after a doubt, take up the claims again where Postgres says."""
@@ -119,7 +128,7 @@ class Writer:
         if generation == self._generation and not self._in_doubt:
             return
         self._in_doubt = True
-        await self._finished()
+        await self._ended()
         held = sorted(assigned & self._claims.keys())
         true = await self._ledger.state(held) if held else {}
         claims = {p: claim for p, claim in true.items() if claim.epoch == self._claims[p].epoch}
@@ -167,16 +176,15 @@ class Writer:
         if done > decided_to:  # Postgres was set back
             await self._log.commit(lane.stream, {partition: decided_to})
 
-    async def _finished(self) -> None:
-        """Wait until what was committed is shown and published. Raises what kept it from that."""
-        finishing, self._finishing = self._finishing, None
-        if finishing is not None:
-            await finishing
+    async def _ended(self) -> None:
+        """Wait until no batch is under way, whatever became of it: what was not told is told again from Postgres."""
+        if self._under_way is not None:
+            await self._under_way.ended()
+            self._under_way = None
 
     async def _revoked(self) -> None:
         async with self._busy:
-            if self._finishing is not None:
-                await asyncio.wait([self._finishing])
+            await self._ended()
             self._claims.clear()
 
     async def _linger(self, batch: Mapping[Stream, Batch]) -> None:

@@ -20,10 +20,10 @@ from ingest.publisher import Publisher, Submission
 from stock_ledger import decide as deciding
 from stock_ledger.decide import Decided, Loaded, Received, Stock
 from stock_ledger.fakes import MemoryLedger, MemoryView
-from stock_ledger.ledger import Advance, Claim
+from stock_ledger.ledger import Advance, Claim, advanced
 from stock_ledger.view import Shown
 from workers import lines as deciding_lines
-from workers.lane import Claims, Lane, Persisted
+from workers.lane import Claims, Lane, Ready, UnderWay
 from workers.lines import LineLane
 from workers.log import Batch
 from workers.shelf import Shelf
@@ -57,41 +57,45 @@ def claim_without_a_new_epoch() -> AbstractContextManager[Any]:
     return patch.object(MemoryLedger, "claim", claim)
 
 
-async def _nothing() -> None:
-    return
-
-
 def _step_in_order(*order: str) -> AbstractContextManager[Any]:
     """The writer's effects in another order: persist, show, publish, commit."""
 
-    async def step(self: LineLane, batch: Batch, claims: Claims) -> Persisted | None:
+    async def decide(self: LineLane, batch: Batch, claims: Claims, before: UnderWay | None) -> Ready | None:
         now = self._clock()
         received, advances = await self.intake.take(batch, claims, self._decode, Received, now)
         if not received:
             return None
-        loaded = await self._load(received, claims)
+        loaded = await self._load(received, claims, before)
         decided = deciding.decide(received, loaded, now)
         results, events, _ = self._tell(decided.decisions)
-        after = {a.partition: a.claim.advanced(self.stream, a.next_offset) for a in advances}
+        after = advanced(advances, self.stream)
+        claims.update(after)
         touched = {
             p: {d.product_id for d in decided.decisions if d.partition == p and d.product_id in loaded.stock}
             for p in after
         }
-        for name in order:
-            if name == "persist":
-                await self._ledger.persist(advances, decided, loaded)
-                claims.update(after)
-            elif name == "show":
-                stock = loaded.stock | decided.stock
-                shown = self._shelf.take_in(touched, loaded.products, stock, {**claims, **after})
-                await self._shelf.show(shown, results)
-            elif name == "publish":
-                await self._log.publish(events, 0)
-            elif name == "commit":
-                await self._log.commit(self.stream, {p: claim.next_offset for p, claim in after.items()})
-        return Persisted(len(received), _nothing)
 
-    return patch.object(LineLane, "step", step)
+        async def persist() -> Sequence[Shown]:
+            for name in order:
+                if name == "persist":
+                    await self._ledger.persist(advances, decided, loaded)
+                elif name == "show":
+                    stock = loaded.stock | decided.stock
+                    await self._shelf.show(
+                        self._shelf.take_in(touched, loaded.products, stock, after), results
+                    )
+                elif name == "publish":
+                    await self._log.publish(events, 0)
+                elif name == "commit":
+                    await self._log.commit(self.stream, {p: claim.next_offset for p, claim in after.items()})
+            return ()
+
+        async def finish(_: Sequence[Shown]) -> None:
+            return
+
+        return Ready(len(received), persist, finish, decided)
+
+    return patch.object(LineLane, "decide", decide)
 
 
 def cache_written_before_the_commit() -> AbstractContextManager[Any]:

@@ -6,6 +6,7 @@ from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -420,6 +421,17 @@ def test_a_batch_may_be_split_anywhere(batch: list[Received], loaded: Loaded, at
     assert one.decisions + two.decisions == whole.decisions
     assert one.stock | two.stock == whole.stock
     assert apply(apply(loaded, one), two) == apply(loaded, whole)
+
+
+@given(batches, worlds, st.integers(0, 25), st.booleans())
+def test_a_batch_may_be_decided_before_the_one_before_is_committed(
+    batch: list[Received], loaded: Loaded, at: int, is_committed: bool
+) -> None:
+    """Whether or not it was when the rest was loaded; but for what buyers have bought, for which one has to wait."""
+    one = decide(batch[:at], loaded, NOON)
+    then = apply(loaded, one)
+    read = then if is_committed else msgspec.structs.replace(loaded, bought=then.bought)
+    assert decide(batch[at:], read.after(one), NOON) == decide(batch[at:], then, NOON)
 
 
 @given(batches, worlds)
