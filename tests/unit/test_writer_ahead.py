@@ -25,8 +25,8 @@ class Held:
         self._after = after
         self._go = asyncio.Event()
         self._persist, self._load = world.ledger.persist, world.ledger.load
-        world.ledger.persist = self.persist  # type: ignore[method-assign]
-        world.ledger.load = self.load  # type: ignore[method-assign]
+        world.ledger.persist = self.persist  # type: ignore[method-assign, assignment]
+        world.ledger.load = self.load  # type: ignore[method-assign, assignment]
 
     def let_go(self, error: Exception | None = None) -> None:
         self.error = error
