@@ -17,7 +17,7 @@ from stock_ledger.commands.obey import need_of, obey
 from stock_ledger.ledger import Advance, Claim, advanced
 from stock_ledger.view import Shown
 from workers.intake import Intake
-from workers.lane import Claims, Ready, UnderWay
+from workers.lane import Claims, Ready, UnderWay, both
 from workers.log import Batch, Log, Message
 from workers.shelf import Shelf
 
@@ -39,7 +39,7 @@ class CommandLane:
         self._clock = clock
 
     async def decide(self, batch: Batch, claims: Claims, _: UnderWay | None) -> Ready | None:
-        """1 read (by the caller) → 2 decode → 3 load → 4 decide; then `_persist` 5, `_finish` 6 show → 7 publish, commit.
+        """1 read (by the caller) → 2 decode → 3 load → 4 decide; then `_persist` 5, `_finish` 6 show, 7 publish, commit.
 
         As for checkouts, with one difference: what is told is kept with each decision, to be told again from there.
         """
@@ -54,6 +54,7 @@ class CommandLane:
         told = [(d.partition, d.told) for d in obeyed.decisions]
         return Ready(
             len(given),
+            after,
             partial(self._persist, advances, obeyed, book, after),
             partial(self._finish, told, advances),
         )
@@ -67,8 +68,8 @@ class CommandLane:
     async def _finish(
         self, told: Sequence[tuple[int, Told]], advances: Sequence[Advance], shown: Sequence[Shown]
     ) -> None:
-        await self._shelf.show(shown, [result for _, one in told for result in one.results])  # 6
-        await self._publish(told)  # 7
+        results = [result for _, one in told for result in one.results]
+        await both(self._shelf.show(shown, results), self._publish(told))  # 6, 7
         await self._log.commit(self.stream, {a.partition: a.next_offset for a in advances})
 
     async def publish_again(self, partition: int, start: int, end: int) -> None:

@@ -1,7 +1,7 @@
 """A lane of a writer: one stream, decided by the same seven steps with a decision of its own; a batch on its way."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from typing import NamedTuple, Protocol
 
 from contracts.topics import Stream
@@ -15,7 +15,7 @@ Claims = MutableMapping[int, Claim]  # by partition
 
 
 class Ready(NamedTuple):
-    """A batch that is decided: how many messages it has, and what is left to do.
+    """A batch that is decided: how many messages it has, where its partitions will be, and what is left to do.
 
     `persist` raises what the ledger does, and gives what is to be shown once it is committed. `finish` shows and
     publishes it; it raises what `Log.publish` and `Log.commit` do, and can be repeated from Postgres. `decided` is what
@@ -23,6 +23,7 @@ class Ready(NamedTuple):
     """
 
     messages: int
+    claims: Mapping[int, Claim]
     persist: Callable[[], Awaitable[Sequence[Shown]]]
     finish: Callable[[Sequence[Shown]], Awaitable[None]]
     decided: Decided | None = None
@@ -33,6 +34,7 @@ class UnderWay:
 
     def __init__(self, lane: "Lane", ready: Ready, before: "UnderWay | None") -> None:
         self.lane = lane
+        self.partitions = ready.claims.keys()
         self.decided = ready.decided
         self._committed = asyncio.ensure_future(_commit(ready, before))
         self._finished = asyncio.ensure_future(_finish(ready, self._committed))
@@ -64,6 +66,13 @@ async def _commit(ready: Ready, before: UnderWay | None) -> Sequence[Shown]:
     if before is not None:
         await before.finished()
     return shown
+
+
+async def both(showing: Awaitable[None], publishing: Awaitable[None]) -> None:
+    """Show and publish, side by side. Raises the error of either, when neither goes on."""
+    for error in await asyncio.gather(showing, publishing, return_exceptions=True):
+        if error is not None:
+            raise error
 
 
 async def _finish(ready: Ready, committed: "asyncio.Future[Sequence[Shown]]") -> None:

@@ -21,7 +21,7 @@ from stock_ledger.ledger import Advance, Claim, Ledger, advanced, need_of
 from stock_ledger.upstream.source import StockSource
 from stock_ledger.view import Shown
 from workers.intake import Intake
-from workers.lane import Claims, Ready, UnderWay
+from workers.lane import Claims, Ready, UnderWay, both
 from workers.log import Batch, Log, Message
 from workers.shelf import Results, Shelf
 from workers.sourcing import Sourcing
@@ -51,7 +51,7 @@ class LineLane:
         self._clock = clock
 
     async def decide(self, batch: Batch, claims: Claims, before: UnderWay | None) -> Ready | None:
-        """1 read (by the caller) → 2 decode → 3 load → 4 decide; then `_persist` 5, `_finish` 6 show → 7 publish, commit.
+        """1 read (by the caller) → 2 decode → 3 load → 4 decide; then `_persist` 5, `_finish` 6 show, 7 publish, commit.
 
         Nothing before 5 has an effect but dead letters, which may be set aside twice, and what a second stock source
         is asked for, which a batch that is decided again asks for again. Everything after 5 can be repeated from Postgres.
@@ -69,6 +69,7 @@ class LineLane:
         claims.update(after)
         return Ready(
             len(received),
+            after,
             partial(self._persist, advances, decided, loaded, after),
             partial(self._finish, decided.decisions, advances),
             decided,
@@ -88,8 +89,7 @@ class LineLane:
         self, decisions: Sequence[Decision], advances: Sequence[Advance], shown: Sequence[Shown]
     ) -> None:
         results, events, answers = self._tell(decisions)
-        await self._shelf.show(shown, results)  # 6
-        await self._publish(events, answers)  # 7
+        await both(self._shelf.show(shown, results), self._publish(events, answers))  # 6, 7
         await self._log.commit(self.stream, {a.partition: a.next_offset for a in advances})
 
     async def publish_again(self, partition: int, start: int, end: int) -> None:

@@ -119,14 +119,12 @@ class Shelf:
         if await self._try_show([whole], ()):
             self._shown[partition] = whole.progress
 
-    async def beat(self, claims: Mapping[int, Claim], before: UnderWay | None) -> None:
-        """Where nothing comes in: show that the writer lives, and mend a view that was lost. See `load`."""
+    async def beat(self, claims: Mapping[int, Claim]) -> None:
+        """Where nothing is under way: show that the writer lives, and mend a view that was lost."""
         now = self._monotonic()
         if now - self._beat_at < self._settings.idle_beat_s or not claims:
             return
         self._beat_at = now
-        if before is not None:
-            await before.committed()
         found = await self._try_load(dict.fromkeys(claims, ()))
         intact: dict[int, list[str]] = {}
         for p, claim in claims.items():

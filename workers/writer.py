@@ -106,7 +106,13 @@ class Writer:
                 async with self._busy:
                     await self._decide(lane, piece)
         async with self._busy:
-            await self._shelf.beat(self._claims, self._under_way)
+            await self._shelf.beat(self._still())
+
+    def _still(self) -> Mapping[int, Claim]:
+        """The claims of partitions of which nothing is under way."""
+        if self._under_way is None or self._under_way.is_over:
+            return self._claims
+        return {p: c for p, c in self._claims.items() if p not in self._under_way.partitions}
 
     async def _decide(self, lane: Lane, batch: Batch) -> None:
         """On top of the batch before, while that is persisted, or after it; persisted after it in any case."""

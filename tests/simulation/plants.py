@@ -93,7 +93,7 @@ def _step_in_order(*order: str) -> AbstractContextManager[Any]:
         async def finish(_: Sequence[Shown]) -> None:
             return
 
-        return Ready(len(received), persist, finish, decided)
+        return Ready(len(received), after, persist, finish, decided)
 
     return patch.object(LineLane, "decide", decide)
 
