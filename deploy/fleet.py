@@ -79,7 +79,7 @@ class Fleet:
         member.process = spawn(
             [sys.executable, "-m", "deploy.cli", member.role],
             log_path=member.log_path,
-            env=env | member.settings.as_env(),
+            env=env | member.settings.as_env() | {f"{PREFIX}HOME": str(self._stack.data_dir)},
             reaper=self._stack.reaper,
             cwd=_ROOT,
         )

@@ -7,11 +7,13 @@ import logging
 import os
 import signal
 import socket
+import tempfile
 import threading
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import uvloop
@@ -27,7 +29,7 @@ from contracts.http import Pages
 from contracts.http import health as health_pages
 from contracts.kafka import start_producer
 from contracts.receipts import ReceiptSigner
-from contracts.settings import Settings
+from contracts.settings import PREFIX, Settings
 from contracts.times import from_ms
 from contracts.topics import Topics, remember_partitions
 from deploy import logs
@@ -202,9 +204,11 @@ async def streams(settings: Settings, stop: asyncio.Event) -> None:
     refunding = Refunding(PostgresRefunds(pool), list(providers.values()), settings, now)
     ending = asyncio.Event()
 
-    async def run_app(source: StockSource) -> None:
+    async def run_app(source: StockSource, data_dir: str) -> None:
         making_good = MakingGood(source, PostgresOpen(pool), settings)
-        app = build_streams(settings, FigureStore(pool), DueStore(pool), refunding, making_good, health, now)
+        app = build_streams(
+            settings, FigureStore(pool), DueStore(pool), refunding, making_good, health, now, Path(data_dir)
+        )
         async with app:
             while not (ending.is_set() or app.crashed):
                 with contextlib.suppress(TimeoutError):
@@ -214,12 +218,21 @@ async def streams(settings: Settings, stop: asyncio.Event) -> None:
                 raise Unavailable("the streams ended") from app.crash_reason
 
     try:
-        async with _stock_source(settings) as source:
-            await _attended(run_app(source), ending.set, health, settings.streams_port, settings, stop)
+        with _passing_folder() as data_dir:
+            async with _stock_source(settings) as source:
+                await _attended(
+                    run_app(source, data_dir), ending.set, health, settings.streams_port, settings, stop
+                )
     finally:
         for provider in providers.values():
             await provider.close()
         pool.terminate()
+
+
+def _passing_folder() -> tempfile.TemporaryDirectory[str]:
+    """In the home of the local stack, where there is one."""
+    home = os.environ.get(f"{PREFIX}HOME", "")
+    return tempfile.TemporaryDirectory(prefix="streams-", dir=home if Path(home).is_dir() else None)
 
 
 async def _attended(

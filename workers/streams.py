@@ -4,6 +4,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import faust
@@ -31,15 +32,18 @@ def build(
     making_good: MakingGood,
     health: Health,
     clock: Callable[[], datetime],
+    data_dir: Path,
 ) -> faust.App:
     """The application, not started.
 
     One event at a time per partition and acknowledged only after its effect: `concurrency` 1 and `noack_take`,
     because Faust otherwise commits past events in flight. It ends on failure; started again, it resumes from the
-    committed offset, and folding an event twice is harmless. Health tells that its loop goes round.
+    committed offset, and folding an event twice is harmless. Health tells that its loop goes round. Nothing is
+    kept in `data_dir`, which Faust wants to have.
     """
     app = faust.App(
         id=f"{settings.topic_prefix}-streams",
+        datadir=str(data_dir),
         broker=[f"kafka://{server}" for server in settings.kafka_url.split(",")],
         web_enabled=False,  # it would listen on every interface
         topic_disable_leader=True,

@@ -37,7 +37,7 @@ def left_running(home: str) -> list[str]:
 
 
 def test_a_demo_sells_audits_and_reports(env: dict[str, str], tmp_path: Path) -> None:
-    report = tmp_path / "report.json"
+    report, prefix = tmp_path / "report.json", f"t{os.getpid()}"
     options = [
         "--checkouts",
         "1500",
@@ -50,8 +50,9 @@ def test_a_demo_sells_audits_and_reports(env: dict[str, str], tmp_path: Path) ->
         "--json",
         str(report),
     ]
+    own = env | {f"{PREFIX}TOPIC_PREFIX": prefix}
     done = subprocess.run(
-        [*CLI, "demo", *options], env=env, cwd=tmp_path, capture_output=True, text=True, check=False
+        [*CLI, "demo", *options], env=own, cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
     result = json.loads(report.read_text())
@@ -68,6 +69,8 @@ def test_a_demo_sells_audits_and_reports(env: dict[str, str], tmp_path: Path) ->
     assert "pending_payment" not in result["funnel"]["statuses"]
     assert result["hot_stock"]["returned"] > 0
     assert result["hot_stock"]["sold_again"] > 0
+    assert sorted(tmp_path.iterdir()) == [Path(env[f"{PREFIX}HOME"]), report]
+    assert list(ROOT.glob(f"{prefix}-*")) == []
     assert left_running(env[f"{PREFIX}HOME"]) == []
 
 
