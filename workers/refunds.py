@@ -15,12 +15,11 @@ from purgatory.domain.messages.events import ContextChanged
 from purgatory.domain.model import CLOSED, OpenedState
 from purgatory.service._async.circuitbreaker import AsyncCircuitBreaker
 
-from contracts.commands import encode_command
 from contracts.errors import Invalid, PaymentRefused, Unavailable
 from contracts.payments import Charge, Refunded
 from contracts.settings import Settings
 from stock_ledger.commands.refunds import DueRefund, Refunds, charge_of, given_back, wait_s
-from workers.timers import Send
+from workers.asking import Send, ask_all
 
 logger = logging.getLogger(__name__)
 
@@ -84,18 +83,15 @@ class Refunding:
             )
             until = asyncio.get_running_loop().time() + deadline_s
             answers = await asyncio.gather(*(self._ask(one, until) for one in due))
-            acks = []
+            done = []
             for one, answer in zip(due, answers, strict=True):
                 if isinstance(answer, Later):
                     await self._refunds.note(
                         one, now + timedelta(seconds=answer.wait_s), answer.detail, counts=answer.counts
                     )
                     continue
-                command = given_back(one, *answer, self._clock())
-                place = command.partition(self._settings.partitions)
-                acks.append(await send(command.subject().encode(), encode_command(command), place))
-            for ack in acks:
-                await ack
+                done.append(given_back(one, *answer, self._clock()))
+            await ask_all(done, self._settings.partitions, send)
         except Unavailable as error:
             logger.warning("refunds wait: %s", error, extra={"action": "refunds"})
 

@@ -3,17 +3,16 @@
 import logging
 from collections.abc import Awaitable, Callable
 from datetime import datetime
-from typing import Any
 
-from contracts.commands import Command, encode_command
+from contracts.commands import Command
 from contracts.errors import Unavailable
 from contracts.settings import Settings
 from stock_ledger.commands.due import Due, DueReads, Position, abandon, expire
+from workers.asking import Send, ask_all
 
 logger = logging.getLogger(__name__)
 
 _ASK_AGAIN_S = 30.0
-Send = Callable[[bytes, bytes, int], Awaitable[Awaitable[Any]]]  # key, value, partition -> its ack
 
 
 class Timers:
@@ -36,11 +35,5 @@ class Timers:
             except Unavailable as error:
                 logger.warning("timers wait: %s", error, extra={"action": "timers"})
                 return
-            acks = []
-            for due in found:
-                command = command_of(due, now)
-                key, place = command.subject().encode(), command.partition(self._settings.partitions)
-                acks.append(await send(key, encode_command(command), place))
-            for ack in acks:
-                await ack
+            await ask_all([command_of(due, now) for due in found], self._settings.partitions, send)
             position.moved(found)

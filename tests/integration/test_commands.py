@@ -19,8 +19,9 @@ from stock_ledger.redis_view import RedisView
 from tests.desk import asked
 from tests.harness import eventually, line_of, real_writer, results_of, running, uuid_of
 from tests.integration.audit_sale import Sale
+from workers.asking import Send
 from workers.refunds import Refunding
-from workers.timers import Send, Timers
+from workers.timers import Timers
 
 Stock = dict[str, tuple[int, int, int, int]]  # product -> available, held, pending, paid
 
