@@ -9,13 +9,12 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from api.payments.provider import refund_key
 from api.payments.sandbox import SandboxEvent
 from contracts.errors import SettingsError
 from contracts.payments import Charge, decimal_places, main_units, minor_units
 
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
-Kind = Literal["payment.paid", "payment.failed", "payment.refunded"]
+Kind = Literal["payment.paid", "payment.failed"]
 
 
 class Behaviour(StrEnum):
@@ -115,19 +114,6 @@ def callbacks(
             return [told(1, delay_s, amount=_wrong(charge))]
         case Behaviour.NEVER_PAYS:
             return []
-
-
-def refunded(charge: Charge, reference: str, at: datetime) -> SandboxEvent:
-    """The event that `charge.amount` of the payment `reference` was given back."""
-    return SandboxEvent(
-        id=f"event-{refund_key(reference)}",
-        type="payment.refunded",
-        order_id=charge.order_id,
-        payment_id=reference,
-        amount=f"{charge.amount:f}",
-        currency=charge.currency,
-        occurred_at=at,
-    )
 
 
 def _event(

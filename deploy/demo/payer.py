@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 import aiohttp
 import msgspec
 
-from api.payments.behaviour import Behaviour, Shares, Timing, behaviour_of, callbacks, refunded
+from api.payments.behaviour import Behaviour, Shares, Timing, behaviour_of, callbacks
 from api.payments.sandbox import HEADER, SandboxEvent, sign
 from contracts.payments import Charge
 
@@ -64,10 +64,6 @@ class SandboxPayer:
             await self._sleep(max((due - self._clock()).total_seconds(), 0.0))
             await self._send(callback.event)
         return behaviour
-
-    async def refund(self, charge: Charge, reference: str) -> None:
-        """Tell that the payment was given back."""
-        await self._send(refunded(charge, reference, self._clock()))
 
     async def _send(self, event: SandboxEvent) -> None:
         """As real providers do: again after any other answer than 2xx, each time signed anew."""

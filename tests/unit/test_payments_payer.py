@@ -105,10 +105,3 @@ async def test_a_shop_that_is_away_counts_as_no_answer(clock: Clock) -> None:
         await away.pay(CHARGE)
     assert set(away.tally.answers) == {0}
     assert len(away.tally.lost) == 1
-
-
-async def test_a_refund_is_told(clock: Clock) -> None:
-    shop = Shop(clock)
-    async with payer_to(shop, clock) as buyers:
-        await buyers.refund(CHARGE, "payment-1")
-    assert [(n.outcome, n.reference) for n in shop.notices] == [("refunded", "payment-1")]

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.payments.behaviour import Behaviour, Callback, Shares, Timing, behaviour_of, callbacks, refunded
+from api.payments.behaviour import Behaviour, Callback, Shares, Timing, behaviour_of, callbacks
 from api.payments.sandbox import HEADER, SandboxEvent, SandboxProvider, sign, verify
 from contracts.errors import BadSignature, SettingsError, UnreadableCallback
 from contracts.payments import Charge, PaymentNotice, Refunded, Started, mismatch
@@ -227,8 +227,3 @@ def test_a_plan_is_in_order_and_the_same_each_time(order: str, behaviour: Behavi
     first = callbacks(charge, behaviour, NOON, TIMING, seed)
     assert first == callbacks(charge, behaviour, NOON, TIMING, seed)
     assert [c.delay_s for c in first] == sorted(c.delay_s for c in first)
-
-
-def test_a_refund_is_told_of_its_payment() -> None:
-    notice = heard(refunded(CHARGE, "payment-1", NOON))
-    assert (notice.outcome, notice.reference, notice.amount) == ("refunded", "payment-1", CHARGE.amount)
