@@ -84,6 +84,6 @@ def write_file(path: Path, content: bytes) -> None:
 
 
 def write_json(path: Path | None, result: Any) -> None:
-    """Write a result where `--json` says."""
+    """Write a result where `--json` says. Raises Invalid if it cannot be written."""
     if path is not None:
-        path.write_bytes(orjson.dumps(msgspec.to_builtins(result, str_keys=True), option=orjson.OPT_INDENT_2))
+        write_file(path, orjson.dumps(msgspec.to_builtins(result, str_keys=True), option=orjson.OPT_INDENT_2))

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from deploy.cli.console import JsonFile, console, current_settings, render_audit, run
+from deploy.cli.console import JsonFile, console, current_settings, render_audit, run, write_file
 
 commands = typer.Typer()
 
@@ -54,7 +54,7 @@ def audit(
             render_audit(report)
         result = repaired.to_json()
     if json is not None:
-        json.write_bytes(result)
+        write_file(json, result)
     raise typer.Exit(0 if report.ok else 1)
 
 

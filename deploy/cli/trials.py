@@ -6,7 +6,16 @@ from typing import Annotated
 
 import typer
 
-from deploy.cli.console import JsonFile, Workers, console, local_servers, render_audit, run, write_json
+from deploy.cli.console import (
+    JsonFile,
+    Workers,
+    console,
+    local_servers,
+    render_audit,
+    run,
+    write_file,
+    write_json,
+)
 
 commands = typer.Typer()
 
@@ -36,9 +45,9 @@ def bench(
     def keep(result: Result) -> None:
         write_json(json, result)
         if table is not None:
-            table.write_text(report.markdown(result.rows))
+            write_file(table, report.markdown(result.rows).encode())
         if plot is not None:
-            plot.write_text(report.plot(result.rows, result.machine))
+            write_file(plot, report.plot(result.rows, result.machine).encode())
 
     with local_servers("bench") as (stack, settings, log_dir):
         result = run(measure(Bench(stack, settings, log_dir, say, quick=quick), names, keep))

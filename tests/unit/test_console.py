@@ -1,0 +1,20 @@
+"""Files that commands write."""
+
+from pathlib import Path
+
+import orjson
+import pytest
+
+from contracts.errors import Invalid
+from deploy.cli.console import write_json
+
+
+def test_a_result_is_written_as_json(tmp_path: Path) -> None:
+    write_json(tmp_path / "result.json", {1: "one"})
+    assert orjson.loads((tmp_path / "result.json").read_bytes()) == {"1": "one"}
+
+
+def test_a_file_that_cannot_be_written_is_told_by_its_name(tmp_path: Path) -> None:
+    path = tmp_path / "no such folder" / "result.json"
+    with pytest.raises(Invalid, match="no such folder"):
+        write_json(path, {})
