@@ -16,9 +16,10 @@ from deploy.simulation.client_auditor import ClientAuditor
 from deploy.simulation.life_auditor import LifeAuditor
 from deploy.simulation.model import Goods, Model, Violation
 from stock_ledger.commands.fakes import MemoryCommandLedger
-from stock_ledger.fakes import MemoryLedger, MemoryView
+from stock_ledger.fakes import MemoryLedger
 from stock_ledger.ledger import Advance
 from stock_ledger.view import Shown
+from stock_ledger.view_fakes import MemoryView
 from workers.fakes import MemoryBroker, MemoryMessage
 
 _WAIT_SLACK_S = 0.05  # who waits looks again now and then

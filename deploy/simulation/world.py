@@ -26,7 +26,8 @@ from ingest.gate import PayloadMemory, SoldOutGate
 from ingest.publisher import Publisher
 from stock_ledger.commands.fakes import MemoryCommandLedger, MemoryDue
 from stock_ledger.decide import Product, Stock
-from stock_ledger.fakes import MemoryLedger, MemoryReads, MemoryView, Snapshot
+from stock_ledger.fakes import MemoryLedger, MemoryReads
+from stock_ledger.view_fakes import MemoryView, Snapshot
 from workers.fakes import MemoryBroker
 from workers.health import Health
 from workers.shelf import Shelf

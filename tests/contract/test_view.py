@@ -13,9 +13,9 @@ from contracts.keys import Keys
 from contracts.settings import Settings
 from stock_ledger import redis_view
 from stock_ledger.decide import Product, Stock
-from stock_ledger.fakes import MemoryView
 from stock_ledger.redis_view import RedisView, connect_redis
 from stock_ledger.view import CheckoutsView, Gate, PartitionView, Progress, Shown, View
+from stock_ledger.view_fakes import MemoryView
 from tests.contract.adapters import memory_or
 from tests.harness import product_of, results_of, uuid_of
 

@@ -19,9 +19,10 @@ from ingest.gate import SoldOutGate
 from ingest.publisher import Publisher, Submission
 from stock_ledger import decide as deciding
 from stock_ledger.decide import Decided, Loaded, Received, Stock
-from stock_ledger.fakes import MemoryLedger, MemoryView
+from stock_ledger.fakes import MemoryLedger
 from stock_ledger.ledger import Advance, Claim, advanced
 from stock_ledger.view import Shown
+from stock_ledger.view_fakes import MemoryView
 from workers import lines as deciding_lines
 from workers.lane import Claims, Lane, Ready, UnderWay
 from workers.lines import LineLane

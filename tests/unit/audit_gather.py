@@ -32,8 +32,9 @@ from stock_ledger.audit.facts import (
 )
 from stock_ledger.commands.book import CommandDecision, Counts
 from stock_ledger.commands.fakes import MemoryCommandLedger
-from stock_ledger.fakes import MemoryLedger, MemoryView
+from stock_ledger.fakes import MemoryLedger
 from stock_ledger.figures import Seen, fold, fresh_events
+from stock_ledger.view_fakes import MemoryView
 from workers.fakes import MemoryBroker, MemoryMessage, MemoryTopic
 
 

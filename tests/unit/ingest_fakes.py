@@ -13,7 +13,7 @@ from ingest.backpressure import Backpressure
 from ingest.fakes import Answered, HeaderValue, MemoryExchange, MemoryHeaders, MemoryProducer, MemoryScope
 from ingest.gate import PayloadMemory, SoldOutGate
 from ingest.publisher import Publisher
-from stock_ledger.fakes import MemoryView
+from stock_ledger.view_fakes import MemoryView
 from tests.harness import Clock
 
 NOW_MS = 1_794_398_400_000  # tests.harness.NOON

@@ -10,8 +10,9 @@ from contracts.outcomes import Kind
 from contracts.settings import Settings
 from stock_ledger.commands.fakes import MemoryCommandLedger
 from stock_ledger.decide import Stock
-from stock_ledger.fakes import MemoryLedger, MemoryView
+from stock_ledger.fakes import MemoryLedger
 from stock_ledger.upstream.source import StockSource
+from stock_ledger.view_fakes import MemoryView
 from tests.harness import (
     Clock,
     encoded,
