@@ -50,6 +50,44 @@ class Problem(msgspec.Struct, omit_defaults=True):
     errors: list[ProblemError] = []
 
 
+_TYPES = (
+    requests.CheckoutRequest,
+    requests.Accepted,
+    requests.CheckoutStatus,
+    requests.OrderView,
+    requests.OrderPage,
+    buyers.AddressRequest,
+    buyers.AddressList,
+    buyers.CartRequest,
+    buyers.CartView,
+    asks.CloseRequest,
+    asks.ShipRequest,
+    asks.NoRequest,
+    asks.StockRequest,
+    asks.ProductRequest,
+    asks.ProductPatch,
+    asks.CommandAccepted,
+    asks.ImportAccepted,
+    asks.CommandStatus,
+    asks.CommandLog,
+    asks.ProductStock,
+    asks.ProductPage,
+    asks.PaymentStarted,
+    asks.ProviderCallback,
+    Problem,
+)
+_TAGS = [
+    {"name": "checkouts", "description": "Submit, and see what became of it."},
+    {"name": "orders", "description": "What a buyer has ordered."},
+    {"name": "addresses", "description": "Where a buyer has things sent to."},
+    {"name": "cart", "description": "What a buyer means to buy."},
+    {"name": "products", "description": "The catalogue, and stock."},
+    {"name": "payments", "description": "Paying, and what providers tell."},
+    {"name": "commands", "description": "What became of what was asked."},
+    {"name": "service", "description": "Health and this description."},
+]
+
+
 def request_schema(kind: type = requests.CheckoutRequest) -> dict[str, Any]:
     """A self-contained JSON Schema (Draft 2020-12) of the type of a request's body, for the jsonschema library.
 
@@ -65,33 +103,7 @@ def request_schema(kind: type = requests.CheckoutRequest) -> dict[str, Any]:
 @cache
 def document() -> dict[str, Any]:
     """The OpenAPI 3.1 document. Patterns are ECMA-262, as OpenAPI asks for. Shared: do not change it."""
-    types = (
-        requests.CheckoutRequest,
-        requests.Accepted,
-        requests.CheckoutStatus,
-        requests.OrderView,
-        requests.OrderPage,
-        buyers.AddressRequest,
-        buyers.AddressList,
-        buyers.CartRequest,
-        buyers.CartView,
-        asks.CloseRequest,
-        asks.ShipRequest,
-        asks.NoRequest,
-        asks.StockRequest,
-        asks.ProductRequest,
-        asks.ProductPatch,
-        asks.CommandAccepted,
-        asks.ImportAccepted,
-        asks.CommandStatus,
-        asks.CommandLog,
-        asks.ProductStock,
-        asks.ProductPage,
-        asks.PaymentStarted,
-        asks.ProviderCallback,
-        Problem,
-    )
-    _, schemas = msgspec.json.schema_components(types, ref_template=_REF)
+    _, schemas = msgspec.json.schema_components(_TYPES, ref_template=_REF)
     schemas["Reason"]["enum"] = [reason.value for reason in Reason]  # in their order of precedence
     schemas["Problem"]["properties"]["code"]["enum"] = [kind.code for kind in problems.ALL]
     schemas["CheckoutRequest"]["oneOf"] = [
@@ -111,16 +123,7 @@ def document() -> dict[str, Any]:
         "jsonSchemaDialect": "https://spec.openapis.org/oas/3.1/dialect/base",
         "servers": [{"url": "/", "description": "ingest and api behind one host"}],
         "security": [{"bearerAuth": []}],
-        "tags": [
-            {"name": "checkouts", "description": "Submit, and see what became of it."},
-            {"name": "orders", "description": "What a buyer has ordered."},
-            {"name": "addresses", "description": "Where a buyer has things sent to."},
-            {"name": "cart", "description": "What a buyer means to buy."},
-            {"name": "products", "description": "The catalogue, and stock."},
-            {"name": "payments", "description": "Paying, and what providers tell."},
-            {"name": "commands", "description": "What became of what was asked."},
-            {"name": "service", "description": "Health and this description."},
-        ],
+        "tags": _TAGS,
         "paths": paths() | buyer_paths() | command_paths() | product_paths(),
         "components": {
             "schemas": dict(sorted(schemas.items())),
