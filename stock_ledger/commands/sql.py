@@ -1,5 +1,7 @@
 """Every query of deciding commands, named. Arrays go in, one round trip each."""
 
+# In whichever partition: an id is made of what its command is about, or of a provider's event, which is about one order,
+# so a repeat comes to the partition of the first.
 DECIDED = """
 SELECT command_id, "offset" FROM commands WHERE command_id = ANY($1::uuid[]) AND outcome IN ('applied', 'refused')
 """
