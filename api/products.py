@@ -151,5 +151,6 @@ def product_view(shelf: Shelf) -> asks.ProductView:
     p = shelf.product
     return asks.ProductView(
         p.product_id, p.name, p.cover, money(p.sells_for(), p.currency), money(p.price, p.currency),
-        p.on_shelf, p.buyer_limit, p.payment_ttl_s, p.sale_from, p.sale_to, shelf.stock.available, p.version,
+        p.on_shelf, p.buyer_limit, p.payment_ttl_s, p.sale_from, p.sale_to, p.stock_source,
+        shelf.stock.available, p.version,
     )  # fmt: skip

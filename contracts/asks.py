@@ -146,7 +146,9 @@ class ProductStock(msgspec.Struct, frozen=True):
 
 
 class ProductView(msgspec.Struct, frozen=True):
-    """A product as it sells now. `price` is what it sells for, `regular_price` what it costs otherwise."""
+    """A product as it sells now. `price` is what it sells for, `regular_price` what it costs otherwise. With `stock_source`
+    a second system has to agree, and this is what happens while it does not answer.
+    """
 
     product_id: Id
     name: str
@@ -158,6 +160,7 @@ class ProductView(msgspec.Struct, frozen=True):
     payment_ttl_s: int
     sale_from: Moment | None
     sale_to: Moment | None
+    stock_source: WhenSourceIsDown | None
     available: int
     version: int
 

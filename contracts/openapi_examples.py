@@ -224,6 +224,7 @@ PRODUCT_VIEW: dict[str, Any] = {
     "payment_ttl_s": 900,
     "sale_from": None,
     "sale_to": None,
+    "stock_source": None,
     "available": 412,
     "version": 3,
 }

@@ -9,20 +9,33 @@ import asyncpg
 import msgspec
 
 from contracts.errors import Invalid
-from contracts.messages import AddressText, Amount, Cover, Currency, Id, Name, PaymentTtl, Phone, StockUnits
+from contracts.messages import (
+    AddressText,
+    Amount,
+    Cover,
+    Currency,
+    Id,
+    Name,
+    PaymentTtl,
+    Phone,
+    StockUnits,
+    WhenSourceIsDown,
+)
 from contracts.topics import partition_of
 from stock_ledger.postgres import acquired
 
-# $1 ids, $2 names, $3 covers, $4 prices, $5 currencies, $6 on_shelf, $7 limits, $8 payment_ttl_s
+# $1 ids, $2 names, $3 covers, $4 prices, $5 currencies, $6 on_shelf, $7 limits, $8 payment_ttl_s,
+# $9 policies of second stock sources
 STORE_PRODUCTS = """
-INSERT INTO products AS p (product_id, name, cover, price, currency, on_shelf, buyer_limit, payment_ttl_s)
-SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::numeric[], $5::text[], $6::bool[], $7::bigint[], $8::int[])
+INSERT INTO products AS p (product_id, name, cover, price, currency, on_shelf, buyer_limit, payment_ttl_s, stock_source)
+SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::numeric[], $5::text[], $6::bool[], $7::bigint[], $8::int[],
+                     $9::text[])
 ON CONFLICT (product_id) DO UPDATE SET name = excluded.name, cover = excluded.cover, price = excluded.price,
     currency = excluded.currency, on_shelf = excluded.on_shelf, buyer_limit = excluded.buyer_limit,
-    payment_ttl_s = excluded.payment_ttl_s, version = p.version + 1
-WHERE (p.name, p.cover, p.price, p.currency, p.on_shelf, p.buyer_limit, p.payment_ttl_s) IS DISTINCT FROM
-    (excluded.name, excluded.cover, excluded.price, excluded.currency, excluded.on_shelf, excluded.buyer_limit,
-     excluded.payment_ttl_s)
+    payment_ttl_s = excluded.payment_ttl_s, stock_source = excluded.stock_source, version = p.version + 1
+WHERE (p.name, p.cover, p.price, p.currency, p.on_shelf, p.buyer_limit, p.payment_ttl_s, p.stock_source)
+    IS DISTINCT FROM (excluded.name, excluded.cover, excluded.price, excluded.currency, excluded.on_shelf,
+                      excluded.buyer_limit, excluded.payment_ttl_s, excluded.stock_source)
 """
 
 # Stock is given once, with the first ledger entry. $1 ids, $2 partitions, $3 units
@@ -59,6 +72,7 @@ class ProductEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     on_shelf: bool = True
     buyer_limit: Annotated[int, msgspec.Meta(ge=1)] | None = None
     payment_ttl_s: PaymentTtl = 900
+    stock_source: WhenSourceIsDown | None = None
 
 
 class AddressEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -117,6 +131,7 @@ async def store(
             [e.on_shelf for e in p],
             [e.buyer_limit for e in p],
             [e.payment_ttl_s for e in p],
+            [e.stock_source for e in p],
         )
         await connection.execute(
             OPEN_STOCK,

@@ -8,6 +8,9 @@ from api import catalogue
 from contracts.errors import Invalid
 from contracts.settings import Settings
 from deploy.catalogue import format_of, give_out, take_in
+from stock_ledger.catalogue import read_products, store
+from stock_ledger.commands.reads import PostgresCommandReads
+from stock_ledger.postgres import connect_pool
 from tests.harness import real_writer, running
 
 HEAD = "product_id,name,price,currency,stock\n"
@@ -42,3 +45,22 @@ async def test_a_file_that_cannot_be_taken_in_says_why(offline_settings: Setting
         await take_in(offline_settings, tmp_path / "none.csv", "", 1)
     with pytest.raises(Invalid, match="must end in"):
         format_of(tmp_path / "products.xlsx")
+
+
+async def test_what_is_stored_before_the_first_sale_has_its_second_stock_source(
+    database_settings: Settings,
+) -> None:
+    with_it = (
+        b'{"product_id":"p","name":"Cup","price":"1","currency":"CNY","stock":1,"stock_source":"refuse"}'
+    )
+    pool = await connect_pool(database_settings)
+    reads = PostgresCommandReads(pool)
+    found = []
+    try:
+        for ndjson in (with_it, with_it, with_it.replace(b',"stock_source":"refuse"', b"")):
+            await store(pool, read_products(ndjson), (), 4)
+            [shelf] = await reads.products(["p"])
+            found.append((shelf.product.stock_source, shelf.product.version))
+    finally:
+        await pool.close()
+    assert found == [("refuse", 1), ("refuse", 1), (None, 2)]

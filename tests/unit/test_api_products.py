@@ -101,6 +101,14 @@ async def test_what_sells_is_shown_to_everyone_and_the_rest_to_merchants(service
     assert len((await service.get("/v1/products", **MERCHANT)).json["products"]) == 2
 
 
+@pytest.mark.parametrize("policy", [None, "refuse", "trust_local"])
+async def test_a_second_stock_source_is_shown(service: Service, policy: str | None) -> None:
+    shelf = service.command_reads.shelves["p"]
+    product = product_of("p", stock_source=policy)
+    service.command_reads.shelves["p"] = msgspec.structs.replace(shelf, product=product)
+    assert (await service.get("/v1/products/p", buyer=None)).json["stock_source"] == policy
+
+
 async def test_products_come_in_pages(service: Service) -> None:
     shelf = service.command_reads.shelves["p"]
     service.command_reads.shelves = {
