@@ -68,19 +68,24 @@ class Buyers:
         async with aiohttp.ClientSession(connector=connector) as http:
             started = time.monotonic()
             buying: set[asyncio.Task[None]] = set()
-            for number, attempt in enumerate(attempts):
-                await asyncio.sleep(started + number / per_s - time.monotonic())
-                if len(buying) >= WAITING_MAX:
-                    continue
-                task = asyncio.create_task(self._buy(http, attempt, 0))
-                buying.add(task)
-                task.add_done_callback(buying.discard)
-            _, unanswered = await asyncio.wait(buying, timeout=patience_s) if buying else (set(), set())
-            for task in unanswered:
-                task.cancel()
-            for result in await asyncio.gather(*unanswered, return_exceptions=True):
-                if isinstance(result, Exception):
-                    raise result
+            try:
+                for number, attempt in enumerate(attempts):
+                    await asyncio.sleep(started + number / per_s - time.monotonic())
+                    if len(buying) >= WAITING_MAX:
+                        continue
+                    task = asyncio.create_task(self._buy(http, attempt, 0))
+                    buying.add(task)
+                    task.add_done_callback(buying.discard)
+                if buying:
+                    await asyncio.wait(buying, timeout=patience_s)
+            finally:  # nobody goes on buying without a session
+                left = list(buying)
+                for task in left:
+                    task.cancel()
+                ended = await asyncio.gather(*left, return_exceptions=True)
+        for result in ended:
+            if isinstance(result, Exception):
+                raise result
 
     async def _buy(self, http: aiohttp.ClientSession, attempt: Attempt, payload: int) -> None:
         operation = next(self._operations)

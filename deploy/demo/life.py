@@ -121,6 +121,13 @@ class Life:
             self.told.callbacks += payer.tally.answers
             self.told.wrong += [f"never acknowledged: {event}" for event in payer.tally.lost]
 
+    async def give_up(self) -> None:
+        """End whatever is under way."""
+        left = list(self._living)
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+
     async def none_waits(self, product_id: str) -> None:
         """Wait until no unit of the product is held, or waits for its payment."""
         deadline = time.monotonic() + _PATIENCE_S

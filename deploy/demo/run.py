@@ -154,6 +154,7 @@ class _Sale:
         try:
             await self._sell(pool)
         finally:
+            await self._life.give_up()
             showing.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await showing

@@ -1,5 +1,6 @@
 """The buyers of a history: what they record, and that they try again with the same key until they know."""
 
+import asyncio
 import random
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -12,7 +13,7 @@ from deploy.chaos.clients import Buyers
 from deploy.chaos.operations import History, Line, Told
 from deploy.demo.plan import Attempt
 from deploy.stack.ports import find_free
-from tests.harness import uuid_of
+from tests.harness import eventually, uuid_of
 
 ATTEMPT = Attempt("buyer-1", "a key", b'{"items": [{"product_id": "p", "quantity": 1}]}', well_formed=True)
 ACCEPTED = {
@@ -137,3 +138,13 @@ async def test_a_refused_connection_has_had_no_effect(buyers: Any) -> None:
     assert {submit.outcome for submit in history.submits[:-1]} == {"fail"}
     assert history.submits[-1].status == 0
     assert history.polls == []
+
+
+async def test_buyers_who_are_interrupted_all_stop(shop: Shop, buyers: Any) -> None:
+    shop.submits, shop.polls = [(202, ACCEPTED)], [(200, QUEUED)]
+    buying = asyncio.create_task(buyers())
+    await eventually(lambda: len(shop.receipts) > 0)
+    buying.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await buying
+    assert [task for task in asyncio.all_tasks() if "Buyers._buy" in repr(task.get_coro())] == []
