@@ -1,4 +1,4 @@
-"""The facts an audit judges of commands: what was asked, what came of it, and what is held for whole checkouts."""
+"""The facts an audit judges of commands: what was asked, what came of it, what is held, due back, or open elsewhere."""
 
 from typing import NamedTuple
 
@@ -109,3 +109,30 @@ class GatheringRow(NamedTuple):
     order_id: str | None
     decided_at_ms: int | None
     decided_offset: int | None
+
+
+class RefundRow(NamedTuple):
+    order_id: str
+    reference: str
+    provider: str
+    refunded: bool
+
+
+class SourceRequestRow(NamedTuple):
+    """What the batch that begins at `next_offset` has asked a second stock source for."""
+
+    partition: int
+    next_offset: int
+    product_id: str
+    batch: str
+    units: int
+
+
+class SourceOpenRow(NamedTuple):
+    """What is to be made good with a second stock source: a "return", a "request" without an answer, or what is "short"."""
+
+    kind: str
+    product_id: str
+    cause: str
+    units: int
+    sold: int

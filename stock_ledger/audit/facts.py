@@ -10,6 +10,9 @@ from stock_ledger.audit.command_facts import (
     CommandRow,
     GatheringRow,
     HoldRow,
+    RefundRow,
+    SourceOpenRow,
+    SourceRequestRow,
     WholeDocument,
 )
 from stock_ledger.audit.history import History
@@ -248,6 +251,9 @@ class PostgresFacts(msgspec.Struct):
     commands: list[CommandRow] = []  # by partition and offset
     holds: list[HoldRow] = []
     gatherings: list[GatheringRow] = []
+    refunds: list[RefundRow] = []
+    source_requests: list[SourceRequestRow] = []
+    source_open: list[SourceOpenRow] = []
     history: History = History()
 
     def next_offset(self, partition: int) -> int:

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 import asyncpg
 
-from stock_ledger.audit.command_facts import HoldRow
+from stock_ledger.audit.command_facts import HoldRow, RefundRow, SourceOpenRow, SourceRequestRow
 from stock_ledger.audit.decode_commands import command_row, gathering_row
 from stock_ledger.audit.facts import (
     DecisionRow,
@@ -69,6 +69,9 @@ SELECT checkout_id::text, partition, state, floor(extract(epoch FROM deadline) *
        floor(extract(epoch FROM decided_at) * 1000)::bigint, decided_offset
 FROM gatherings
 """
+REFUNDS = "SELECT order_id::text, reference, provider, refunded FROM refunds"
+SOURCE_REQUESTS = "SELECT partition, next_offset, product_id, batch, units FROM stock_source_requests"
+SOURCE_OPEN = "SELECT kind, product_id, cause, units, sold FROM stock_source_open"
 FLOOR = "SELECT coalesce(floor(extract(epoch FROM max(until)) * 1000)::bigint, 0) FROM history"
 STOCK_HISTORY = """
 SELECT product_id, sum(entries)::bigint, max(last_seq), (array_agg(available ORDER BY last_seq DESC))[1],
@@ -126,6 +129,9 @@ async def _read(connection: Any) -> PostgresFacts:
         commands=await rows(command_row, COMMANDS),
         holds=await rows(HoldRow._make, HOLDS),
         gatherings=await rows(gathering_row, GATHERINGS),
+        refunds=await rows(RefundRow._make, REFUNDS),
+        source_requests=await rows(SourceRequestRow._make, SOURCE_REQUESTS),
+        source_open=await rows(SourceOpenRow._make, SOURCE_OPEN),
         history=await _history(connection),
     )
 

@@ -121,6 +121,21 @@ async def test_what_is_planted_in_tables_and_cache_is_found(commanded: Sale) -> 
         "UPDATE commands SET document = jsonb_set(document, '{units}', '5') WHERE command_id = $1",
         uuid_of("more"),
     ) == ["command-faithful", "entry-causes"]
+    assert await broken(
+        "UPDATE refunds SET refunded = true WHERE order_id = $1",
+        "UPDATE refunds SET refunded = false WHERE order_id = $1",
+        await commanded.order_of("closed"),
+    ) == ["refunds"]
+    for planted, values in (
+        ("stock_source_requests (partition, next_offset, product_id, batch, units)", "0, 99, $1, '0-99', 1"),
+        ("stock_source_open (kind, product_id, cause, units, sold)", "'request', $1, '0-99', 1, 1"),
+    ):
+        table = planted.partition(" ")[0]
+        assert await broken(
+            f"INSERT INTO {planted} VALUES ({values})",  # noqa: S608
+            f"DELETE FROM {table} WHERE product_id = $1",  # noqa: S608
+            commanded.plain,
+        ) == ["stock-source"]
     assert (await commanded.audit()).ok, "planted deviations were not all taken back"
     await _spoil_the_whole_answer(commanded)
 

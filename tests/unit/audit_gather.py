@@ -10,7 +10,7 @@ from contracts.decisions import Decision
 from contracts.events import Headers
 from contracts.kafka import Record
 from contracts.times import to_ms
-from stock_ledger.audit.command_facts import CommandRow, HoldRow
+from stock_ledger.audit.command_facts import CommandRow, HoldRow, RefundRow, SourceOpenRow, SourceRequestRow
 from stock_ledger.audit.decode import event_fact, letter_fact, message_fact, result_fact
 from stock_ledger.audit.decode_commands import command_message, command_row, gathering_row
 from stock_ledger.audit.facts import (
@@ -126,6 +126,14 @@ def _postgres(
             )
             for g in commands.gatherings.values()
         ],
+        refunds=[
+            RefundRow(o.order_id, r.reference, r.provider, r.refunded) for o in orders for r in o.refunds
+        ],
+        source_requests=[
+            SourceRequestRow(p, next_offset, product_id, r.batch, r.units)
+            for (p, next_offset, product_id), r in ledger.intended.items()
+        ],
+        source_open=[SourceOpenRow(*row) for row in ledger.open],
     )
 
 

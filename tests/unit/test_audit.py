@@ -12,6 +12,7 @@ from contracts.decisions import order_id_of
 from contracts.outcomes import Kind, Reason
 from deploy.audit import render
 from stock_ledger.audit.book import place_in
+from stock_ledger.audit.command_facts import SourceOpenRow, SourceRequestRow
 from stock_ledger.audit.facts import (
     CacheFacts,
     Facts,
@@ -22,14 +23,21 @@ from stock_ledger.audit.facts import (
 )
 from stock_ledger.audit.laws import LAWS, audit
 from stock_ledger.audit.report import DEVIATIONS_KEPT_MAX, Law
-from tests.unit import audit_plants, audit_plants_caused, audit_plants_commands, audit_plants_shown
-from tests.unit.audit_commands_sale import commanded
+from tests.unit import (
+    audit_plants,
+    audit_plants_caused,
+    audit_plants_commands,
+    audit_plants_outside,
+    audit_plants_shown,
+)
+from tests.unit.audit_commands_sale import A, commanded
 from tests.unit.audit_plants import lost_decision
 from tests.unit.audit_sale import AT_MS, PRICE, Plant, Sale, change, checkout, clean, of_product
 
 PLANTS = [
     *((*plant, clean) for plant in (*audit_plants.plants.all, *audit_plants_shown.plants.all)),
-    *((*plant, commanded) for plant in (*audit_plants_commands.plants.all, *audit_plants_caused.plants.all)),
+    *((*plant, commanded) for plant in audit_plants_commands.plants.all),
+    *((*plant, commanded) for plant in (*audit_plants_caused.plants.all, *audit_plants_outside.plants.all)),
 ]
 
 
@@ -57,7 +65,7 @@ def test_a_clean_sale_is_ok_and_every_law_checked_something() -> None:
     of_commands = {law.code for law in report.laws if not law.checked}
     assert of_commands == {
         "commands-drained", "command-faithful", "command-repeats", "commands-asked", "gatherings", "holds",
-        "entry-causes", "command-events",
+        "entry-causes", "refunds", "command-events",
     }  # fmt: skip
     assert [law.code for law in report.laws if law.not_checkable] == []
     t = report.totals
@@ -112,6 +120,29 @@ def test_what_is_due_by_time_is_judged_only_where_it_ought_to_have_ended() -> No
     facts.timed_out = True
     told = [d.detail for d in audit(facts).law("gatherings").deviations]
     assert told == ["open past its deadline", f"order {order.order_id} waits for a payment that is late"]
+
+
+def test_what_is_open_with_the_second_stock_source_for_a_cause_is_no_deviation() -> None:
+    facts = commanded()
+    end, entry = facts.postgres.next_offset(0), next(e for e in facts.postgres.ledger if e.kind == "cancel")
+    facts.postgres.source_open = [
+        SourceOpenRow("request", A, "0-0", 3, 3),
+        SourceOpenRow("return", A, "unused-0-0-more", 3, 0),
+        SourceOpenRow(
+            "return", entry.product_id, f"command-{entry.partition}-{entry.offset}", entry.delta, 0
+        ),
+        SourceOpenRow("short", A, "0-0", 1, 1),
+    ]
+    facts.postgres.source_requests = [
+        SourceRequestRow(0, end, A, f"0-{end}", 1),
+        SourceRequestRow(0, 1, A, "0-1", 1),
+    ]
+    facts.checkouts[0] = TopicSpan(0, end + 1)  # the batch came when Postgres was read already
+    law = audit(facts).law("stock-source")
+    assert (law.ok, law.not_checkable) == (True, 2), law.deviations
+    facts.timed_out = True
+    told = [(d.offset, d.detail) for d in audit(facts).law("stock-source").deviations]
+    assert told == [(1, "its batch is decided, and nobody has ended the request")]
 
 
 def test_a_copy_cut_short_for_its_size_is_a_copy() -> None:
