@@ -19,7 +19,7 @@ def ingest() -> None:
 
 @commands.command()
 def api() -> None:
-    """Run an api process: answers polls and shows orders."""
+    """Run an api process: answers polls; orders, payments, catalogue, stock, addresses, carts."""
     from deploy import processes
 
     processes.run(processes.api, Settings.from_env(os.environ))
@@ -35,7 +35,7 @@ def worker() -> None:
 
 @commands.command()
 def streams() -> None:
-    """Run the Faust application: live sale figures."""
+    """Run the Faust application: live figures, what is late, refunds, returns to a second stock source."""
     from deploy import processes
 
     processes.run(processes.streams, Settings.from_env(os.environ))
