@@ -40,8 +40,8 @@ from stock_ledger.commands.reads import CommandReads
 from stock_ledger.reads import Reads
 
 _NO_CHECKOUT = (
-    "nothing is known of this checkout for you; while it is queued, poll the Location of the 202 as it is, "
-    "since that carries the receipt"
+    "nothing is known of this checkout for you; while it is queued, or where its message could not be read, poll the Location "
+    "of the 202 as it is, since that carries the receipt, or send the checkout again with its Idempotency-Key for another"
 )
 
 

@@ -104,17 +104,24 @@ class Checkouts:
     async def of_buyer(self, checkout_id: str, buyer_id: str) -> CheckoutStatus | None:
         """What is decided of the buyer's checkout; None if nothing is, as far as can be known without a receipt.
 
+        A message that no one could read is nobody's: a line that is dead-lettered counts as one that waits. An
+        all-or-nothing checkout has its end all the same, once it is refused as a whole.
+
         Raises Unavailable if neither the cache nor Postgres can tell.
         """
         answers, _, whole = await self._shown(checkout_id, buyer_id, ())
         products = by_product(answers)
         if not are_complete(products):
             try:
+                # Before the lines: of those that had their part in it none is missing then.
+                if whole is None:
+                    whole = read_whole(await self._reads.whole_answer(checkout_id), buyer_id)
                 decisions = await self._reads.decisions_of_checkout(checkout_id)
             except Unavailable as error:
                 if not products:
                     raise
                 logger.warning("answering from the view alone: %s", error, extra={"action": "postgres_away"})
+                whole = None  # lines may be missing that had their part in it
             else:
                 products |= by_product(answer_of(d) for d in decisions if d.buyer_id == buyer_id)
         if not products:
@@ -123,6 +130,8 @@ class Checkouts:
         own = [(answer.line, answer) for answer in known]
         if are_complete(products):
             return await self._decided_status(checkout_id, buyer_id, own, known[0].lines, whole)
+        if whole is not None and whole.order is None and waits_for_the_whole(known):
+            return checkout_status(checkout_id, [ended_line(*one, whole) for one in own], len(own))
         return checkout_status(checkout_id, [decided_line(*one) for one in own], known[0].lines)
 
     async def _decided_status(

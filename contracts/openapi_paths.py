@@ -105,7 +105,9 @@ def _status() -> dict[str, Any]:
         "tags": ["checkouts"],
         "summary": "Where a checkout is, then what became of it",
         "description": "For the buyer who submitted it. With the receipt, the place in the queue is told: `ahead` never "
-        "grows. Without it, only what is decided is known, and a checkout with nothing decided is not found.",
+        "grows. Without it, only what is decided is known, and a checkout with nothing decided is not found: a line that is "
+        "dead-lettered counts as queued, since nobody can read whose it is. Who has lost the receipt sends the checkout again "
+        "with its `Idempotency-Key`, and has a new one.",
         "parameters": [
             path_id("checkout_id", examples.CHECKOUT_ID),
             {

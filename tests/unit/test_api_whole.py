@@ -216,6 +216,38 @@ async def test_a_dead_line_leaves_the_others_to_the_deadline(bench: WholeBench) 
     assert [type(line) for line in status.lines] == [RefusedLine, DeadLetteredLine]
 
 
+@pytest.mark.parametrize("shown", [True, False])
+async def test_without_a_receipt_a_dead_line_does_not_keep_the_others_waiting(
+    bench: WholeBench, shown: bool
+) -> None:
+    bench.reads.decisions = [d for d in bench.reads.decisions if d.product_id == "sku-1"]
+    del bench.view.documents[CHECKOUT]["sku-2"]
+    before = await bench.checkouts.of_buyer(CHECKOUT, BUYER)
+    bench.end("sku-1")
+    if shown:
+        bench.show_end()
+    after = await bench.checkouts.of_buyer(CHECKOUT, BUYER)
+    assert before is not None
+    assert before.status == "queued"
+    expired = RefusedLine(0, *A, NOW, "sku-1", 2, Reason.HOLD_EXPIRED, True)
+    assert after == CheckoutStatus(CHECKOUT, "refused", [expired], 0, 0.0)
+
+
+async def test_without_a_receipt_a_part_is_no_end(bench: WholeBench) -> None:
+    """Of what the view has lost, while Postgres is away; or before Postgres had it."""
+    bench.end("sku-1", "sku-2")
+    bench.show_end()
+    del bench.view.documents[CHECKOUT]["sku-2"]
+    bench.reads.down = True
+    told = [await bench.checkouts.of_buyer(CHECKOUT, BUYER)]
+    bench.reads.down = False
+    bench.end("sku-1", "sku-2", order_id=ORDER_ID)
+    bench.show_end()
+    bench.reads.decisions.pop()
+    told.append(await bench.checkouts.of_buyer(CHECKOUT, BUYER))
+    assert [status.status for status in told if status is not None] == ["queued", "queued"]
+
+
 async def test_another_buyers_answer_is_not_told(bench: WholeBench) -> None:
     bench.end("sku-1", "sku-2", order_id=ORDER_ID)
     bench.show_end()
