@@ -191,14 +191,12 @@ class _Run:
         self._injected.append(injected)
         self._site.hurt.append((fault.target, victim))
         self._tell(injected, "injected")
-        try:
-            await fault.inject(self._site, victim)
-            await self._until(planned.at_s + planned.lasts_s)
-        finally:
-            await fault.heal(self._site, victim)
-            injected.healed_at = time.time()
-            self._site.hurt.remove((fault.target, victim))
-            self._tell(injected, "healed")
+        await fault.inject(self._site, victim)
+        await self._until(planned.at_s + planned.lasts_s)
+        await fault.heal(self._site, victim)  # not where the run is interrupted: all of it is killed then
+        injected.healed_at = time.time()
+        self._site.hurt.remove((fault.target, victim))
+        self._tell(injected, "healed")
 
     async def _until(self, at_s: float) -> None:
         await asyncio.sleep(max(self._started + at_s - time.time(), 0.0))
