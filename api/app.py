@@ -40,8 +40,9 @@ from stock_ledger.commands.reads import CommandReads
 from stock_ledger.reads import Reads
 
 _NO_CHECKOUT = (
-    "nothing is known of this checkout for you; while it is queued, or where its message could not be read, poll the Location "
-    "of the 202 as it is, since that carries the receipt, or send the checkout again with its Idempotency-Key for another"
+    "nothing is known of this checkout for you; while it is queued, or where its message could not be read, poll the "
+    "Location of the 202 as it is, since that carries the receipt; if that is lost, send the checkout again with its "
+    "Idempotency-Key"
 )
 
 
