@@ -16,7 +16,6 @@ from stock_ledger.ledger import Advance, Claim, Entry, Need
 from stock_ledger.upstream.source import Intended, Reserve
 
 
-
 class MemoryLedger:
     """See `stock_ledger.ledger.Ledger`.
 
