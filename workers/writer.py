@@ -67,8 +67,8 @@ class Writer:
                         await self._log.start(self._revoked)
                         joined = True
                     async with self._busy:
-                        if self._under_way is not None and self._under_way.is_over and not self._in_doubt:
-                            await self._under_way.finished()
+                        if not self._in_doubt:
+                            await self._hear()
                         await self._claim_assigned()
                     batch = await self._log.read(self._settings.batch_rows_max, _READ_WAIT_MS)
                     await self.step(batch)
@@ -106,7 +106,13 @@ class Writer:
                 async with self._busy:
                     await self._decide(lane, piece)
         async with self._busy:
+            await self._hear()
             await self._shelf.beat(self._still())
+
+    async def _hear(self) -> None:
+        """Raise what kept the last batch from being persisted or told, if that is known: its claims are not true then."""
+        if self._under_way is not None and self._under_way.is_over:
+            await self._under_way.finished()
 
     def _still(self) -> Mapping[int, Claim]:
         """The claims of partitions of which nothing is under way."""

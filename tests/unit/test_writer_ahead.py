@@ -145,3 +145,37 @@ async def test_a_lost_view_is_rebuilt_after_the_commit(world: World) -> None:
     assert outcome(world) == SOLD
     assert (await world.view.load({0: [A]}))[0].entries[A][1] == Stock(0, 3)
     assert await world.shown() == (1, 4)
+
+
+async def test_a_batch_that_fails_while_the_writer_reads_is_not_shown(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not by the beat either, which shows how far the writer is."""
+    writer, log = world.writer()
+    read, show = log.read, world.view.show
+    ahead: list[Any] = []
+
+    async def compare(shown: Any, results: Any) -> None:
+        ahead.extend(
+            s for s in shown if s.progress.next_offset > world.ledger.claims[s.partition].next_offset
+        )
+        await show(shown, results)
+
+    async def fail_meanwhile(rows_max: int, wait_ms: int) -> Any:
+        if held.reached.is_set() and writer._under_way is not None:
+            monkeypatch.setattr(log, "read", read)
+            held.let_go(Unavailable("the connection broke"))
+            await writer._under_way.ended()
+            world.clock.tick(world.settings.idle_beat_s)
+            return {}
+        return await read(rows_max, wait_ms)
+
+    monkeypatch.setattr(world.view, "show", compare)
+    async with running(writer):
+        await at_work(world, log)
+        held = Held(world)
+        monkeypatch.setattr(log, "read", fail_meanwhile)
+        world.send(line_of(1, A, 7))
+        await world.all_done()
+    assert world.kinds() == [Kind.CREATED]
+    assert ahead == []
