@@ -16,12 +16,15 @@ from stock_ledger.view import Gate, Progress, View
 
 logger = logging.getLogger(__name__)
 
+_NOTHING = (frozenset[str](), 0.0)
+
 
 class SoldOutGate:
     """A copy of the sold-out products, refreshed every `gate_refresh_ms`.
 
     A partition's list counts only while its writer is seen to live: its progress has changed within `gate_stale_s`.
-    The first look tells nothing of that: what it finds may have stood still for long.
+    The first look tells nothing of that: what it finds may have stood still for long. Nor does a look of before this
+    process was stopped for a while.
     Hands the progress on to `backpressure`.
     """
 
@@ -33,7 +36,7 @@ class SoldOutGate:
         self._monotonic = monotonic
         self._backpressure = backpressure
         self._seen: dict[int, tuple[Progress, float]] = {}
-        self._sold_out: dict[int, frozenset[str]] = {}
+        self._sold_out: dict[int, tuple[frozenset[str], float]] = {}  # by partition, and until when it counts
         self.problem = "not refreshed yet"
 
     def hopeless(self, product_ids: Sequence[str], policy: str) -> Sequence[str]:
@@ -46,10 +49,12 @@ class SoldOutGate:
         return () if policy == "independent" and len(sold_out) < len(product_ids) else sold_out
 
     def _is_sold_out(self, product_id: str) -> bool:
-        return product_id in self._sold_out.get(partition_of(product_id, self._settings.partitions), ())
+        sold_out, until = self._sold_out.get(partition_of(product_id, self._settings.partitions), _NOTHING)
+        return product_id in sold_out and self._monotonic() < until
 
     async def refresh(self) -> None:
-        """Read the gates once. Opens all of them if the cache does not answer."""
+        """Read the gates once. Opens all of them if the cache does not answer. What is seen counts from the question."""
+        now = self._monotonic()
         try:
             gates = await self._view.gates(range(self._settings.partitions))
         except Unavailable as error:
@@ -59,7 +64,6 @@ class SoldOutGate:
             self._sold_out, self._seen = {}, {}
             self._backpressure.shown({}, ())
             return
-        now = self._monotonic()
         living: dict[int, Gate] = {}
         for partition, gate in gates.items():
             if gate.progress is None:
@@ -71,7 +75,11 @@ class SoldOutGate:
             self._seen[partition] = (progress, since)
             if now - since < self._settings.gate_stale_s:
                 living[partition] = gate
-        self._sold_out = {p: gate.sold_out for p, gate in living.items() if gate.sold_out}
+        self._sold_out = {
+            p: (gate.sold_out, self._seen[p][1] + self._settings.gate_stale_s)
+            for p, gate in living.items()
+            if gate.sold_out
+        }
         self._backpressure.shown({p: progress for p, (progress, _) in self._seen.items()}, living)
         self.problem = ""
 

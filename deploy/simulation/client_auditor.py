@@ -10,7 +10,9 @@ from deploy.simulation.model import Model, Violation
 from stock_ledger.fakes import MemoryLedger
 from workers.fakes import MemoryBroker
 
-GATE_LAG_S = 1.0
+GATE_LAG_S = (
+    1.5  # how long a writer may be silent, a look at the gates before, and a write to a slow view on its way
+)
 
 
 class ClientAuditor:

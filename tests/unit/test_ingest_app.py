@@ -303,6 +303,13 @@ async def test_the_gate_opens_when_no_writer_is_seen_to_live(edge: Edge) -> None
     assert (await edge.post(ONE)).status == 409
 
 
+async def test_the_gate_opens_for_who_was_stopped_since_it_looked(edge: Edge) -> None:
+    """A process that is let go on answers what came meanwhile before it looks again."""
+    await show_sold_out(edge, "sku-1")
+    edge.clock.tick(edge.settings.gate_stale_s + 1)
+    assert (await edge.post(ONE)).status == 202
+
+
 async def test_no_ack_in_time_is_503_with_the_advice_to_retry(edge: Edge) -> None:
     await edge.publisher.ensure_producer()
     edge.producer.hold = True
