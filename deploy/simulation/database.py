@@ -65,7 +65,7 @@ class LedgerClient(Remote):
                 raise Unavailable("the server had ended the transaction")
             await commit()
         finally:
-            transaction.until = 0.0
+            transaction.until = min(transaction.until, self.server.now())
 
     async def claim(self, partitions: Sequence[int], owner: str, now: datetime) -> dict[int, Claim]:
         node = await self.reach("claim", Unavailable)
@@ -105,7 +105,7 @@ class LedgerClient(Remote):
                 self.server.answer(node, Unavailable)
                 if node.loop.time() > patient_until:
                     raise Unavailable("the rows of a partition stay locked")
-            self._after("wait", (partitions, node.loop.time() - since))
+            self._after("wait", (partitions, min(node.loop.time(), holder.until) - since))
 
 
 class CommandClient(Remote):
