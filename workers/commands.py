@@ -26,7 +26,6 @@ class CommandLane:
     """Decides commands. See `workers.lane.Lane`."""
 
     stream = Stream.COMMANDS
-    decides_ahead = False
 
     def __init__(
         self, log: Log, ledger: CommandLedger, shelf: Shelf, settings: Settings, clock: Callable[[], datetime]

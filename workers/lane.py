@@ -30,13 +30,18 @@ class Ready(NamedTuple):
 
 
 class UnderWay:
-    """A batch that is persisted, then finished, in the order of the batches: the one `before` is finished first."""
+    """A batch that is persisted, then finished, in the order of the batches: the one `before` is finished first.
 
-    def __init__(self, lane: "Lane", ready: Ready, before: "UnderWay | None") -> None:
+    `count` is told how many messages it has once they are committed.
+    """
+
+    def __init__(
+        self, lane: "Lane", ready: Ready, before: "UnderWay | None", count: Callable[[int], None]
+    ) -> None:
         self.lane = lane
         self.partitions = ready.claims.keys()
         self.decided = ready.decided
-        self._committed = asyncio.ensure_future(_commit(ready, before))
+        self._committed = asyncio.ensure_future(_commit(ready, before, count))
         self._finished = asyncio.ensure_future(_finish(ready, self._committed))
         self._finished.add_done_callback(_heard)
 
@@ -61,8 +66,9 @@ class UnderWay:
         await asyncio.wait([self._finished])
 
 
-async def _commit(ready: Ready, before: UnderWay | None) -> Sequence[Shown]:
+async def _commit(ready: Ready, before: UnderWay | None, count: Callable[[int], None]) -> Sequence[Shown]:
     shown = await ready.persist()
+    count(ready.messages)
     if before is not None:
         await before.finished()
     return shown
@@ -90,12 +96,12 @@ class Lane(Protocol):
 
     stream: Stream
     intake: Intake
-    decides_ahead: bool  # on top of its batch before, while that is persisted
 
     async def decide(self, batch: Batch, claims: Claims, before: UnderWay | None) -> Ready | None:
         """Decide a batch under the claims, which are advanced to where they will be. None if there was nothing to decide.
 
-        `before`, only where the lane decides ahead, is not committed yet: unless it will be, this batch counts for nothing.
+        `before` is the lane's batch before, if that is `decided` to be built on and not committed yet: unless it will be,
+        this one counts for nothing.
         """
         ...
 

@@ -31,7 +31,6 @@ class LineLane:
     """Decides what buyers submit. See `workers.lane.Lane`."""
 
     stream = Stream.CHECKOUTS
-    decides_ahead = True
 
     def __init__(
         self,

@@ -67,9 +67,8 @@ class Writer:
                         await self._log.start(self._revoked)
                         joined = True
                     async with self._busy:
-                        if not self._in_doubt:
-                            await self._hear()
                         await self._claim_assigned()
+                        await self._hear()
                     batch = await self._log.read(self._settings.batch_rows_max, _READ_WAIT_MS)
                     await self.step(batch)
                     await self._linger(batch)
@@ -110,20 +109,21 @@ class Writer:
             await self._shelf.beat(self._still())
 
     async def _hear(self) -> None:
-        """Raise what kept the last batch from being persisted or told, if that is known: its claims are not true then."""
+        """Let go of a batch that is over. Raises what kept it from being persisted or told: its claims are not true then."""
         if self._under_way is not None and self._under_way.is_over:
-            await self._under_way.finished()
+            over, self._under_way = self._under_way, None
+            await over.finished()
 
     def _still(self) -> Mapping[int, Claim]:
         """The claims of partitions of which nothing is under way."""
-        if self._under_way is None or self._under_way.is_over:
+        if self._under_way is None:
             return self._claims
         return {p: c for p, c in self._claims.items() if p not in self._under_way.partitions}
 
     async def _decide(self, lane: Lane, batch: Batch) -> None:
         """On top of the batch before, while that is persisted, or after it; persisted after it in any case."""
         before = last = self._under_way
-        if before is not None and (before.is_committed or before.lane is not lane or not lane.decides_ahead):
+        if before is not None and (before.is_committed or before.lane is not lane or before.decided is None):
             await before.committed()
             before = None
         ready = await lane.decide(batch, self._claims, before)
@@ -131,8 +131,7 @@ class Writer:
             return
         if before is not None:
             await before.committed()
-        self._under_way = UnderWay(lane, ready, last)
-        self._health.decided(ready.messages)
+        self._under_way = UnderWay(lane, ready, last, self._health.decided)
 
     async def _claim_assigned(self) -> None:
         """Claim what is assigned and not ours yet; after a doubt, take up the claims again where Postgres says."""
