@@ -19,6 +19,7 @@ from contracts.requests import OrderView
 from deploy.chaos.clients import FIRST_PAUSE_S, PAUSE_MAX_S, POLL_TIMEOUT_S, SUBMIT_TIMEOUT_S, Reply, request
 from deploy.chaos.operations import Ask, AskPoll, History, Look
 from deploy.demo.orders import Bought
+from deploy.tasks import give_up
 
 MERCHANT_ID = "the-shop"
 FATES = {  # what an order meets, by share; the rest is left to time out
@@ -92,9 +93,7 @@ class Askers:
         """End whatever is under way, and give how each of it ended."""
         left = list(self._acting)
         self._acting.clear()
-        for task in left:
-            task.cancel()
-        return await asyncio.gather(*left, return_exceptions=True)
+        return await give_up(left)
 
     def _begin(self, coroutine: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(coroutine)

@@ -15,6 +15,7 @@ from contracts.requests import CheckoutStatus, CreatedLine, DeadLetteredLine, Re
 from deploy.chaos.operations import History, Line, Outcome, Poll, Submit, Told
 from deploy.demo.orders import Bought, orders_in
 from deploy.demo.plan import Attempt
+from deploy.tasks import give_up
 
 SUBMIT_TIMEOUT_S = 8.0  # longer than ingest's own deadline
 POLL_TIMEOUT_S = 10.0
@@ -79,10 +80,7 @@ class Buyers:
                 if buying:
                     await asyncio.wait(buying, timeout=patience_s)
             finally:  # nobody goes on buying without a session
-                left = list(buying)
-                for task in left:
-                    task.cancel()
-                ended = await asyncio.gather(*left, return_exceptions=True)
+                ended = await give_up(buying)
         for result in ended:
             if isinstance(result, Exception):
                 raise result

@@ -19,6 +19,7 @@ from contracts.requests import OrderView
 from deploy.demo.client import Client
 from deploy.demo.orders import Bought
 from deploy.demo.payer import SandboxPayer
+from deploy.tasks import give_up
 
 MERCHANT_ID = "the-shop"
 
@@ -123,10 +124,7 @@ class Life:
 
     async def give_up(self) -> None:
         """End whatever is under way."""
-        left = list(self._living)
-        for task in left:
-            task.cancel()
-        await asyncio.gather(*left, return_exceptions=True)
+        await give_up(self._living)
 
     async def none_waits(self, product_id: str) -> None:
         """Wait until no unit of the product is held, or waits for its payment."""
