@@ -10,9 +10,8 @@ from deploy.simulation.model import Model, Violation
 from stock_ledger.fakes import MemoryLedger
 from workers.fakes import MemoryBroker
 
-GATE_LAG_S = (
-    1.5  # how long a writer may be silent, a look at the gates before, and a write to a slow view on its way
-)
+# How long a writer may be silent, a look at the gates before that, and a write to a slow view on its way.
+GATE_LAG_S = 1.5
 
 
 class ClientAuditor:

@@ -14,7 +14,7 @@ from contracts.decisions import Decision, Hold, Order, order_id_of
 from contracts.errors import Unavailable
 from contracts.keys import conflict_field
 from contracts.messages import Shipping
-from contracts.outcomes import Kind, Reason
+from contracts.outcomes import FIRST, Kind, Reason
 from contracts.receipts import Receipt
 from contracts.times import to_ms
 from stock_ledger.commands.book import Gathering
@@ -65,8 +65,7 @@ class FakeReads:
 
     async def decisions_of_checkout(self, checkout_id: str) -> list[Decision]:
         self._called("decisions_of_checkout")
-        first = (Kind.CREATED, Kind.HELD, Kind.REFUSED)
-        return [d for d in self.decisions if d.checkout_id == checkout_id and d.kind in first]
+        return [d for d in self.decisions if d.checkout_id == checkout_id and d.kind in FIRST]
 
     async def whole_answer(self, checkout_id: str) -> bytes | None:
         self._called("whole_answer")

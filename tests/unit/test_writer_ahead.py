@@ -65,6 +65,16 @@ async def one_under_way(world: World, log: Any, *, after: bool = False) -> Held:
     return held
 
 
+async def seven_of_eight(world: World, log: Any) -> Held:
+    """A batch in which buyer one gets 7 of the 8 units of A that a buyer may have, on its way to Postgres."""
+    world.ledger.put(product_of(A, buyer_limit=8), Stock(10, 1), 0)
+    await at_work(world, log)
+    held = Held(world)
+    world.send(line_of(1, A, 7, buyer_id="one"))
+    await held.reached.wait()
+    return held
+
+
 def outcome(world: World) -> tuple[list[Kind], Reason | None, Stock]:
     return world.kinds(), world.ledger.decided[0, 3].reason, world.ledger.stock[A]
 
@@ -99,13 +109,9 @@ async def test_what_was_decided_on_top_counts_for_nothing_if_it_fails(world: Wor
 
 async def test_a_buyer_with_a_limit_waits_for_the_commit(world: World) -> None:
     """Else it could not be told whether what was read of him counts the batch before."""
-    world.ledger.put(product_of(A, buyer_limit=8), Stock(10, 1), 0)
     writer, log = world.writer()
     async with running(writer):
-        await at_work(world, log)
-        held = Held(world)
-        world.send(line_of(1, A, 7, buyer_id="one"))
-        await held.reached.wait()
+        held = await seven_of_eight(world, log)
         world.send(line_of(2, A, 2, buyer_id="one"))
         await eventually(lambda: log.positions[Stream.CHECKOUTS, 0] == 2 and writer._busy.locked())
         assert held.loads == 1
@@ -117,13 +123,9 @@ async def test_a_buyer_with_a_limit_waits_for_the_commit(world: World) -> None:
 
 
 async def test_a_buyer_who_did_not_buy_in_it_does_not_wait(world: World) -> None:
-    world.ledger.put(product_of(A, buyer_limit=8), Stock(10, 1), 0)
     writer, log = world.writer()
     async with running(writer):
-        await at_work(world, log)
-        held = Held(world)
-        world.send(line_of(1, A, 7, buyer_id="one"))
-        await held.reached.wait()
+        held = await seven_of_eight(world, log)
         world.send(line_of(2, A, 2, buyer_id="two"))
         await eventually(lambda: held.loads == 2)
         held.let_go()
