@@ -32,7 +32,7 @@ _WITHOUT_MONEY = frozenset({Behaviour.DECLINES, Behaviour.PAYS_WRONG_AMOUNT, Beh
 
 def payment_ttl_s(checkouts: int) -> int:
     """How long buyers of a sale of this size have to pay, in seconds: short, since the demo waits for those who don't."""
-    return min(3 + checkouts // 5000, 7)
+    return min(3 + checkouts // 10_000, 7)
 
 
 def timing(ttl_s: int) -> Timing:
@@ -126,12 +126,12 @@ class Life:
         """End whatever is under way."""
         await give_up(self._living)
 
-    async def none_waits(self, product_id: str) -> None:
-        """Wait until no unit of the product is held, or waits for its payment."""
+    async def returned(self, product_id: str) -> None:
+        """Wait until a unit of the product can be bought, or none is left that could come back."""
         deadline = time.monotonic() + _PATIENCE_S
         while time.monotonic() < deadline:
             stock = await self._client.stock(MERCHANT_ID, product_id)
-            if not stock.pending_payment and not stock.held:
+            if stock.available or not (stock.pending_payment or stock.held):
                 return
             await asyncio.sleep(_LOOK_S)
         self.told.wrong.append(

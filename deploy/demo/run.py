@@ -161,11 +161,11 @@ class _Sale:
             await pool.close()
 
     async def _sell(self, pool: "asyncpg.Pool[Any]") -> None:
-        """Most come at once; the others when what was not paid or not wanted is back on the shelf."""
+        """Most come at once; the others when some of what was not paid or not wanted is back on the shelf."""
         late = int(len(self._attempts) * _LATE_SHARE)
         await self._crowd.run(self._attempts[: len(self._attempts) - late])
         self.decide_per_s = await _decide_per_s(pool)
-        await self._life.none_waits(sample.HOT_PRODUCT)
+        await self._life.returned(sample.HOT_PRODUCT)
         await self._crowd.run(self._attempts[len(self._attempts) - late :])
         await self._life.all_acted()
         await self._life.look(self.tally.orders.values(), sample.HOT_PRODUCT)
