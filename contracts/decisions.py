@@ -10,6 +10,7 @@ import orjson
 
 from contracts.messages import Shipping
 from contracts.outcomes import RETRYABLE, Kind, Reason
+from contracts.slices import stock_id
 from contracts.times import from_ms, to_ms_up
 
 
@@ -47,8 +48,8 @@ class Hold(msgspec.Struct, frozen=True):
 class Decision(msgspec.Struct, frozen=True):
     """What became of the message at (partition, offset). Fields of the line are empty for a dead letter.
 
-    `first_offset` is, for a repeated line, where it was decided; its partition is the same.
-    `detail` says for a dead letter what was wrong.
+    `first_offset` is, for a repeated line, where it was decided or forwarded; its partition is the same.
+    `detail` says for a dead letter what was wrong, and of a forwarded line is the message as it was sent on.
     """
 
     partition: int
@@ -69,6 +70,11 @@ class Decision(msgspec.Struct, frozen=True):
     detail: str = ""
     hold: Hold | None = None
     whole: bool = False  # of an all-or-nothing checkout
+    slice: int = 0  # of the product
+
+    @property
+    def stock_id(self) -> str:
+        return stock_id(self.product_id, self.slice)
 
     def document(self) -> bytes:
         """The decision as JSON: the data of its event, the entry of the view and the answer to a poll."""

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from contracts.errors import UndecodableMessage
+from contracts.slices import SLICES_MAX, stock_id
 from contracts.topics import partition_of
 
 Id = Annotated[
@@ -76,7 +77,8 @@ class CheckoutLine(msgspec.Struct, frozen=True, omit_defaults=True):
 
     Unknown fields are ignored, so that an older writer can read a newer ingest's messages; `v` changes when
     that would be wrong. `basket` is all lines of the checkout, there only when `expected_total` spans several. With
-    `from_cart` the product leaves the buyer's cart if it is bought.
+    `from_cart` the product leaves the buyer's cart if it is bought. `slice` is the slice of the product that is asked; with
+    `forwarded` another one has sent the line here, to be decided here whatever is left.
     """
 
     v: Literal[1]
@@ -102,13 +104,30 @@ class CheckoutLine(msgspec.Struct, frozen=True, omit_defaults=True):
         | None
     ) = None
     from_cart: bool = False
+    slice: Annotated[int, msgspec.Meta(ge=0, lt=SLICES_MAX)] = 0
+    forwarded: bool = False
+
+    @property
+    def stock_id(self) -> str:
+        return stock_id(self.product_id, self.slice)
 
     def partition_key(self) -> bytes:
-        return self.product_id.encode()
+        return self.stock_id.encode()
 
 
 _decoder = msgspec.json.Decoder(CheckoutLine)
+encode_checkout_line = msgspec.json.Encoder().encode
 _ERROR_CHARS_MAX = 500  # an error quotes its input, which may be of any length
+
+
+def read_checkout_line(value: bytes | str | None) -> CheckoutLine:
+    """Decode a value, wherever it lies. Raises UndecodableMessage with what is wrong."""
+    if value is None:
+        raise UndecodableMessage("the message has no value")
+    try:
+        return _decoder.decode(value)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise UndecodableMessage(str(error)[:_ERROR_CHARS_MAX]) from error
 
 
 def decode_checkout_line(
@@ -118,16 +137,11 @@ def decode_checkout_line(
 
     Raises UndecodableMessage with what is wrong: no retry can mend it, it goes to the dead-letter topic.
     """
-    if value is None:
-        raise UndecodableMessage("the message has no value")
-    try:
-        line = _decoder.decode(value)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise UndecodableMessage(str(error)[:_ERROR_CHARS_MAX]) from error
+    line = read_checkout_line(value)
     if key != line.partition_key():
-        raise UndecodableMessage("the key is not the product id")
-    if partition_of(line.product_id, partitions) != partition:
-        raise UndecodableMessage(f"product {line.product_id} does not belong to partition {partition}")
+        raise UndecodableMessage("the key is not the product id, or the stock id of its slice")
+    if partition_of(line.stock_id, partitions) != partition:
+        raise UndecodableMessage(f"product {line.stock_id} does not belong to partition {partition}")
     if (line.address_id is None) == (line.shipping is None):
         raise UndecodableMessage("exactly one of address_id and shipping must be given")
     return line

@@ -11,11 +11,12 @@ class Kind(StrEnum):
     REFUSED = "refused"
     REPEATED = "repeated"  # a line decided before: answered the same, no new effect
     CONFLICT = "conflict"  # refused: another payload under the same idempotency key
+    FORWARDED = "forwarded"  # sent on to another slice of the product, where it is decided
     DEAD = "dead_lettered"  # not decodable or not valid; set aside in the dead-letter topic
 
 
-# The decision of a line when it comes for the first time. What comes after it repeats it, or conflicts with it.
-FIRST = frozenset({Kind.CREATED, Kind.HELD, Kind.REFUSED})
+# The decision of a line when it comes to a slice for the first time. What comes after it repeats it, or conflicts with it.
+FIRST = frozenset({Kind.CREATED, Kind.HELD, Kind.REFUSED, Kind.FORWARDED})
 
 
 class Reason(StrEnum):
@@ -66,6 +67,7 @@ class Refusal(StrEnum):
     NOT_DUE = "not_due"
     AMOUNT_MISMATCH = "amount_mismatch"
     BELOW_COMMITTED = "below_committed"  # fewer units than are held or sold
+    SLICES_NOT_ALLOWED = "slices_not_allowed"  # not that many slices, or not of a product with slices
 
 
 class Outcome(StrEnum):

@@ -1,4 +1,4 @@
-"""All topics, and which partition a product lives in."""
+"""All topics, and which partition a product or a slice of it lives in."""
 
 from enum import StrEnum
 from functools import lru_cache
@@ -6,6 +6,7 @@ from functools import lru_cache
 from aiokafka.partitioner import murmur2
 
 from contracts.settings import Settings
+from contracts.slices import product_of, slice_of
 
 
 class Stream(StrEnum):
@@ -34,9 +35,12 @@ class Topics:
         return Stream.COMMANDS if topic == self.commands else Stream.CHECKOUTS
 
 
-def partition_of(product_id: str, partitions: int) -> int:
-    """The partition of a product: Kafka's default partitioner, murmur2 of the key modulo the partition count."""
-    return _remembered(product_id, partitions)
+def partition_of(stock_id: str, partitions: int) -> int:
+    """The partition of a product: Kafka's default partitioner, murmur2 of the key modulo the partition count.
+
+    That of a slice of it comes so many after that, the first again after the last.
+    """
+    return _remembered(stock_id, partitions)
 
 
 def remember_partitions(products_max: int) -> None:
@@ -45,8 +49,8 @@ def remember_partitions(products_max: int) -> None:
     _remembered = lru_cache(products_max)(_partition_of)
 
 
-def _partition_of(product_id: str, partitions: int) -> int:
-    return int((murmur2(product_id.encode()) & 0x7FFFFFFF) % partitions)
+def _partition_of(stock_id: str, partitions: int) -> int:
+    return int(((murmur2(product_of(stock_id).encode()) & 0x7FFFFFFF) + slice_of(stock_id)) % partitions)
 
 
 _remembered = lru_cache(Settings().partition_cache_max)(_partition_of)

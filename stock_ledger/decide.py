@@ -7,8 +7,9 @@ from decimal import Decimal
 import msgspec
 
 from contracts.decisions import Decision, Hold, Order, order_id_of
-from contracts.messages import AMOUNT_MAX, CheckoutLine, Shipping, WhenSourceIsDown
+from contracts.messages import AMOUNT_MAX, CheckoutLine, Shipping, WhenSourceIsDown, encode_checkout_line
 from contracts.outcomes import FIRST, Kind, Reason
+from contracts.slices import others, product_of, slice_of, slice_of_buyer
 from contracts.times import from_ms, to_ms
 
 
@@ -25,7 +26,8 @@ class Product(msgspec.Struct, frozen=True):
     """A catalogue entry. `buyer_limit` is units per buyer over all orders; None is no limit.
 
     `sale_price`, where there is one, is what it sells for. It sells from `sale_from` on and before `sale_to`, where
-    they are given. With `stock_source` a second system has to agree, and this is the policy for when it is down.
+    they are given. With `stock_source` a second system has to agree, and this is the policy for when it is down. A slice
+    but the first has an entry of its own, whose `product_id` is its stock id.
     """
 
     product_id: str
@@ -41,6 +43,7 @@ class Product(msgspec.Struct, frozen=True):
     sale_from: datetime | None = None
     sale_to: datetime | None = None
     stock_source: WhenSourceIsDown | None = None
+    slices: int = 1
 
     def sells_for(self) -> Decimal:
         return self.price if self.sale_price is None else self.sale_price
@@ -59,11 +62,13 @@ class Stock(msgspec.Struct, frozen=True):
 
 
 class Loaded(msgspec.Struct):
-    """All that deciding a batch needs. What is absent does not exist.
+    """All that deciding a batch needs, `products` and `stock` by stock id. What is absent does not exist.
 
-    `decided` maps (checkout_id, product_id) to the offset of its decision; `hashes` maps a checkout id to the
-    payload hash of its decided lines, whichever their product. Of products with a second stock source, `granted` is how
-    many units may be sold, and `down` are those that are refused because it does not answer.
+    `decided` maps (checkout_id, stock id) to the offset of its decision; `settled` maps (checkout_id, product_id) to the
+    stock id where it was decided and not forwarded; `hashes` maps a checkout id to the payload hash of its decided lines,
+    whichever their product. Of products with a second stock source, `granted` is how many units may be sold, and `down`
+    are those that are refused because it does not answer. Where slices may not have enough, `elsewhere` is what the others
+    have, as far as is known.
     """
 
     products: dict[str, Product]
@@ -72,20 +77,35 @@ class Loaded(msgspec.Struct):
     addresses: dict[tuple[str, str], Shipping]  # (buyer_id, address_id)
     decided: dict[tuple[str, str], int]
     hashes: dict[str, str]
+    settled: dict[tuple[str, str], str] = {}
     granted: dict[str, int] = {}
     down: frozenset[str] = frozenset()
+    elsewhere: dict[str, int] = {}
+
+    def sold_meanwhile(
+        self, sums: Mapping[tuple[str, str], int], decided: "Decided"
+    ) -> list[tuple[str, str]]:
+        """Who has more of a product with slices than was loaded and `decided` adds, given what they have then."""
+        sliced = {product_of(product.product_id) for product in self.products.values() if product.slices > 1}
+        return [
+            pair
+            for pair, units in decided.bought.items()
+            if pair[0] in sliced and sums[pair] > self.bought.get(pair, 0) + units
+        ]
 
     def after(self, before: "Decided") -> "Loaded":
         """As it is once `before` is persisted, whether it was loaded before that or since; but for `bought`, of which
         that cannot be told.
         """
-        decided, hashes = dict(self.decided), dict(self.hashes)
+        decided, settled, hashes = dict(self.decided), dict(self.settled), dict(self.hashes)
         for d in before.decisions:
             if d.checkout_id is not None and d.kind in FIRST:
-                decided[d.checkout_id, d.product_id] = d.offset
+                decided[d.checkout_id, d.stock_id] = d.offset
                 hashes[d.checkout_id] = d.payload_hash
+                if d.kind is not Kind.FORWARDED:
+                    settled[d.checkout_id, d.product_id] = d.stock_id
         stock = self.stock | {i: s for i, s in before.stock.items() if i in self.stock}
-        return msgspec.structs.replace(self, stock=stock, decided=decided, hashes=hashes)
+        return msgspec.structs.replace(self, stock=stock, decided=decided, settled=settled, hashes=hashes)
 
 
 # Of what is open with a second stock source; see `upstream.source.rows_of`.
@@ -93,12 +113,12 @@ OpenRow = tuple[str, str, str, int, int]
 
 
 class Decided(msgspec.Struct, frozen=True):
-    """One decision per message, in order; stock of the products that changed; units bought by limited buyers."""
+    """One decision per message, in order; what changed, by stock id; units bought by limited buyers."""
 
     decisions: list[Decision]
     stock: dict[str, Stock]
     bought: dict[tuple[str, str], int]  # units this batch adds
-    held: dict[str, int]  # units of each product that this batch holds; the rest of what it takes is ordered
+    held: dict[str, int]  # units of each stock id that this batch holds; the rest of what it takes is ordered
     from_carts: list[tuple[str, str]] = []  # (buyer_id, product_id) bought from a cart
     left_open: list[OpenRow] | None = None  # with the second stock source, if that was to be asked
 
@@ -106,10 +126,13 @@ class Decided(msgspec.Struct, frozen=True):
 def decide(batch: Iterable[Received], loaded: Loaded, now: datetime) -> Decided:
     """Decide every message of the batch, in its order.
 
-    Idempotency first, then the guards in the order of `Reason`; once they have passed, creating cannot fail.
+    Idempotency first, then whether another slice is to decide it, then the guards in the order of `Reason`; once they
+    have passed, creating cannot fail.
     """
     now_ms = to_ms(now)
-    loaded = msgspec.structs.replace(loaded, granted=dict(loaded.granted))  # used up on the way
+    loaded = msgspec.structs.replace(  # used up on the way
+        loaded, granted=dict(loaded.granted), elsewhere=dict(loaded.elsewhere)
+    )
     stock = dict(loaded.stock)
     decided = dict(loaded.decided)
     hashes = dict(loaded.hashes)
@@ -126,8 +149,9 @@ def decide(batch: Iterable[Received], loaded: Loaded, now: datetime) -> Decided:
             )
             continue
 
-        kind, reason, order, hold, first = Kind.CREATED, None, None, None, None
-        identity = (line.checkout_id, line.product_id)
+        kind, reason, order, hold, first, detail = Kind.CREATED, None, None, None, None, ""
+        stock_id = line.stock_id
+        identity = (line.checkout_id, stock_id)
         if hashes.setdefault(line.checkout_id, line.payload_hash) != line.payload_hash:
             kind, reason = Kind.CONFLICT, Reason.IDEMPOTENCY_CONFLICT
         elif identity in decided:
@@ -135,12 +159,14 @@ def decide(batch: Iterable[Received], loaded: Loaded, now: datetime) -> Decided:
         else:
             decided[identity] = message.offset
             reason = refusal(line, loaded, stock, added, now)
-            if reason is not None:
+            if (onward := _onward(line, loaded, reason)) is not None:
+                kind, reason, detail = Kind.FORWARDED, None, encode_checkout_line(onward).decode()
+            elif reason is not None:
                 kind = Kind.REFUSED
             else:
-                product, before = loaded.products[line.product_id], stock[line.product_id]
+                product, before = loaded.products[stock_id], stock[stock_id]
                 after = Stock(before.available - line.quantity, before.seq + 1)
-                stock[line.product_id] = after
+                stock[stock_id] = after
                 _count(line, product, loaded.granted, added)
                 shipping = line.shipping or loaded.addresses[line.buyer_id, line.address_id or ""]
                 if line.policy == "independent":
@@ -149,7 +175,7 @@ def decide(batch: Iterable[Received], loaded: Loaded, now: datetime) -> Decided:
                         from_carts.append((line.buyer_id, line.product_id))
                 else:
                     kind, hold = Kind.HELD, hold_of(line, product, shipping)
-                    held[line.product_id] = held.get(line.product_id, 0) + line.quantity
+                    held[stock_id] = held.get(stock_id, 0) + line.quantity
         decisions.append(
             Decision(
                 partition=message.partition,
@@ -167,15 +193,39 @@ def decide(batch: Iterable[Received], loaded: Loaded, now: datetime) -> Decided:
                 reason=reason,
                 order=order,
                 first_offset=first,
+                detail=detail,
                 hold=hold,
                 whole=line.policy != "independent",
+                slice=line.slice,
             )
         )
 
-    changed = {
-        product_id: after for product_id, after in stock.items() if after is not loaded.stock[product_id]
-    }
+    changed = {i: after for i, after in stock.items() if after is not loaded.stock[i]}
     return Decided(decisions, changed, added, held, from_carts)
+
+
+def _onward(line: CheckoutLine, loaded: Loaded, reason: Reason | None) -> CheckoutLine | None:
+    """The line as it is sent on, if another slice is to decide it: the one that has, the one that its buyer belongs to, or
+    one that has enough where this one has not. See docs/decisions/0012-stock-slices.md.
+    """
+    product = loaded.products.get(line.stock_id)
+    if product is None or product.slices == 1:
+        return None
+    settled = loaded.settled.get((line.checkout_id, line.product_id), line.stock_id)
+    if settled != line.stock_id:
+        return msgspec.structs.replace(line, slice=slice_of(settled), forwarded=True)
+    if line.forwarded:
+        return None
+    belongs = slice_of_buyer(line.buyer_id, product.slices)
+    if belongs > line.slice:
+        return msgspec.structs.replace(line, slice=belongs)
+    if reason in (Reason.SOLD_OUT, Reason.INSUFFICIENT_STOCK):
+        left = loaded.elsewhere
+        most = max(others(line.stock_id, product.slices), key=lambda other: left.get(other, 0))
+        if left.get(most, 0) >= line.quantity:
+            left[most] -= line.quantity
+            return msgspec.structs.replace(line, slice=slice_of(most), forwarded=True)
+    return None
 
 
 def _count(
@@ -231,7 +281,7 @@ def refusal(  # noqa: C901, PLR0911 - one return per guard, in order of preceden
     now: datetime,
 ) -> Reason | None:
     """The first reason, in the order of `Reason`, not to create an order for this line; None if there is none."""
-    product = loaded.products.get(line.product_id)
+    product = loaded.products.get(line.stock_id)
     if product is None:
         return Reason.UNKNOWN_PRODUCT
     if not product.on_shelf:
@@ -250,7 +300,7 @@ def refusal(  # noqa: C901, PLR0911 - one return per guard, in order of preceden
         buyer = (line.product_id, line.buyer_id)
         if loaded.bought.get(buyer, 0) + added.get(buyer, 0) + line.quantity > product.buyer_limit:
             return Reason.BUYER_LIMIT
-    available = stock[line.product_id].available
+    available = stock[line.stock_id].available
     is_down = line.product_id in loaded.down
     if product.stock_source is not None and not is_down:
         available = min(available, loaded.granted.get(line.product_id, 0))
@@ -273,7 +323,7 @@ def _total_is_as_expected(line: CheckoutLine, product: Product, loaded: Loaded) 
         )
     total = Decimal(0)
     for product_id, quantity in line.basket:
-        other = loaded.products.get(product_id)
+        other = product if product_id == line.product_id else loaded.products.get(product_id)
         if other is None or other.currency != expected.currency:
             return False
         total += other.sells_for() * quantity

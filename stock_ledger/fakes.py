@@ -6,7 +6,7 @@ from datetime import datetime
 from contracts.decisions import Decision, Order
 from contracts.errors import FenceLost, StaleView, Unavailable
 from contracts.messages import Shipping
-from contracts.outcomes import FIRST, OrderStatus, PaymentStatus
+from contracts.outcomes import FIRST, Kind, OrderStatus, PaymentStatus
 from contracts.topics import Stream
 from stock_ledger.buyer_fakes import MemoryCarts
 from stock_ledger.commands.book import Counts, Gathering, HoldState, Item, OrderState
@@ -71,13 +71,16 @@ class MemoryLedger:
     async def load(self, need: Need, entries: dict[str, Entry]) -> Loaded:
         self._answer()
         found = [d for checkout_id in need.checkouts for d in self._first.get(checkout_id, {}).values()]
+        settled = [d for d in found if d.kind is not Kind.FORWARDED]
+        found = [d for d in found if d.kind is not Kind.FORWARDED or d.checkout_id in need.sliced]
         return Loaded(
             products={i: product for i, (product, _) in entries.items()},
             stock={i: stock for i, (_, stock) in entries.items()},
             bought={pair: self.purchases[pair] for pair in need.limited if pair in self.purchases},
             addresses={pair: self.address_book[pair] for pair in need.addresses if pair in self.address_book},
-            decided={(d.checkout_id or "", d.product_id): d.offset for d in found},
+            decided={(d.checkout_id or "", d.stock_id): d.offset for d in found},
             hashes={d.checkout_id or "": d.payload_hash for d in found},
+            settled={(d.checkout_id or "", d.product_id): d.stock_id for d in settled},
         )
 
     async def intend(self, advances: Sequence[Advance], requests: Sequence[Reserve]) -> Intended:
@@ -103,7 +106,7 @@ class MemoryLedger:
             self.decided[d.partition, d.offset] = d
             self._take(d)
             if d.checkout_id is not None and d.kind in FIRST:
-                self._first.setdefault(d.checkout_id, {})[d.product_id] = d
+                self._first.setdefault(d.checkout_id, {})[d.stock_id] = d
         self.stock |= decided.stock
         for pair, units in decided.bought.items():
             self.purchases[pair] = self.purchases.get(pair, 0) + units
@@ -123,15 +126,15 @@ class MemoryLedger:
 
     def _take(self, d: Decision) -> None:
         """Keep the order or the hold of a decision, with the units that it takes."""
-        counts = self.counts.get(d.product_id, Counts())
+        counts = self.counts.get(d.stock_id, Counts())
         if d.order is not None:
             self.orders[d.order.order_id] = order_state(d, d.order)
-            self.counts[d.product_id] = Counts(counts.held, counts.pending + d.quantity, counts.paid)
+            self.counts[d.stock_id] = Counts(counts.held, counts.pending + d.quantity, counts.paid)
         elif d.hold is not None and d.checkout_id is not None:
-            self.holds[d.checkout_id, d.product_id] = HoldState(
-                d.checkout_id, d.product_id, d.buyer_id, d.quantity, "held", d.hold.counted
+            self.holds[d.checkout_id, d.stock_id] = HoldState(
+                d.checkout_id, d.stock_id, d.buyer_id, d.quantity, "held", d.hold.counted
             )
-            self.counts[d.product_id] = Counts(counts.held + d.quantity, counts.pending, counts.paid)
+            self.counts[d.stock_id] = Counts(counts.held + d.quantity, counts.pending, counts.paid)
 
     async def decisions(self, partition: int, start: int, end: int) -> list[Decision]:
         self._answer()
@@ -144,9 +147,10 @@ class MemoryLedger:
         return {at: self.decided[at] for at in positions if at in self.decided}
 
     def decisions_of_checkout(self, checkout_id: str) -> list[Decision]:
-        """The first decision of each line that has one, by line. Raises Unavailable."""
+        """The first decision of each line that has one, where it was not forwarded, by line. Raises Unavailable."""
         self._answer()
-        return sorted(self._first.get(checkout_id, {}).values(), key=lambda d: (d.line, d.product_id))
+        found = [d for d in self._first.get(checkout_id, {}).values() if d.kind is not Kind.FORWARDED]
+        return sorted(found, key=lambda d: (d.line, d.product_id))
 
     def check(self, advances: Sequence[Advance], decided: Decided, loaded: Loaded) -> None:
         """All that can refuse a batch, before anything is written."""
@@ -157,8 +161,8 @@ class MemoryLedger:
                 raise StaleView(f"{at} is decided already")
             taken.add(at)
             if d.checkout_id is not None and d.kind in FIRST:
-                line = (d.checkout_id, d.product_id)
-                if d.product_id in self._first.get(d.checkout_id, {}) or line in taken:
+                line = (d.checkout_id, d.stock_id)
+                if d.stock_id in self._first.get(d.checkout_id, {}) or line in taken:
                     raise StaleView(f"{line} is decided already")
                 taken.add(line)
         for i, after in decided.stock.items():
@@ -168,6 +172,9 @@ class MemoryLedger:
                 or after.available < 0
             ):
                 raise StaleView(f"stock or catalogue of {i} is not as loaded")
+        sums = {pair: self.purchases.get(pair, 0) + units for pair, units in decided.bought.items()}
+        if stale := loaded.sold_meanwhile(sums, decided):
+            raise StaleView(f"other slices sold to {len(stale)} buyers of products with a limit")
 
     def pass_fence(self, stream: Stream, advances: Sequence[Advance]) -> None:
         """Raises FenceLost unless all are still ours and, in this stream, where we think."""
@@ -191,7 +198,7 @@ def order_state(d: Decision, order: Order) -> OrderState:
         sequence=1,
         total=order.total,
         currency=order.currency,
-        items=(Item(d.line, d.product_id, order.name, order.cover, order.price, d.quantity, order.counted),),
+        items=(Item(d.line, d.stock_id, order.name, order.cover, order.price, d.quantity, order.counted),),
         method=order.payment_method,
         payment=PaymentStatus.PENDING,
         expires_at=order.expires_at,

@@ -50,11 +50,12 @@ class Need(msgspec.Struct, frozen=True):
     checkouts: list[str]
     limited: list[tuple[str, str]]  # (product_id, buyer_id)
     addresses: list[tuple[str, str]]  # (buyer_id, address_id)
+    sliced: list[str] = []  # of the checkouts, those of products with slices: they may have been forwarded
 
 
 def need_of(batch: Sequence[Received], products: dict[str, Product]) -> Need:
     """What deciding `batch` asks of Postgres, given the catalogue entries already loaded."""
-    checkouts, limited, addresses = set(), set(), set()
+    checkouts, limited, addresses, sliced = set(), set(), set(), set()
     for message in batch:
         line = message.line
         if line is None:
@@ -62,10 +63,14 @@ def need_of(batch: Sequence[Received], products: dict[str, Product]) -> Need:
         checkouts.add(line.checkout_id)
         if line.address_id is not None:
             addresses.add((line.buyer_id, line.address_id))
-        product = products.get(line.product_id)
-        if product is not None and product.buyer_limit is not None:
+        product = products.get(line.stock_id)
+        if product is None:
+            continue
+        if product.buyer_limit is not None:
             limited.add((line.product_id, line.buyer_id))
-    return Need(sorted(checkouts), sorted(limited), sorted(addresses))
+        if product.slices > 1:
+            sliced.add(line.checkout_id)
+    return Need(sorted(checkouts), sorted(limited), sorted(addresses), sorted(sliced))
 
 
 class Ledger(Protocol):
@@ -80,11 +85,11 @@ class Ledger(Protocol):
         ...
 
     async def products(self, product_ids: Sequence[str]) -> dict[str, Entry]:
-        """Catalogue and stock of those of the products that exist."""
+        """Catalogue and stock of those of the products, or slices of them, that exist, by stock id."""
         ...
 
     async def partition_products(self, partition: int) -> dict[str, Entry]:
-        """Catalogue and stock of all products of a partition."""
+        """Catalogue and stock of all products and slices of a partition, by stock id."""
         ...
 
     async def load(self, need: Need, entries: dict[str, Entry]) -> Loaded:
@@ -102,8 +107,8 @@ class Ledger(Protocol):
     async def persist(self, advances: Sequence[Advance], decided: Decided, loaded: Loaded) -> None:
         """All of a batch, or nothing.
 
-        Raises FenceLost if a partition is no longer ours or not at its claim's next offset, StaleView if stock,
-        price or idempotency is not what was loaded; in both cases nothing was written. Raises Unavailable if the
+        Raises FenceLost if a partition is no longer ours or not at its claim's next offset, StaleView if stock, price,
+        idempotency or what buyers have of a product with slices is not what was loaded; in both cases nothing was written. Raises Unavailable if the
         connection broke: whether it was written is then for `state` to say.
         """
         ...

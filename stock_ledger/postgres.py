@@ -1,7 +1,7 @@
 """The ledger in Postgres: the truth."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -14,6 +14,7 @@ from contracts.errors import FenceLost, SettingsError, StaleView, Unavailable
 from contracts.messages import Shipping
 from contracts.outcomes import Kind, Reason
 from contracts.settings import Settings
+from contracts.slices import product_of, slice_of
 from contracts.topics import Stream
 from stock_ledger import sql
 from stock_ledger.decide import Decided, Loaded, Product, Stock
@@ -100,8 +101,9 @@ class PostgresLedger:
         return _entries(await fetch(self._pool, sql.PARTITION_PRODUCTS, partition))
 
     async def load(self, need: Need, entries: dict[str, Entry]) -> Loaded:
-        decided, bought, addresses = await asyncio.gather(
+        decided, forwarded, bought, addresses = await asyncio.gather(
             fetch(self._pool, sql.DECIDED, need.checkouts),
+            fetch(self._pool, sql.FORWARDED, need.sliced) if need.sliced else _nothing(),
             self._fetch_pairs(sql.BOUGHT, need.limited),
             self._fetch_pairs(sql.ADDRESSES, need.addresses),
         )
@@ -113,8 +115,9 @@ class PostgresLedger:
                 (r["buyer_id"], r["address_id"]): Shipping(r["contact_name"], r["phone"], r["address"])
                 for r in addresses
             },
-            decided={(str(r["checkout_id"]), r["product_id"]): r["offset"] for r in decided},
-            hashes={str(r["checkout_id"]): r["payload_hash"] for r in decided},
+            decided={(str(r["checkout_id"]), r["product_id"]): r["offset"] for r in [*decided, *forwarded]},
+            hashes={str(r["checkout_id"]): r["payload_hash"] for r in [*decided, *forwarded]},
+            settled={(str(r["checkout_id"]), product_of(r["product_id"])): r["product_id"] for r in decided},
         )
 
     async def intend(self, advances: Sequence[Advance], requests: Sequence[Reserve]) -> Intended:
@@ -132,7 +135,7 @@ class PostgresLedger:
                         await copy(connection, "holds", sql.HOLD_COLUMNS, _hold_rows(d))
                     if decided.stock:
                         await _advance_stock(connection, decided, loaded)
-                        await _add_purchases(connection, decided)
+                        await _add_purchases(connection, decided, loaded)
                     if decided.from_carts:
                         await clear_bought(connection, decided.from_carts)
                     if decided.left_open is not None:
@@ -204,10 +207,24 @@ async def advance_stock(connection: Any, moves: Sequence[StockMove]) -> None:
         raise StaleView(f"stock or catalogue of {len(moves) - rows_of(status)} products is not as loaded")
 
 
-async def _add_purchases(connection: Any, decided: Decided) -> None:
+async def _add_purchases(connection: Any, decided: Decided, loaded: Loaded) -> None:
+    """Raises StaleView if another slice has meanwhile sold to a buyer: the limit was checked without that."""
     if decided.bought:
-        products, buyers = zip(*decided.bought, strict=True)
-        await connection.execute(sql.ADD_PURCHASES, products, buyers, list(decided.bought.values()))
+        sums = await add_purchases(connection, decided.bought)
+        if stale := loaded.sold_meanwhile(sums, decided):
+            raise StaleView(f"other slices sold to {len(stale)} buyers of products with a limit")
+
+
+async def add_purchases(connection: Any, bought: Mapping[tuple[str, str], int]) -> dict[tuple[str, str], int]:
+    """Add units to what (product, buyer) has, and give the sums."""
+    pairs = sorted(bought)
+    products, buyers = zip(*pairs, strict=True)
+    rows = await connection.fetch(sql.ADD_PURCHASES, products, buyers, [bought[pair] for pair in pairs])
+    return {(r["product_id"], r["buyer_id"]): r["quantity"] for r in rows}
+
+
+async def _nothing() -> list[Any]:
+    return []
 
 
 async def clear_bought(connection: Any, from_carts: Sequence[tuple[str, str]]) -> None:
@@ -228,7 +245,7 @@ def rows_of(status: str) -> int:
 def _hold_rows(decisions: list[Decision]) -> list[tuple[Any, ...]]:
     return [
         (
-            d.checkout_id, d.product_id, d.buyer_id, d.quantity, "held", h.counted, h.name, h.cover, h.price, h.currency,
+            d.checkout_id, d.stock_id, d.buyer_id, d.quantity, "held", h.counted, h.name, h.cover, h.price, h.currency,
             h.payment_ttl_s, h.payment_method, h.shipping.contact_name, h.shipping.phone, h.shipping.address, h.note,
             h.from_cart,
         )
@@ -277,7 +294,7 @@ def decision_of(row: Any) -> Decision:
         decided_at=row["decided_at"],
         checkout_id=None if row["checkout_id"] is None else str(row["checkout_id"]),
         buyer_id=row["buyer_id"],
-        product_id=row["product_id"],
+        product_id=product_of(row["product_id"]),
         quantity=row["quantity"],
         payload_hash=row["payload_hash"],
         line=row["line"],
@@ -289,4 +306,5 @@ def decision_of(row: Any) -> Decision:
         detail=row["detail"],
         hold=hold,
         whole=row["whole"],
+        slice=slice_of(row["product_id"]),
     )

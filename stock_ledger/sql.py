@@ -38,11 +38,12 @@ JOIN products AS p ON p.product_id = u.product_id AND p.version = u.version
 WHERE s.product_id = u.product_id AND s.seq = u.seq_before AND s.available = u.available_before
 """
 
-# $1 products, $2 buyers, $3 units
+# $1 products, $2 buyers, $3 units, in an order that all writers keep: slices of a product share these rows
 ADD_PURCHASES = """
 INSERT INTO purchases AS p (product_id, buyer_id, quantity)
 SELECT * FROM unnest($1::text[], $2::text[], $3::bigint[])
 ON CONFLICT (product_id, buyer_id) DO UPDATE SET quantity = p.quantity + excluded.quantity
+RETURNING product_id, buyer_id, quantity
 """
 
 # Carts without what was bought of them, in the transaction that makes the orders; see `carts.CLEAR_CART`.
@@ -60,6 +61,12 @@ SELECT checkout_id, product_id, "offset", payload_hash FROM decisions
 WHERE checkout_id = ANY($1::uuid[]) AND kind IN ('created', 'held', 'refused')
 """
 
+# What slices of a product have sent on of these checkouts.
+FORWARDED = """
+SELECT checkout_id, product_id, "offset", payload_hash FROM decisions
+WHERE checkout_id = ANY($1::uuid[]) AND kind = 'forwarded'
+"""
+
 BOUGHT = """
 SELECT p.product_id, p.buyer_id, p.quantity FROM purchases AS p
 JOIN unnest($1::text[], $2::text[]) AS u (product_id, buyer_id) USING (product_id, buyer_id)
@@ -72,7 +79,7 @@ JOIN unnest($1::text[], $2::text[]) AS u (buyer_id, address_id) USING (buyer_id,
 
 _PRODUCT = """
 SELECT p.product_id, p.name, p.cover, p.price, p.currency, p.on_shelf, p.buyer_limit, p.payment_ttl_s, p.version,
-       p.sale_price, p.sale_from, p.sale_to, p.stock_source, s.available, s.seq, s.held, s.pending, s.paid
+       p.sale_price, p.sale_from, p.sale_to, p.stock_source, p.slices, s.available, s.seq, s.held, s.pending, s.paid
 FROM products AS p JOIN stock AS s USING (product_id)
 """
 PRODUCTS = _PRODUCT + "WHERE p.product_id = ANY($1::text[])"

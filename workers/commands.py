@@ -97,4 +97,4 @@ class CommandLane:
         if any(events.values()):
             await self._log.publish(events, at_ms)
         if asked:
-            await self._log.ask(asked, at_ms)
+            await self._log.send(Stream.COMMANDS, asked, at_ms)

@@ -173,12 +173,12 @@ class MemoryLog:
     async def publish(self, events: Mapping[int, Sequence[Record]], timestamp_ms: int) -> None:
         self._send(self.broker.events, events)
 
-    async def ask(self, commands: Mapping[int, Sequence[Record]], timestamp_ms: int) -> None:
+    async def send(self, stream: Stream, messages: Mapping[int, Sequence[Record]], timestamp_ms: int) -> None:
         if self.available:
-            for p, of_p in commands.items():
+            for p, of_p in messages.items():
                 for key, value, _ in of_p:
-                    self.broker.commands.append(p, key, value)
-        self._send(defaultdict(list), commands)
+                    self.broker.of(stream).append(p, key, value)
+        self._send(defaultdict(list), messages)
 
     async def set_aside(self, letters: Mapping[int, Sequence[Record]], timestamp_ms: int) -> None:
         self._send(self.broker.dead_letters, letters)

@@ -145,8 +145,8 @@ class KafkaLog:
     async def publish(self, events: Mapping[int, Sequence[Record]], timestamp_ms: int) -> None:
         await self._send(self._topics.events, events, timestamp_ms)
 
-    async def ask(self, commands: Mapping[int, Sequence[Record]], timestamp_ms: int) -> None:
-        await self._send(self._topics.commands, commands, timestamp_ms)
+    async def send(self, stream: Stream, messages: Mapping[int, Sequence[Record]], timestamp_ms: int) -> None:
+        await self._send(self._topics.of(stream), messages, timestamp_ms)
 
     async def set_aside(self, letters: Mapping[int, Sequence[Record]], timestamp_ms: int) -> None:
         await self._send(self._topics.dead_letters, letters, timestamp_ms)

@@ -1,20 +1,22 @@
 """The checkouts' lane: seven steps from a batch of lines to their decisions. See `LineLane.decide`."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
+from typing import NamedTuple
 
 from contracts.commands import encode_command
 from contracts.decisions import Decision
 from contracts.events import Event, event_of
 from contracts.kafka import Record
 from contracts.keys import conflict_field
-from contracts.messages import CheckoutLine, decode_checkout_line
+from contracts.messages import CheckoutLine, decode_checkout_line, read_checkout_line
 from contracts.outcomes import Kind
 from contracts.settings import Settings
+from contracts.slices import others as other_slices
 from contracts.times import to_ms
-from contracts.topics import Stream
+from contracts.topics import Stream, partition_of
 from stock_ledger.commands.holds import answer_to
 from stock_ledger.decide import Decided, Loaded, Received, decide
 from stock_ledger.ledger import Advance, Claim, Ledger, advanced, need_of
@@ -25,6 +27,16 @@ from workers.lane import Claims, Ready, UnderWay, both
 from workers.log import Batch, Log, Message
 from workers.shelf import Results, Shelf
 from workers.sourcing import Sourcing
+
+
+class _Told(NamedTuple):
+    """What new decisions come to: results for the view, events, and what other writers are sent, by partition: lines that
+    are forwarded, answers to all-or-nothing checkouts.
+    """
+
+    results: Results
+    events: Mapping[int, Sequence[Event]]
+    sent: Mapping[Stream, Mapping[int, Sequence[Record]]]
 
 
 class LineLane:
@@ -80,21 +92,21 @@ class LineLane:
         await self._ledger.persist(advances, decided, loaded)  # 5
         touched: dict[int, set[str]] = {p: set() for p in after}
         for decision in decided.decisions:
-            if decision.product_id in loaded.stock:
-                touched[decision.partition].add(decision.product_id)
+            if (stock_id := decision.stock_id) in loaded.stock:
+                touched[decision.partition].add(stock_id)
         return self._shelf.take_in(touched, loaded.products, loaded.stock | decided.stock, after)
 
     async def _finish(
         self, decisions: Sequence[Decision], advances: Sequence[Advance], shown: Sequence[Shown]
     ) -> None:
-        results, events, answers = self._tell(decisions)
-        await both(self._shelf.show(shown, results), self._publish(events, answers))  # 6, 7
+        told = self._tell(decisions)
+        await both(self._shelf.show(shown, told.results), self._publish(told))  # 6, 7
         await self._log.commit(self.stream, {a.partition: a.next_offset for a in advances})
 
     async def publish_again(self, partition: int, start: int, end: int) -> None:
-        results, events, answers = self._tell(await self._ledger.decisions(partition, start, end))
-        await self._shelf.show((), results)
-        await self._publish(events, answers)
+        told = self._tell(await self._ledger.decisions(partition, start, end))
+        await self._shelf.show((), told.results)
+        await self._publish(told)
 
     def _decode(self, message: Message, partition: int) -> CheckoutLine:
         return decode_checkout_line(message.value, message.key, partition, self._settings.partitions)
@@ -109,8 +121,8 @@ class LineLane:
         others: set[str] = set()  # products of other partitions whose prices an expected total spans
         for message in received:
             if message.line is not None:
-                wanted[message.partition].add(message.line.product_id)
-                others.update(product_id for product_id, _ in message.line.basket or ())
+                wanted[message.partition].add(message.line.stock_id)
+                others.update(i for i, _ in message.line.basket or () if i != message.line.product_id)
         entries = await self._shelf.load(wanted, claims, before)
         others.difference_update(entries)
         if others:
@@ -118,27 +130,45 @@ class LineLane:
         products = {product_id: product for product_id, (product, _) in entries.items()}
         need = need_of(received, products)
         if before is None or before.decided is None:
-            return await self._ledger.load(need, entries)
-        is_sourced = any(product.stock_source for product in products.values())
-        if is_sourced or not before.decided.bought.keys().isdisjoint(need.limited):
-            await before.committed()
-        return (await self._ledger.load(need, entries)).after(before.decided)
+            loaded = await self._ledger.load(need, entries)
+        else:
+            is_sourced = any(product.stock_source for product in products.values())
+            if is_sourced or not before.decided.bought.keys().isdisjoint(need.limited):
+                await before.committed()
+            loaded = (await self._ledger.load(need, entries)).after(before.decided)
+        if need.sliced:
+            loaded.elsewhere = await self._elsewhere(received, loaded)
+        return loaded
 
-    async def _publish(self, events: dict[int, list[Event]], answers: dict[int, list[Record]]) -> None:
+    async def _elsewhere(self, received: Sequence[Received], loaded: Loaded) -> dict[str, int]:
+        """What the other slices have of products of which the batch asks for more than is here."""
+        asked: Counter[str] = Counter()
+        for message in received:
+            if message.line is not None:
+                asked[message.line.stock_id] += message.line.quantity
+        short = [i for i, units in asked.items() if i in loaded.stock and loaded.stock[i].available < units]
+        wanted = {other for i in short for other in other_slices(i, loaded.products[i].slices)}
+        found = await self._ledger.products(sorted(wanted)) if wanted else {}
+        return {i: stock.available for i, (_, stock) in found.items()}
+
+    async def _publish(self, told: "_Told") -> None:
         at_ms = to_ms(self._clock())
-        await self._log.publish(events, at_ms)
-        if answers:
-            await self._log.ask(answers, at_ms)
+        await self._log.publish(told.events, at_ms)
+        for stream, messages in told.sent.items():
+            await self._log.send(stream, messages, at_ms)
 
-    def _tell(
-        self, decisions: Sequence[Decision]
-    ) -> tuple[Results, dict[int, list[Event]], dict[int, list[Record]]]:
-        """Of each new decision its result for the view, its event, and its answer to an all-or-nothing checkout."""
+    def _tell(self, decisions: Sequence[Decision]) -> "_Told":
         results: list[tuple[str, str, bytes]] = []
         events: dict[int, list[Event]] = defaultdict(list)
-        answers: dict[int, list[Record]] = defaultdict(list)
+        sent: dict[Stream, dict[int, list[Record]]] = {}
         for decision in decisions:
             if decision.checkout_id is None or decision.kind is Kind.REPEATED:
+                continue
+            if decision.kind is Kind.FORWARDED:
+                onward = read_checkout_line(decision.detail)
+                place = partition_of(onward.stock_id, self._settings.partitions)
+                record: Record = (onward.partition_key(), decision.detail.encode(), [])
+                sent.setdefault(Stream.CHECKOUTS, defaultdict(list))[place].append(record)
                 continue
             document = decision.document()
             conflict = decision.kind is Kind.CONFLICT
@@ -148,6 +178,7 @@ class LineLane:
             if event is not None:
                 events[decision.partition].append(event)
             elif answer := answer_to(decision):
-                record: Record = (answer.subject().encode(), encode_command(answer), [])
-                answers[answer.partition(self._settings.partitions)].append(record)
-        return results, events, answers
+                record = (answer.subject().encode(), encode_command(answer), [])
+                place = answer.partition(self._settings.partitions)
+                sent.setdefault(Stream.COMMANDS, defaultdict(list))[place].append(record)
+        return _Told(results, events, sent)

@@ -69,8 +69,8 @@ class Log(Protocol):
         """Publish to the events topic, by partition, and wait for every ack."""
         ...
 
-    async def ask(self, commands: Mapping[int, Sequence[Record]], timestamp_ms: int) -> None:
-        """Publish to the commands topic, by partition, and wait for every ack."""
+    async def send(self, stream: Stream, messages: Mapping[int, Sequence[Record]], timestamp_ms: int) -> None:
+        """Publish what writers are to decide, by partition, and wait for every ack."""
         ...
 
     async def set_aside(self, letters: Mapping[int, Sequence[Record]], timestamp_ms: int) -> None:

@@ -82,8 +82,9 @@ class Auditor:
                 for partition, records in arguments[0].items():
                     for record in records:
                         self._was_set_aside(partition, record)
-            case "ask":
-                self.of_commands.asked(arguments[0])
+            case "send":
+                if arguments[0] is Stream.COMMANDS:
+                    self.of_commands.asked(arguments[1])
             case "commit":
                 if arguments[0] is Stream.CHECKOUTS:
                     self._was_committed(arguments[1])

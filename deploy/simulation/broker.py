@@ -108,18 +108,21 @@ class WriterLog:
     async def publish(self, events: Mapping[int, Sequence[Record]], timestamp_ms: int) -> None:
         await self._send("publish", events, timestamp_ms)
 
-    async def ask(self, commands: Mapping[int, Sequence[Record]], timestamp_ms: int) -> None:
-        await self._send("ask", commands, timestamp_ms)
-        for partition in commands:
+    async def send(self, stream: Stream, messages: Mapping[int, Sequence[Record]], timestamp_ms: int) -> None:
+        await self._send("send", messages, timestamp_ms, stream)
+        for partition in messages:
             self._arrivals.tell(partition)
 
     async def set_aside(self, letters: Mapping[int, Sequence[Record]], timestamp_ms: int) -> None:
         await self._send("set_aside", letters, timestamp_ms)
 
-    async def _send(self, name: str, records: Mapping[int, Sequence[Record]], timestamp_ms: int) -> None:
+    async def _send(
+        self, name: str, records: Mapping[int, Sequence[Record]], timestamp_ms: int, *stream: Stream
+    ) -> None:
         """Each partition's records for themselves, so that some may get through."""
         for partition, of_partition in records.items():
-            await self._remote.call(name, {partition: of_partition}, timestamp_ms, error=NotAcknowledged)
+            part = {partition: of_partition}
+            await self._remote.call(name, *stream, part, timestamp_ms, error=NotAcknowledged)
 
 
 class Group:

@@ -266,7 +266,7 @@ def brief(name: str, arguments: tuple[Any, ...]) -> str:
         case "show", (shown, results):
             parts = [f"{part.partition} {part.progress.text()}{' whole' * part.whole}" for part in shown]
             return f"{parts} and {len(results)} results"
-        case (("publish" | "ask" | "set_aside"), (records, _)):
+        case (("publish" | "set_aside"), (records, _)) | ("send", (_, records, _)):
             return str({p: len(of_partition) for p, of_partition in records.items()})
         case (("claim" | "commit"), (what, *_)):
             return str(what)

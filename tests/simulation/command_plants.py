@@ -176,10 +176,10 @@ def answers_not_told_again_at_a_claim() -> AbstractContextManager[Any]:
     original = LineLane.publish_again
 
     async def publish_again(self: LineLane, partition: int, start: int, end: int) -> None:
-        async def ask(*_: Any) -> None:
+        async def send(*_: Any) -> None:
             return
 
-        with patch("deploy.simulation.broker.WriterLog.ask", ask):
+        with patch("deploy.simulation.broker.WriterLog.send", send):
             await original(self, partition, start, end)
 
     return patch.object(LineLane, "publish_again", publish_again)

@@ -275,7 +275,7 @@ async def test_two_writers_make_one_order_or_none(
     assert answer["status"] == ("created" if quantity_of_b == 3 else "refused")
 
 
-CALLS = [(part, n) for part in ("lines", "commands", "publish", "ask") for n in (1, 2)]
+CALLS = [(part, n) for part in ("lines", "commands", "publish", "send") for n in (1, 2)]
 
 
 @pytest.mark.parametrize("quantity_of_b", [3, 99])
