@@ -48,7 +48,7 @@ class Hold(msgspec.Struct, frozen=True):
 class Decision(msgspec.Struct, frozen=True):
     """What became of the message at (partition, offset). Fields of the line are empty for a dead letter.
 
-    `first_offset` is, for a repeated line, where it was decided or forwarded; its partition is the same.
+    `first_offset` is, for a repeated line, where it was decided, or was forwarded from; its partition is the same.
     `detail` says for a dead letter what was wrong, and of a forwarded line is the message as it was sent on.
     """
 

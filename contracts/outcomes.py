@@ -15,8 +15,8 @@ class Kind(StrEnum):
     DEAD = "dead_lettered"  # not decodable or not valid; set aside in the dead-letter topic
 
 
-# The decision of a line when it comes to a slice for the first time. What comes after it repeats it, or conflicts with it.
-FIRST = frozenset({Kind.CREATED, Kind.HELD, Kind.REFUSED, Kind.FORWARDED})
+# The decision of a line when it comes for the first time. What comes after it repeats it, or conflicts with it.
+FIRST = frozenset({Kind.CREATED, Kind.HELD, Kind.REFUSED})
 
 
 class Reason(StrEnum):
@@ -66,8 +66,8 @@ class Refusal(StrEnum):
     NOT_ALLOWED = "not_allowed"  # the state machine forbids it
     NOT_DUE = "not_due"
     AMOUNT_MISMATCH = "amount_mismatch"
-    BELOW_COMMITTED = "below_committed"  # fewer units than are held or sold
     SLICES_NOT_ALLOWED = "slices_not_allowed"  # not that many slices, or not of a product with slices
+    BELOW_COMMITTED = "below_committed"  # fewer units than are held or sold
 
 
 class Outcome(StrEnum):

@@ -64,8 +64,8 @@ class Stock(msgspec.Struct, frozen=True):
 class Loaded(msgspec.Struct):
     """All that deciding a batch needs, `products` and `stock` by stock id. What is absent does not exist.
 
-    `decided` maps (checkout_id, stock id) to the offset of its decision; `settled` maps (checkout_id, product_id) to the
-    stock id where it was decided and not forwarded; `hashes` maps a checkout id to the payload hash of its decided lines,
+    `decided` maps (checkout_id, stock id) to the offset of its decision, `forwarded` to where it was sent on; `settled` maps
+    (checkout_id, product_id) to the stock id where it was decided; `hashes` maps a checkout id to the payload hash of its decided lines,
     whichever their product. Of products with a second stock source, `granted` is how many units may be sold, and `down`
     are those that are refused because it does not answer. Where slices may not have enough, `elsewhere` is what the others
     have, as far as is known.
@@ -77,6 +77,7 @@ class Loaded(msgspec.Struct):
     addresses: dict[tuple[str, str], Shipping]  # (buyer_id, address_id)
     decided: dict[tuple[str, str], int]
     hashes: dict[str, str]
+    forwarded: dict[tuple[str, str], int] = {}
     settled: dict[tuple[str, str], str] = {}
     granted: dict[str, int] = {}
     down: frozenset[str] = frozenset()
@@ -97,15 +98,23 @@ class Loaded(msgspec.Struct):
         """As it is once `before` is persisted, whether it was loaded before that or since; but for `bought`, of which
         that cannot be told.
         """
-        decided, settled, hashes = dict(self.decided), dict(self.settled), dict(self.hashes)
+        decided, forwarded, settled = dict(self.decided), dict(self.forwarded), dict(self.settled)
+        hashes = dict(self.hashes)
         for d in before.decisions:
-            if d.checkout_id is not None and d.kind in FIRST:
+            if d.checkout_id is None:
+                continue
+            if d.kind in FIRST:
                 decided[d.checkout_id, d.stock_id] = d.offset
-                hashes[d.checkout_id] = d.payload_hash
-                if d.kind is not Kind.FORWARDED:
-                    settled[d.checkout_id, d.product_id] = d.stock_id
+                settled[d.checkout_id, d.product_id] = d.stock_id
+            elif d.kind is Kind.FORWARDED:
+                forwarded[d.checkout_id, d.stock_id] = d.offset
+            else:
+                continue
+            hashes[d.checkout_id] = d.payload_hash
         stock = self.stock | {i: s for i, s in before.stock.items() if i in self.stock}
-        return msgspec.structs.replace(self, stock=stock, decided=decided, settled=settled, hashes=hashes)
+        return msgspec.structs.replace(
+            self, stock=stock, decided=decided, forwarded=forwarded, settled=settled, hashes=hashes
+        )
 
 
 # Of what is open with a second stock source; see `upstream.source.rows_of`.
@@ -134,7 +143,7 @@ def decide(batch: Iterable[Received], loaded: Loaded, now: datetime) -> Decided:
         loaded, granted=dict(loaded.granted), elsewhere=dict(loaded.elsewhere)
     )
     stock = dict(loaded.stock)
-    decided = dict(loaded.decided)
+    decided, forwarded = dict(loaded.decided), dict(loaded.forwarded)
     hashes = dict(loaded.hashes)
     added: dict[tuple[str, str], int] = {}
     held: dict[str, int] = {}
@@ -156,14 +165,18 @@ def decide(batch: Iterable[Received], loaded: Loaded, now: datetime) -> Decided:
             kind, reason = Kind.CONFLICT, Reason.IDEMPOTENCY_CONFLICT
         elif identity in decided:
             kind, first = Kind.REPEATED, decided[identity]
+        elif identity in forwarded and not line.forwarded:
+            kind, first = Kind.REPEATED, forwarded[identity]
         else:
-            decided[identity] = message.offset
             reason = refusal(line, loaded, stock, added, now)
             if (onward := _onward(line, loaded, reason)) is not None:
+                forwarded[identity] = message.offset
                 kind, reason, detail = Kind.FORWARDED, None, encode_checkout_line(onward).decode()
             elif reason is not None:
+                decided[identity] = message.offset
                 kind = Kind.REFUSED
             else:
+                decided[identity] = message.offset
                 product, before = loaded.products[stock_id], stock[stock_id]
                 after = Stock(before.available - line.quantity, before.seq + 1)
                 stock[stock_id] = after

@@ -41,7 +41,8 @@ class MemoryLedger:
         self.available = True
         self.fail_before_commit = 0
         self.fail_after_commit = 0
-        self._first: dict[str, dict[str, Decision]] = {}  # checkout -> product -> its first decision
+        self._first: dict[str, dict[str, Decision]] = {}  # checkout -> stock id -> its first decision
+        self._forwarded: dict[str, dict[str, Decision]] = {}  # the same, where it was sent on
 
     def put(self, product: Product, stock: Stock, partition: int) -> None:
         """Add or replace a product with its stock."""
@@ -71,16 +72,16 @@ class MemoryLedger:
     async def load(self, need: Need, entries: dict[str, Entry]) -> Loaded:
         self._answer()
         found = [d for checkout_id in need.checkouts for d in self._first.get(checkout_id, {}).values()]
-        settled = [d for d in found if d.kind is not Kind.FORWARDED]
-        found = [d for d in found if d.kind is not Kind.FORWARDED or d.checkout_id in need.sliced]
+        sent = [d for checkout_id in need.sliced for d in self._forwarded.get(checkout_id, {}).values()]
         return Loaded(
             products={i: product for i, (product, _) in entries.items()},
             stock={i: stock for i, (_, stock) in entries.items()},
             bought={pair: self.purchases[pair] for pair in need.limited if pair in self.purchases},
             addresses={pair: self.address_book[pair] for pair in need.addresses if pair in self.address_book},
             decided={(d.checkout_id or "", d.stock_id): d.offset for d in found},
-            hashes={d.checkout_id or "": d.payload_hash for d in found},
-            settled={(d.checkout_id or "", d.product_id): d.stock_id for d in settled},
+            forwarded={(d.checkout_id or "", d.stock_id): d.offset for d in sent},
+            hashes={d.checkout_id or "": d.payload_hash for d in [*found, *sent]},
+            settled={(d.checkout_id or "", d.product_id): d.stock_id for d in found},
         )
 
     async def intend(self, advances: Sequence[Advance], requests: Sequence[Reserve]) -> Intended:
@@ -107,6 +108,8 @@ class MemoryLedger:
             self._take(d)
             if d.checkout_id is not None and d.kind in FIRST:
                 self._first.setdefault(d.checkout_id, {})[d.stock_id] = d
+            elif d.checkout_id is not None and d.kind is Kind.FORWARDED:
+                self._forwarded.setdefault(d.checkout_id, {})[d.stock_id] = d
         self.stock |= decided.stock
         for pair, units in decided.bought.items():
             self.purchases[pair] = self.purchases.get(pair, 0) + units
@@ -147,10 +150,9 @@ class MemoryLedger:
         return {at: self.decided[at] for at in positions if at in self.decided}
 
     def decisions_of_checkout(self, checkout_id: str) -> list[Decision]:
-        """The first decision of each line that has one, where it was not forwarded, by line. Raises Unavailable."""
+        """The first decision of each line that has one, by line. Raises Unavailable."""
         self._answer()
-        found = [d for d in self._first.get(checkout_id, {}).values() if d.kind is not Kind.FORWARDED]
-        return sorted(found, key=lambda d: (d.line, d.product_id))
+        return sorted(self._first.get(checkout_id, {}).values(), key=lambda d: (d.line, d.product_id))
 
     def check(self, advances: Sequence[Advance], decided: Decided, loaded: Loaded) -> None:
         """All that can refuse a batch, before anything is written."""

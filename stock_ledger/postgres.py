@@ -14,7 +14,8 @@ from contracts.errors import FenceLost, SettingsError, StaleView, Unavailable
 from contracts.messages import Shipping
 from contracts.outcomes import Kind, Reason
 from contracts.settings import Settings
-from contracts.slices import product_of, slice_of
+from contracts.slices import product_of as product_of_slice
+from contracts.slices import slice_of
 from contracts.topics import Stream
 from stock_ledger import sql
 from stock_ledger.decide import Decided, Loaded, Product, Stock
@@ -115,9 +116,12 @@ class PostgresLedger:
                 (r["buyer_id"], r["address_id"]): Shipping(r["contact_name"], r["phone"], r["address"])
                 for r in addresses
             },
-            decided={(str(r["checkout_id"]), r["product_id"]): r["offset"] for r in [*decided, *forwarded]},
+            decided={(str(r["checkout_id"]), r["product_id"]): r["offset"] for r in decided},
+            forwarded={(str(r["checkout_id"]), r["product_id"]): r["offset"] for r in forwarded},
             hashes={str(r["checkout_id"]): r["payload_hash"] for r in [*decided, *forwarded]},
-            settled={(str(r["checkout_id"]), product_of(r["product_id"])): r["product_id"] for r in decided},
+            settled={
+                (str(r["checkout_id"]), product_of_slice(r["product_id"])): r["product_id"] for r in decided
+            },
         )
 
     async def intend(self, advances: Sequence[Advance], requests: Sequence[Reserve]) -> Intended:
@@ -294,7 +298,7 @@ def decision_of(row: Any) -> Decision:
         decided_at=row["decided_at"],
         checkout_id=None if row["checkout_id"] is None else str(row["checkout_id"]),
         buyer_id=row["buyer_id"],
-        product_id=product_of(row["product_id"]),
+        product_id=product_of_slice(row["product_id"]),
         quantity=row["quantity"],
         payload_hash=row["payload_hash"],
         line=row["line"],
