@@ -169,7 +169,8 @@ def decide(batch: Iterable[Received], loaded: Loaded, now: datetime) -> Decided:
             kind, first = Kind.REPEATED, forwarded[identity]
         else:
             reason = refusal(line, loaded, stock, added, now)
-            if (onward := _onward(line, loaded, reason)) is not None:
+            product = loaded.products.get(stock_id)
+            if product and product.slices > 1 and (onward := _onward(line, product, loaded, reason)):
                 forwarded[identity] = message.offset
                 kind, reason, detail = Kind.FORWARDED, None, encode_checkout_line(onward).decode()
             elif reason is not None:
@@ -217,13 +218,12 @@ def decide(batch: Iterable[Received], loaded: Loaded, now: datetime) -> Decided:
     return Decided(decisions, changed, added, held, from_carts)
 
 
-def _onward(line: CheckoutLine, loaded: Loaded, reason: Reason | None) -> CheckoutLine | None:
+def _onward(
+    line: CheckoutLine, product: Product, loaded: Loaded, reason: Reason | None
+) -> CheckoutLine | None:
     """The line as it is sent on, if another slice is to decide it: the one that has, the one that its buyer belongs to, or
     one that has enough where this one has not. See docs/decisions/0012-stock-slices.md.
     """
-    product = loaded.products.get(line.stock_id)
-    if product is None or product.slices == 1:
-        return None
     settled = loaded.settled.get((line.checkout_id, line.product_id), line.stock_id)
     if settled != line.stock_id:
         return msgspec.structs.replace(line, slice=slice_of(settled), forwarded=True)

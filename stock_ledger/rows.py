@@ -33,12 +33,13 @@ def columns_of(decisions: Sequence[Decision], stock: Mapping[str, Stock]) -> lis
     for d in decisions:
         seq = available = number = order_id = contact_name = phone = address = note = method = None
         order = d.order
+        stock_id = d.stock_id
         if order is not None or d.hold is not None:
-            before = left[d.stock_id]
+            before = left[stock_id]
             seq, available = before.seq + 1, before.available - d.quantity
-            left[d.stock_id] = Stock(available, seq)
+            left[stock_id] = Stock(available, seq)
         if order is not None:
-            alike = (d.stock_id, d.quantity)
+            alike = (stock_id, d.quantity)
             if alike not in terms:
                 terms[alike] = _terms_of(order, len(terms))
             number, to = terms[alike].number, order.shipping
@@ -46,7 +47,7 @@ def columns_of(decisions: Sequence[Decision], stock: Mapping[str, Stock]) -> lis
             order_id, note, method = order.order_id, order.note, order.payment_method
         lines.append(
             (
-                d.partition, d.offset, d.kind, d.checkout_id, d.buyer_id, d.stock_id, d.quantity,
+                d.partition, d.offset, d.kind, d.checkout_id, d.buyer_id, stock_id, d.quantity,
                 d.payload_hash, d.line, d.lines, d.reason, d.detail,
                 d.first_offset, d.accepted_at, d.whole, seq, available,
                 order_id, contact_name, phone, address, note, method, number,
