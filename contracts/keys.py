@@ -7,9 +7,10 @@ class Keys:
     | key | type | value |
     |---|---|---|
     | progress | string | "epoch:next_offset:decided_per_s:beat" of the partition |
-    | stock | string | "epoch:seq:available" of the product |
+    | stock | string | "epoch:seq:available" of the stock id |
     | product | string | catalogue entry as JSON |
-    | sold_out | set | ids of the partition's products without stock |
+    | sold_out | set | the partition's stock ids without stock |
+    | slices | hash | stock id → slices of its product; of the partition's stock ids, where there is more than one |
     | result | hash | product id → line decision as JSON; "#partition:offset" → an idempotency conflict; "=" → all lines |
     | payload | string | hash of the payload last seen under this checkout id |
     """
@@ -20,14 +21,17 @@ class Keys:
     def progress(self, partition: int) -> str:
         return f"{self.prefix}progress:{{p{partition}}}"
 
-    def stock(self, partition: int, product_id: str) -> str:
-        return f"{self.prefix}stock:{{p{partition}}}:{product_id}"
+    def stock(self, partition: int, stock_id: str) -> str:
+        return f"{self.prefix}stock:{{p{partition}}}:{stock_id}"
 
-    def product(self, partition: int, product_id: str) -> str:
-        return f"{self.prefix}product:{{p{partition}}}:{product_id}"
+    def product(self, partition: int, stock_id: str) -> str:
+        return f"{self.prefix}product:{{p{partition}}}:{stock_id}"
 
     def sold_out(self, partition: int) -> str:
         return f"{self.prefix}soldout:{{p{partition}}}"
+
+    def slices(self, partition: int) -> str:
+        return f"{self.prefix}slices:{{p{partition}}}"
 
     def result(self, checkout_id: str) -> str:
         return f"{self.prefix}result:{checkout_id}"

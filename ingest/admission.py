@@ -11,6 +11,7 @@ from contracts.messages import CheckoutLine
 from contracts.problems import Problem
 from contracts.requests import CheckoutRequest
 from contracts.settings import Settings
+from contracts.slices import slice_of_buyer
 
 _body = Body(CheckoutRequest)
 _encode = msgspec.json.Encoder().encode
@@ -39,8 +40,17 @@ def checkout_id_of(buyer_id: str, key: str) -> str:
     return f"{h[:8]}-{h[8:12]}-8{h[12:15]}-8{h[15:18]}-{h[18:]}"
 
 
-def admit(request: CheckoutRequest, buyer_id: str, key: str, now_ms: int, settings: Settings) -> Admitted:
-    """Merge, check the limits and make the messages. Raises Problem 422 where something cannot be accepted."""
+def admit(
+    request: CheckoutRequest,
+    buyer_id: str,
+    key: str,
+    now_ms: int,
+    settings: Settings,
+    slices: Mapping[str, int],
+) -> Admitted:
+    """Merge, check the limits and make the messages, each to the buyer's slice of its product; `slices` is how many the
+    products have that have several. Raises Problem 422 where something cannot be accepted.
+    """
     quantities = merge(request)
     check(request, quantities, settings)
     checkout_id = checkout_id_of(buyer_id, key)
@@ -68,6 +78,7 @@ def admit(request: CheckoutRequest, buyer_id: str, key: str, now_ms: int, settin
             request.expected_total,
             basket,
             product_id in in_cart,
+            slice_of_buyer(buyer_id, slices[product_id]) if product_id in slices else 0,
         )
         lines.append(line)
     return Admitted(checkout_id, payload_hash, lines)

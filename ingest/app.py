@@ -34,6 +34,7 @@ from contracts.problems import Problem
 from contracts.receipts import ReceiptSigner
 from contracts.requests import Accepted, AcceptedLine
 from contracts.settings import Settings
+from contracts.slices import stock_ids
 from contracts.times import from_ms
 from contracts.topics import partition_of
 from ingest.admission import Admitted, admit, parse
@@ -87,7 +88,7 @@ class Ingest:
         given_key = given.get("idempotency-key")
         own_key = given_key is not None
         key = uuid.uuid4().hex if given_key is None else idempotency_key(given_key)
-        admitted = admit(parse(body), buyer_id, key, now_ms, self._settings)
+        admitted = admit(parse(body), buyer_id, key, now_ms, self._settings, self._gate.slices)
         try:
             positions = await self._publish(admitted, own_key=own_key)
         except SluicewayError as error:
@@ -98,7 +99,7 @@ class Ingest:
         """Raise Problem 503 for the load: before the token is verified, which costs the most if it is a new one.
 
         Not before the body is read: the server would cut the client off. What is sold out is not turned away: it is
-        told so, and not to come again.
+        told so, and not to come again. Of a product with slices one must be free: whose turn it is the token tells.
         """
         try:
             self._publisher.check()
@@ -107,7 +108,11 @@ class Ingest:
                 request = parse(body)
                 product_ids = [item.product_id for item in request.items]
                 if not self._gate.hopeless(product_ids, request.policy):
-                    self._backpressure.check(product_ids)
+                    slices = self._gate.slices
+                    self._backpressure.check(i for i in product_ids if i not in slices)
+                    for product_id in product_ids:
+                        if product_id in slices:
+                            self._backpressure.check_slices(stock_ids(product_id, slices[product_id]))
         except Overloaded as error:
             raise overloaded(error, self._retry_after) from error
 
@@ -120,17 +125,20 @@ class Ingest:
     def _publish(self, admitted: Admitted, *, own_key: bool) -> "asyncio.Future[list[tuple[int, int]]]":
         """(partition, offset) of every line, once all are acknowledged.
 
-        A checkout that the gate has no hope for goes on only if it was taken in before: then it has an answer.
+        A checkout that the gate has no hope for goes on only if it was taken in before: then it has an answer. Raises
+        BacklogFull for the buyer's slices.
         """
         product_ids = [line.product_id for line in admitted.lines]
         sold_out = self._gate.hopeless(product_ids, admitted.lines[0].policy)
         if sold_out and not own_key:
             raise SoldOut(sold_out)
+        if self._gate.slices and self._backpressure.is_on and not sold_out:
+            self._backpressure.check(line.stock_id for line in admitted.lines)
         count = self._settings.partitions
         records: list[tuple[int, Record]] = []
         for line in admitted.lines:
-            record = (line.partition_key(), _encode(line), _NO_HEADERS)
-            records.append((partition_of(line.product_id, count), record))
+            stock_id = line.stock_id
+            records.append((partition_of(stock_id, count), (stock_id.encode(), _encode(line), _NO_HEADERS)))
         payload = (admitted.checkout_id, admitted.payload_hash) if own_key else None
         return self._publisher.submit(records, payload, sold_out=sold_out)
 

@@ -96,11 +96,20 @@ class Backpressure:
         """Whether any partition is behind."""
         return bool(self._behind)
 
-    def check(self, product_ids: Iterable[str]) -> None:
-        """Raise BacklogFull if the partition of one of these products is behind."""
-        count = len(self._partitions)
-        if behind := self._behind.intersection(partition_of(i, count) for i in product_ids):
+    def check(self, stock_ids: Iterable[str]) -> None:
+        """Raise BacklogFull if the partition of one of these stock ids is behind."""
+        if behind := self._behind.intersection(self._places(stock_ids)):
             self._turn_away(behind)
+
+    def check_slices(self, stock_ids: Iterable[str]) -> None:
+        """Raise BacklogFull if the partitions of all these slices are behind; the one whose turn comes first has it."""
+        places = set(self._places(stock_ids))
+        if places <= self._behind:
+            self._turn_away([min(places, key=lambda p: self._partitions[p].last_turn_at)])
+
+    def _places(self, stock_ids: Iterable[str]) -> Iterable[int]:
+        count = len(self._partitions)
+        return (partition_of(i, count) for i in stock_ids)
 
     def _turn_away(self, behind: Iterable[int]) -> None:
         now = self._monotonic()

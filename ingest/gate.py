@@ -1,15 +1,16 @@
-"""What the edge knows from the view: who is sold out, and which payload came under an idempotency key.
+"""What the edge knows from the view: what is sold out, who has slices, and which payload came under an idempotency key.
 
-Both fail open: without the cache, or with one that is behind, every checkout goes to the log, whose writer decides.
+All fail open: without the cache, or with one that is behind, every checkout goes to the log, whose writer decides.
 """
 
 import asyncio
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from contracts.errors import Unavailable
 from contracts.settings import Settings
+from contracts.slices import product_of, slice_of, stock_ids
 from contracts.topics import partition_of
 from ingest.backpressure import Backpressure
 from stock_ledger.view import Gate, Progress, View
@@ -20,9 +21,12 @@ _NOTHING = (frozenset[str](), 0.0)
 
 
 class SoldOutGate:
-    """A copy of the sold-out products, refreshed every `gate_refresh_ms`.
+    """A copy of what is sold out and of the products with slices, refreshed every `gate_refresh_ms`.
 
-    A partition's list counts only while its writer is seen to live: its progress has changed within `gate_stale_s`.
+    `slices` is how many slices a product has, if it has several and the last of them is shown to know that. What a
+    partition told of it is kept while the view has nothing of that partition.
+
+    A partition's sold-out list counts only while its writer is seen to live: its progress has changed within `gate_stale_s`.
     The first look tells nothing of that: what it finds may have stood still for long. Nor does a look of before this
     process was stopped for a while.
     Hands the progress on to `backpressure`.
@@ -37,6 +41,8 @@ class SoldOutGate:
         self._backpressure = backpressure
         self._seen: dict[int, tuple[Progress, float]] = {}
         self._sold_out: dict[int, tuple[frozenset[str], float]] = {}  # by partition, and until when it counts
+        self._shown_slices: dict[int, Mapping[str, int]] = {}  # by partition, and stock id
+        self.slices: Mapping[str, int] = {}
         self.problem = "not refreshed yet"
 
     def hopeless(self, product_ids: Sequence[str], policy: str) -> Sequence[str]:
@@ -45,12 +51,18 @@ class SoldOutGate:
         """
         if not self._sold_out:
             return ()
-        sold_out = [i for i in product_ids if self._is_sold_out(i)]
+        sold_out = [i for i in product_ids if self._is_sold_out(i) and self._are_other_slices_sold_out(i)]
         return () if policy == "independent" and len(sold_out) < len(product_ids) else sold_out
 
-    def _is_sold_out(self, product_id: str) -> bool:
-        sold_out, until = self._sold_out.get(partition_of(product_id, self._settings.partitions), _NOTHING)
-        return product_id in sold_out and self._monotonic() < until
+    def _is_sold_out(self, stock_id: str) -> bool:
+        sold_out, until = self._sold_out.get(partition_of(stock_id, self._settings.partitions), _NOTHING)
+        return stock_id in sold_out and self._monotonic() < until
+
+    def _are_other_slices_sold_out(self, product_id: str) -> bool:
+        """How many there are is told with the stock of the first one: there are more before the last one knows."""
+        shown = self._shown_slices.get(partition_of(product_id, self._settings.partitions))
+        count = shown.get(product_id, 1) if shown else 1
+        return all(self._is_sold_out(i) for i in stock_ids(product_id, count)[1:])
 
     async def refresh(self) -> None:
         """Read the gates once. Opens all of them if the cache does not answer. What is seen counts from the question."""
@@ -69,6 +81,7 @@ class SoldOutGate:
             if gate.progress is None:
                 self._seen.pop(partition, None)
                 continue
+            self._shown_slices[partition] = gate.slices
             progress, since = self._seen.get(partition, (gate.progress, -math.inf))
             if progress != gate.progress:
                 progress, since = gate.progress, now
@@ -80,6 +93,7 @@ class SoldOutGate:
             for p, gate in living.items()
             if gate.sold_out
         }
+        self.slices = slices_of(self._shown_slices.values())
         self._backpressure.shown({p: progress for p, (progress, _) in self._seen.items()}, living)
         self.problem = ""
 
@@ -89,6 +103,17 @@ class SoldOutGate:
             await self.refresh()
             pause_s = self._settings.cache_retry_s if self.problem else self._settings.gate_refresh_ms / 1000
             await asyncio.sleep(pause_s)
+
+
+def slices_of(shown: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    """Slices of each product, of what is shown by stock id: as many as the last one of them tells."""
+    found: dict[str, int] = {}
+    for by_stock_id in shown:
+        for stock_id, count in by_stock_id.items():
+            if slice_of(stock_id) == count - 1:
+                product_id = product_of(stock_id)
+                found[product_id] = max(count, found.get(product_id, 1))
+    return found
 
 
 class PayloadMemory:

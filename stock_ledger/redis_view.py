@@ -21,10 +21,10 @@ from stock_ledger.decide import Product, Stock
 from stock_ledger.ledger import Entry
 from stock_ledger.view import CheckoutsView, Gate, PartitionView, Progress, Shown
 
-# KEYS: progress, sold-out set, then stock and product key of each entry.
+# KEYS: progress, sold-out set, slices, then stock and product key of each entry.
 # ARGV: epoch, next_offset, mode, progress text that must be there ("" for any), progress text to set ("" keeps it),
-# then id, seq, available, product JSON ("" keeps it) of each entry.
-# Mode 0 writes an entry only if newer; 1 writes it whatever was there; 2 also forgets what was sold out.
+# then id, seq, available, product JSON ("" keeps it) of each entry, then id and slices of what has several.
+# Mode 0 writes an entry only if newer; 1 writes it whatever was there; 2 also forgets what was sold out, and slices.
 SHOW = """
 local function newer(key, epoch, number)
   local current = redis.call('GET', key)
@@ -36,9 +36,10 @@ end
 local epoch = tonumber(ARGV[1])
 if not newer(KEYS[1], epoch, tonumber(ARGV[2])) then return 0 end
 if ARGV[4] ~= '' and redis.call('GET', KEYS[1]) ~= ARGV[4] then return 0 end
-if ARGV[3] == '2' then redis.call('DEL', KEYS[2]) end
-local key = 3
-for arg = 6, #ARGV, 4 do
+if ARGV[3] == '2' then redis.call('DEL', KEYS[2], KEYS[3]) end
+local key, entries = 4, 5 + 2 * (#KEYS - 3)
+for arg = entries + 1, #ARGV, 2 do redis.call('HSET', KEYS[3], ARGV[arg], ARGV[arg + 1]) end
+for arg = 6, entries, 4 do
   local id, seq, available, product = ARGV[arg], ARGV[arg + 1], ARGV[arg + 2], ARGV[arg + 3]
   if ARGV[3] ~= '0' or newer(KEYS[key], epoch, tonumber(seq)) then
     redis.call('SET', KEYS[key], ARGV[1] .. ':' .. seq .. ':' .. available)
@@ -92,12 +93,13 @@ end
 return known
 """
 
-# KEYS: progress and sold-out set of each partition. Gives what the first holds and the members of the second, in turn.
+# KEYS: progress, sold-out set and slices of each partition. Gives, in turn, what they hold.
 GATES = """
 local found = {}
-for i = 1, #KEYS, 2 do
+for i = 1, #KEYS, 3 do
   found[i] = redis.call('GET', KEYS[i])
   found[i + 1] = redis.call('SMEMBERS', KEYS[i + 1])
+  found[i + 2] = redis.call('HGETALL', KEYS[i + 2])
 end
 return found
 """
@@ -175,12 +177,15 @@ class RedisView:
         for number, piece in enumerate(pieces):
             mode = 0 if not part.whole else 2 if number == 0 else 1
             text = part.progress.text() if number == len(pieces) - 1 else ""
-            yield self._show_arguments(part, piece, mode, text)
+            slices = part.slices() if number == 0 else {}  # before anything is sold out
+            yield self._show_arguments(part, piece, slices, mode, text)
 
     def _show_arguments(
-        self, part: Shown, piece: list[tuple[str, Stock]], mode: int, text: str
+        self, part: Shown, piece: list[tuple[str, Stock]], slices: Mapping[str, int], mode: int, text: str
     ) -> tuple[list[str], list[Any]]:
-        keys = [self._keys.progress(part.partition), self._keys.sold_out(part.partition)]
+        keys = [
+            name(part.partition) for name in (self._keys.progress, self._keys.sold_out, self._keys.slices)
+        ]
         after = "" if part.after is None else part.after.text()
         arguments: list[Any] = [part.progress.epoch, part.progress.next_offset, mode, after, text]
         for product_id, stock in piece:
@@ -190,6 +195,8 @@ class RedisView:
                 self._keys.product(part.partition, product_id),
             )
             arguments += (product_id, stock.seq, stock.available, encode_product(product) if product else b"")
+        for pair in slices.items():
+            arguments += pair
         return keys, arguments
 
     async def progress(self, partitions: Sequence[int]) -> dict[int, Progress]:
@@ -211,12 +218,15 @@ class RedisView:
         return CheckoutsView(results, _progress_by(partitions, values))
 
     async def gates(self, partitions: Sequence[int]) -> dict[int, Gate]:
-        keys = [key for p in partitions for key in (self._keys.progress(p), self._keys.sold_out(p))]
+        names = (self._keys.progress, self._keys.sold_out, self._keys.slices)
+        keys = [name(p) for p in partitions for name in names]
         async with translated():
             found: Any = await self._redis.eval(GATES, len(keys), *keys)
         return {
-            p: Gate(read_progress(progress), frozenset(m.decode() for m in sold_out))
-            for p, progress, sold_out in zip(partitions, found[::2], found[1::2], strict=True)
+            p: Gate(read_progress(progress), frozenset(m.decode() for m in sold_out), _slices_of(slices))
+            for p, progress, sold_out, slices in zip(
+                partitions, found[::3], found[1::3], found[2::3], strict=True
+            )
         }
 
     async def remember_payloads(self, payloads: Sequence[tuple[str, str]]) -> dict[int, str]:
@@ -255,6 +265,10 @@ def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
 def _progress_by(partitions: Sequence[int], values: Iterable[Any]) -> dict[int, Progress]:
     found = {p: read_progress(value) for p, value in zip(partitions, values, strict=True)}
     return {p: progress for p, progress in found.items() if progress is not None}
+
+
+def _slices_of(pairs: Sequence[bytes]) -> dict[str, int]:
+    return {i.decode(): int(count) for i, count in zip(pairs[::2], pairs[1::2], strict=True)}
 
 
 @lru_cache(maxsize=4096)  # many polls read the same

@@ -26,7 +26,7 @@ class Progress(msgspec.Struct, frozen=True):
 
 
 class Shown(msgspec.Struct, frozen=True):
-    """What to show of one partition: absolute stock by product, catalogue entries where they are to be cached.
+    """What to show of one partition: absolute stock by stock id, catalogue entries where they are to be cached.
 
     With `whole`, it is all there is of the partition: what the view had before is dropped. Otherwise it is added to
     what is there, and only if that is what its writer believes: `after`, where it is given, is the exact progress
@@ -39,6 +39,10 @@ class Shown(msgspec.Struct, frozen=True):
     products: Mapping[str, Product]
     whole: bool = False
     after: Progress | None = None
+
+    def slices(self) -> dict[str, int]:
+        """How many slices the products of these stock ids have, where there is more than one."""
+        return {i: product.slices for i, product in self.products.items() if product.slices > 1}
 
 
 class PartitionView(msgspec.Struct, frozen=True):
@@ -63,17 +67,20 @@ class CheckoutsView(msgspec.Struct, frozen=True):
 
 
 class Gate(msgspec.Struct, frozen=True):
-    """What the edge needs of a partition: its progress and the products shown as sold out."""
+    """What the edge needs of a partition: its progress, the stock ids shown as sold out, and how many slices the product
+    of a stock id has, where there is more than one.
+    """
 
     progress: Progress | None
     sold_out: frozenset[str]
+    slices: Mapping[str, int] = {}
 
 
 class View(Protocol):
     """Every method raises Unavailable when the cache does not answer in time."""
 
     async def load(self, wanted: Mapping[int, Sequence[str]]) -> dict[int, PartitionView]:
-        """Progress, catalogue and stock of the wanted products, by partition.
+        """Progress, catalogue and stock of the wanted stock ids, by partition.
 
         An entry that was not shown under the epoch of the progress is left from before and counts as absent.
         """

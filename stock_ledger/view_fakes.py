@@ -20,6 +20,7 @@ class Snapshot(msgspec.Struct):
 
     values: dict[str, bytes]
     sold_out: dict[str, set[str]]
+    slices: dict[str, dict[str, int]]
     results: dict[str, dict[str, bytes]]
 
 
@@ -32,13 +33,13 @@ class MemoryView:
 
     def __init__(self, keys: Keys | None = None) -> None:
         self.keys = keys or Keys("sw:")
-        self.data = Snapshot({}, {}, {})
+        self.data = Snapshot({}, {}, {}, {})
         self.available = True
         self.lose_replies = 0
 
     def flush(self) -> None:
         """Forget everything, as FLUSHALL or a restart does."""
-        self.data = Snapshot({}, {}, {})
+        self.data = Snapshot({}, {}, {}, {})
 
     def snapshot(self) -> Snapshot:
         """A copy of everything, to set the view back to."""
@@ -83,7 +84,11 @@ class MemoryView:
     async def gates(self, partitions: Sequence[int]) -> dict[int, Gate]:
         self._answer()
         return {
-            p: Gate(self._progress(p), frozenset(self.data.sold_out.get(self.keys.sold_out(p), ())))
+            p: Gate(
+                self._progress(p),
+                frozenset(self.data.sold_out.get(self.keys.sold_out(p), ())),
+                dict(self.data.slices.get(self.keys.slices(p), {})),
+            )
             for p in partitions
         }
 
@@ -113,8 +118,11 @@ class MemoryView:
         ):
             return
         sold_out = self.data.sold_out.setdefault(self.keys.sold_out(p), set())
+        slices = self.data.slices.setdefault(self.keys.slices(p), {})
         if part.whole:
             sold_out.clear()
+            slices.clear()
+        slices.update(part.slices())
         for i, stock in part.stock.items():
             if not part.whole and not self._newer(self.keys.stock(p, i), epoch, stock.seq):
                 continue

@@ -14,7 +14,7 @@ BODY = b"""
 
 def test_a_retry_on_another_version_is_the_same_checkout_with_the_same_payload() -> None:
     """With another id it would be bought twice, with another hash be refused as a conflict."""
-    admitted = admit(parse(BODY), "buyer-1", "key-1", 0, Settings())
+    admitted = admit(parse(BODY), "buyer-1", "key-1", 0, Settings(), {})
     assert admitted.checkout_id == "ed351114-0221-8f2a-8116-b284e65e5ff2"
     assert admitted.payload_hash == "ce49c9ffb8340989e2f33d278a389541"
 
@@ -23,9 +23,9 @@ def test_a_retry_on_another_version_is_the_same_checkout_with_the_same_payload()
 def test_a_policy_is_told_where_it_makes_a_difference(policy: str) -> None:
     request = msgspec.structs.replace(parse(BODY), policy=policy)
     alone = msgspec.structs.replace(request, items=request.items[:1])
-    several = admit(request, "buyer-1", "key-1", 0, Settings())
+    several = admit(request, "buyer-1", "key-1", 0, Settings(), {})
     assert [line.policy for line in several.lines] == [policy] * 2
-    single = admit(alone, "buyer-1", "key-1", 0, Settings())
+    single = admit(alone, "buyer-1", "key-1", 0, Settings(), {})
     assert [line.policy for line in single.lines] == ["independent"]
 
 
@@ -39,16 +39,16 @@ def test_lines_say_which_come_from_the_cart_and_that_is_part_of_the_payload() ->
     hashes = set()
     for items in (given, given[::-1]):
         body = b'{"items": [' + b",".join(items) + b'], "address_id": "home"}'
-        admitted = admit(parse(body), "buyer-1", "key-1", 0, Settings())
+        admitted = admit(parse(body), "buyer-1", "key-1", 0, Settings(), {})
         assert [(line.product_id, line.from_cart) for line in admitted.lines] == [("a", False), ("b", True)]
         hashes.add(admitted.payload_hash)
-    plain = admit(parse(body.replace(b', "from_cart": true', b"")), "buyer-1", "key-1", 0, Settings())
+    plain = admit(parse(body.replace(b', "from_cart": true', b"")), "buyer-1", "key-1", 0, Settings(), {})
     assert len(hashes | {plain.payload_hash}) == 2
 
 
 def test_the_policy_is_part_of_the_payload() -> None:
     request = parse(BODY)
     whole = msgspec.structs.replace(request, policy="all_or_nothing")
-    first, other = (admit(r, "buyer-1", "key-1", 0, Settings()) for r in (request, whole))
+    first, other = (admit(r, "buyer-1", "key-1", 0, Settings(), {}) for r in (request, whole))
     assert first.checkout_id == other.checkout_id
     assert first.payload_hash != other.payload_hash
