@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from api.gathered import GatheredPolls, Shown
@@ -15,6 +15,7 @@ from api.status import (
     by_product,
     checkout_status,
     decided_line,
+    followed,
     queued_line,
 )
 from api.whole import Whole, ended_line, read_whole, waits_for_the_whole
@@ -42,6 +43,8 @@ class Decisions(Protocol):
 
     async def decisions_of_checkout(self, checkout_id: str) -> list[Decision]: ...
 
+    async def conflicts_of_checkout(self, checkout_id: str) -> list[Decision]: ...
+
     async def whole_answer(self, checkout_id: str) -> bytes | None: ...
 
 
@@ -49,7 +52,8 @@ class Checkouts:
     """Reads the status of checkouts.
 
     With a receipt, a line is decided exactly when its own position is: at that position lies its decision, the
-    refusal of a conflicting payload, a repeat of an earlier decision, or a dead letter. Where the lines are of an
+    refusal of a conflicting payload, a repeat of an earlier decision, or a dead letter; or that it was forwarded, then it
+    has the decision of the checkout's line of that product, if there is one already. Where the lines are of an
     all-or-nothing checkout, all of them being decided is not the end: only the one answer is. That it is not there yet
     is told by Postgres, never by the view alone, which may have lost it. A cache that does not answer is left alone
     for `cache_retry_s`.
@@ -195,7 +199,7 @@ class Checkouts:
     async def _decided(
         self, checkout_id: str, buyer_id: str, passed: Sequence[Position]
     ) -> dict[Position, Answer]:
-        """The answers, from Postgres, at positions that were passed."""
+        """The answers, from Postgres, at positions that were passed. A line that was forwarded may have none yet."""
         decisions = await self._reads.decisions_at(passed)
         own = {
             position: decision
@@ -209,14 +213,26 @@ class Checkouts:
             if decision.kind is Kind.REPEATED and decision.first_offset is not None
         }
         firsts = await self._reads.decisions_at(sorted(set(first_of.values()))) if first_of else {}
-        found = {
-            position: answer_of(firsts[first_of[position]] if position in first_of else decision)
+        final = {
+            position: firsts[first_of[position]] if position in first_of else decision
             for position, decision in own.items()
             if position not in first_of or first_of[position] in firsts
         }
-        missing = [position for position in passed if position not in found]
+        missing = [position for position in passed if position not in final]
         if missing:
             await self._explain(checkout_id, missing)
+        forwarded = {at: decision for at, decision in final.items() if decision.kind is Kind.FORWARDED}
+        found = {at: answer_of(decision) for at, decision in final.items() if at not in forwarded}
+        return found | await self._elsewhere(checkout_id, forwarded)
+
+    async def _elsewhere(
+        self, checkout_id: str, forwarded: Mapping[Position, Decision]
+    ) -> dict[Position, Answer]:
+        """The answers to forwarded lines, as far as they are decided."""
+        found: dict[Position, Answer] = {}
+        for ask in (self._reads.decisions_of_checkout, self._reads.conflicts_of_checkout):
+            if waiting := {at: decision for at, decision in forwarded.items() if at not in found}:
+                found |= followed(waiting, await ask(checkout_id))
         return found
 
     async def _explain(self, checkout_id: str, missing: Sequence[Position]) -> None:

@@ -67,7 +67,7 @@ def answers_of_view(results: Mapping[str, bytes], buyer_id: str) -> list[Answer]
 
 
 def answer_of(decision: Decision) -> Answer:
-    """The answer of a decision that is not a repeated line: the same as the view's of it."""
+    """The answer of a decision that is neither a repeated nor a forwarded line: the same as the view's of it."""
     if decision.kind is Kind.DEAD:
         return Answer(
             decision.partition,
@@ -77,6 +77,18 @@ def answer_of(decision: Decision) -> Answer:
             detail=decision.detail,
         )
     return _decoder.decode(decision.document())
+
+
+def followed(
+    forwarded: Mapping[Position, Decision], of_checkout: Iterable[Decision]
+) -> dict[Position, Answer]:
+    """The answers to forwarded lines, by where those are, of those that are decided among these decisions.
+
+    A line of another payload than the first is decided as a conflict: what the first came to is not its answer.
+    """
+    decided = {(d.buyer_id, d.product_id, d.payload_hash): d for d in of_checkout}
+    found = {at: decided.get((d.buyer_id, d.product_id, d.payload_hash)) for at, d in forwarded.items()}
+    return {at: answer_of(decision) for at, decision in found.items() if decision is not None}
 
 
 def by_product(answers: Iterable[Answer]) -> dict[str, Answer]:
@@ -105,10 +117,12 @@ def decided_line(line: int, answer: Answer) -> Line:
 
 
 def queued_line(line: int, position: Position, next_offset: int, decided_per_s: int) -> QueuedLine:
-    """A line that waits for the messages from `next_offset` to its own; `decided_per_s` 0 is not measured."""
+    """A line that waits for the messages from `next_offset` to its own; `decided_per_s` 0 is not measured. One that was
+    passed waits elsewhere: of that nothing is measured.
+    """
     partition, offset = position
     ahead = max(0, offset - next_offset)
-    eta_s = round(ahead / decided_per_s, 1) if decided_per_s > 0 else None
+    eta_s = round(ahead / decided_per_s, 1) if decided_per_s > 0 and offset >= next_offset else None
     return QueuedLine(line, partition, offset, ahead, eta_s)
 
 

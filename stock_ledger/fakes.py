@@ -154,6 +154,12 @@ class MemoryLedger:
         self._answer()
         return sorted(self._first.get(checkout_id, {}).values(), key=lambda d: (d.line, d.product_id))
 
+    def conflicts_of_checkout(self, checkout_id: str) -> list[Decision]:
+        """The refusals of messages of another payload, by line. Raises Unavailable."""
+        self._answer()
+        found = [d for d in self.decided.values() if d.checkout_id == checkout_id and d.kind is Kind.CONFLICT]
+        return sorted(found, key=lambda d: (d.line, d.product_id))
+
     def check(self, advances: Sequence[Advance], decided: Decided, loaded: Loaded) -> None:
         """All that can refuse a batch, before anything is written."""
         self.pass_fence(Stream.CHECKOUTS, advances)
@@ -224,6 +230,9 @@ class MemoryReads:
 
     async def decisions_of_checkout(self, checkout_id: str) -> list[Decision]:
         return self._ledger.decisions_of_checkout(checkout_id)
+
+    async def conflicts_of_checkout(self, checkout_id: str) -> list[Decision]:
+        return self._ledger.conflicts_of_checkout(checkout_id)
 
     async def whole_answer(self, checkout_id: str) -> bytes | None:
         await self._ledger.state(())  # raises Unavailable

@@ -10,6 +10,7 @@ import msgspec
 
 from contracts.decisions import Decision, lowest_order_id
 from contracts.messages import Shipping
+from contracts.slices import product_of
 from stock_ledger import sql
 from stock_ledger.commands.postgres import gathering_of
 from stock_ledger.commands.sql import GATHERINGS
@@ -107,6 +108,10 @@ class Reads(Protocol):
         """The first decision of each line that has one, by line. `checkout_id` is a UUID."""
         ...
 
+    async def conflicts_of_checkout(self, checkout_id: str) -> list[Decision]:
+        """The refusals of messages of another payload, by line. `checkout_id` is a UUID."""
+        ...
+
     async def whole_answer(self, checkout_id: str) -> bytes | None:
         """The one answer to an all-or-nothing checkout as the view shows it, None while there is none.
 
@@ -142,6 +147,9 @@ class PostgresReads:
 
     async def decisions_of_checkout(self, checkout_id: str) -> list[Decision]:
         return [decision_of(row) for row in await fetch(self._pool, sql.DECISIONS_OF_CHECKOUT, checkout_id)]
+
+    async def conflicts_of_checkout(self, checkout_id: str) -> list[Decision]:
+        return [decision_of(row) for row in await fetch(self._pool, sql.CONFLICTS_OF_CHECKOUT, checkout_id)]
 
     async def whole_answer(self, checkout_id: str) -> bytes | None:
         rows = await fetch(self._pool, GATHERINGS, [checkout_id])
@@ -188,5 +196,6 @@ def _orders(rows: Iterable[Any]) -> list[StoredOrder]:
                 ),
                 sequence=row["sequence"],
             )
-        order.items.append(StoredItem(*(row[name] for name in StoredItem.__struct_fields__)))
+        item = {name: row[name] for name in StoredItem.__struct_fields__}
+        order.items.append(StoredItem(**item | {"product_id": product_of(item["product_id"])}))
     return list(found.values())

@@ -84,7 +84,10 @@ FROM products AS p JOIN stock AS s USING (product_id)
 """
 PRODUCTS = _PRODUCT + "WHERE p.product_id = ANY($1::text[])"
 # $1 after this id, $2 those too that are not on the shelf, $3 how many
-PRODUCT_PAGE = _PRODUCT + "WHERE p.product_id > $1 AND (p.on_shelf OR $2) ORDER BY p.product_id LIMIT $3"
+PRODUCT_PAGE = (
+    _PRODUCT
+    + "WHERE p.product_id > $1 AND (p.on_shelf OR $2) AND strpos(p.product_id, '~') = 0 ORDER BY p.product_id LIMIT $3"
+)
 PARTITION_PRODUCTS = _PRODUCT + "WHERE s.partition = $1"
 
 # Decisions to show and publish again. $1 partition, $2 from offset, $3 to offset (exclusive)
@@ -109,6 +112,7 @@ WHERE d.partition = $1 AND d."offset" >= $2 AND d."offset" < $3 ORDER BY d."offs
 DECISIONS_OF_CHECKOUT = (
     DECISIONS + "WHERE d.checkout_id = $1 AND d.kind IN ('created', 'held', 'refused') ORDER BY d.line"
 )
+CONFLICTS_OF_CHECKOUT = DECISIONS + "WHERE d.checkout_id = $1 AND d.kind = 'conflict' ORDER BY d.line"
 # $1 partitions, $2 offsets
 DECISIONS_AT = (
     DECISIONS

@@ -264,6 +264,8 @@ async def test_what_was_decided_is_read(world: World) -> None:
     assert await world.reads.decisions_of_checkout(uuid_of(1)) == [decided.decisions[1], decided.decisions[0]]
     assert await world.reads.decisions_of_checkout(uuid_of(2)) == [decided.decisions[4]]
     assert await world.reads.decisions_of_checkout(uuid_of(3)) == []
+    assert await world.reads.conflicts_of_checkout(uuid_of(2)) == [decided.decisions[5]]
+    assert await world.reads.conflicts_of_checkout(uuid_of(1)) == []
 
 
 async def test_load_gives_what_is_needed_and_no_more(world: World) -> None:

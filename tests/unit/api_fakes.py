@@ -67,6 +67,10 @@ class FakeReads:
         self._called("decisions_of_checkout")
         return [d for d in self.decisions if d.checkout_id == checkout_id and d.kind in FIRST]
 
+    async def conflicts_of_checkout(self, checkout_id: str) -> list[Decision]:
+        self._called("conflicts_of_checkout")
+        return [d for d in self.decisions if d.checkout_id == checkout_id and d.kind is Kind.CONFLICT]
+
     async def whole_answer(self, checkout_id: str) -> bytes | None:
         self._called("whole_answer")
         return None if self.gathering is None else whole_answer(self.gathering)

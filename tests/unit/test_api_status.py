@@ -314,7 +314,7 @@ async def test_another_checkouts_decision_at_a_position_is_never_told(bench: Ben
 async def test_a_line_waits_again_after_postgres_was_restored_to_an_earlier_state(bench: Bench) -> None:
     bench.view.shown = {7: Progress(1, 151, 50, 1)}
     bench.reads.next = {7: 140}
-    assert (await bench.of((7, 150))).lines == [QueuedLine(0, 7, 150, 0, 0.0)]
+    assert (await bench.of((7, 150))).lines == [QueuedLine(0, 7, 150, 0, None)]
 
 
 async def test_without_a_receipt_the_known_lines_are_told_and_the_rest_is_queued(bench: Bench) -> None:
