@@ -24,7 +24,7 @@ MEDIA_TYPES: dict[str, Format] = {
 ERRORS_MAX = 100  # told of one file
 
 _COLUMNS = ("product_id", *(name for name in ProductLine.__struct_fields__ if name != "product_id"))
-_NUMBERS = ("buyer_limit", "payment_ttl_s", "stock")
+_NUMBERS = ("buyer_limit", "payment_ttl_s", "stock", "slices")
 _WHOLE = re.compile(r"-?[0-9]{1,18}\Z")
 _BOOLEANS = {"true": True, "false": False}
 _body = Body(ProductLine)
@@ -179,5 +179,6 @@ def _line_of(shelf: Shelf) -> ProductLine:
         sale_from=p.sale_from,
         sale_to=p.sale_to,
         stock_source=p.stock_source,
-        stock=shelf.stock.available,
+        stock=shelf.available(),
+        slices=p.slices,
     )

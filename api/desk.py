@@ -23,6 +23,7 @@ from contracts.outcomes import Outcome, Refusal
 from contracts.problems import Problem
 from contracts.receipts import ReceiptSigner
 from contracts.settings import Settings
+from contracts.slices import product_of
 from contracts.times import to_ms
 from stock_ledger.commands.reads import CommandReads, StoredCommand
 
@@ -102,7 +103,8 @@ class Desk(NamedTuple):
     def told(self, command: Command, asker: str, place: tuple[int, int]) -> asks.CommandAccepted:
         receipt = self.signer.sign(command.command_id, asker, command.asked_at_ms, [place])
         url = f"/v1/commands/{command.command_id}?receipt={receipt}"
-        return asks.CommandAccepted(command.command_id, action_of(command), command.subject(), url, *place)
+        subject = product_of(command.subject())
+        return asks.CommandAccepted(command.command_id, action_of(command), subject, url, *place)
 
 
 def accepted(told: asks.CommandAccepted) -> Response:
@@ -166,7 +168,7 @@ def status_of(command: StoredCommand) -> asks.CommandStatus:
         partition=command.partition,
         offset=command.offset,
         action=command.action,
-        subject=command.subject,
+        subject=product_of(command.subject),
         actor=command.actor,
         asked_at=command.asked_at,
         decided_at=command.decided_at,

@@ -14,14 +14,16 @@ from api.web import Json, private, route, whole_body
 from contracts import asks, problems
 from contracts.auth import MERCHANT
 from contracts.bodies import Body
-from contracts.commands import Adjust, PatchProduct, PutProduct, Restock, SetStock
+from contracts.commands import Adjust, Move, PatchProduct, PutProduct, Restock, SetStock
 from contracts.problems import Problem
+from contracts.slices import slice_of
 from stock_ledger.commands.reads import Shelf
 
 PATCHES = ("application/merge-patch+json", "application/json")  # RFC 7396
 _PUBLIC = {"cache-control": "public, max-age=1", "vary": "Authorization"}
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
 _put, _patch, _stock = Body(asks.ProductRequest), Body(asks.ProductPatch), Body(asks.StockRequest)
+_move = Body(asks.MoveRequest)
 
 
 def product_routes(desk: Desk) -> list[Route]:
@@ -30,6 +32,7 @@ def product_routes(desk: Desk) -> list[Route]:
         route("/v1/products", get=e.products),
         route("/v1/products/{product_id}", get=e.product, put=e.put, patch=e.patch),
         route("/v1/products/{product_id}/stock", get=e.stock, post=e.change_stock),
+        route("/v1/products/{product_id}/stock/moves", post=e.move_stock),
     ]
 
 
@@ -70,18 +73,16 @@ class _Endpoints:
 
     async def stock(self, request: Request) -> Response:
         self._desk.merchant(request)
-        shelf = await self._shelf(request)
-        c, available = shelf.counts, shelf.stock.available
-        return private(
-            asks.ProductStock(
-                shelf.product.product_id, available, c.held, c.pending, c.paid, available + c.committed()
-            )
-        )
+        return private(stock_view(await self._shelf(request)))
 
     async def change_stock(self, request: Request) -> Response:
         asked = _stock.parse(await whole_body(request, self._bytes_max))
         kind, fields = _stock_command(asked)
         return await self._ask(request, kind, fields)
+
+    async def move_stock(self, request: Request) -> Response:
+        asked = _move.parse(await whole_body(request, self._bytes_max))
+        return await self._ask(request, Move, msgspec.structs.asdict(asked))
 
     async def _ask(self, request: Request, kind: type[Any], fields: dict[str, Any]) -> Response:
         asker = self._desk.merchant(request)
@@ -152,5 +153,25 @@ def product_view(shelf: Shelf) -> asks.ProductView:
     return asks.ProductView(
         p.product_id, p.name, p.cover, money(p.sells_for(), p.currency), money(p.price, p.currency),
         p.on_shelf, p.buyer_limit, p.payment_ttl_s, p.sale_from, p.sale_to, p.stock_source,
-        shelf.stock.available, p.version,
+        shelf.available(), p.version, p.slices,
     )  # fmt: skip
+
+
+def stock_view(shelf: Shelf) -> asks.ProductStock:
+    """Where the product's units are, in all and in each slice."""
+    slices = [
+        asks.SliceStock(
+            slice_of(s.product.product_id), s.stock.available, s.counts.held, s.counts.pending, s.counts.paid,
+            s.stock.available + s.counts.committed(),
+        )
+        for s in shelf.slices()
+    ]  # fmt: skip
+    return asks.ProductStock(
+        product_id=shelf.product.product_id,
+        available=sum(s.available for s in slices),
+        held=sum(s.held for s in slices),
+        pending_payment=sum(s.pending_payment for s in slices),
+        paid=sum(s.paid for s in slices),
+        total=sum(s.total for s in slices),
+        slices=slices,
+    )

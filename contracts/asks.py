@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from contracts.commands import Why
+from contracts.commands import Units, Why
 from contracts.messages import (
     Amount,
     BuyerLimit,
@@ -20,6 +20,7 @@ from contracts.messages import (
 )
 from contracts.outcomes import Refusal
 from contracts.requests import Total
+from contracts.slices import SliceNumber, Slices
 
 
 class CloseRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -49,8 +50,18 @@ class StockRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     why: Why = ""
 
 
+class MoveRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Available units of a product to be taken from one of its slices `to` another; slices count from 0."""
+
+    slice: SliceNumber = msgspec.field(name="from")
+    to: SliceNumber
+    units: Units
+    why: Why = ""
+
+
 class ProductRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A product as it is to be. `stock` counts only when it is new; `sale_price`, if given, is what it sells for.
+    """A product as it is to be. `stock` counts only when it is new; `sale_price`, if given, is what it sells for. Its stock
+    may be split into `slices`, so that several writers sell it: it keeps those that it has, and they only become more.
 
     With `stock_source` a second system has to agree before it is sold; while that does not answer, checkouts are refused
     (`refuse`) or decided by the stock that is known here (`trust_local`).
@@ -68,6 +79,7 @@ class ProductRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sale_to: Moment | None = None
     stock_source: WhenSourceIsDown | None = None
     stock: StockUnits = 0
+    slices: Slices | None = None
 
 
 class ProductLine(ProductRequest, frozen=True, kw_only=True):
@@ -89,6 +101,7 @@ class ProductPatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sale_from: Moment | msgspec.UnsetType | None = msgspec.UNSET
     sale_to: Moment | msgspec.UnsetType | None = msgspec.UNSET
     stock_source: WhenSourceIsDown | msgspec.UnsetType | None = msgspec.UNSET
+    slices: Slices | msgspec.UnsetType = msgspec.UNSET
 
 
 class CommandAccepted(msgspec.Struct, frozen=True):
@@ -134,8 +147,21 @@ class CommandLog(msgspec.Struct, frozen=True):
     commands: list[CommandStatus]
 
 
+class SliceStock(msgspec.Struct, frozen=True):
+    """Units of one slice of a product, from 0: `total` is the sum of the others."""
+
+    slice: int
+    available: int
+    held: int
+    pending_payment: int
+    paid: int
+    total: int
+
+
 class ProductStock(msgspec.Struct, frozen=True):
-    """Units of a product: `total` is the sum of the others."""
+    """Units of a product: `total` is the sum of the others. `slices` are those that there are by now; units that are on their
+    way from one to another are in none.
+    """
 
     product_id: Id
     available: int
@@ -143,6 +169,7 @@ class ProductStock(msgspec.Struct, frozen=True):
     pending_payment: int
     paid: int
     total: int
+    slices: list[SliceStock]
 
 
 class ProductView(msgspec.Struct, frozen=True):
@@ -163,6 +190,7 @@ class ProductView(msgspec.Struct, frozen=True):
     stock_source: WhenSourceIsDown | None
     available: int
     version: int
+    slices: int
 
 
 class ProductPage(msgspec.Struct, frozen=True):

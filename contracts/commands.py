@@ -25,6 +25,7 @@ from contracts.messages import (
     WhenSourceIsDown,
 )
 from contracts.outcomes import Reason
+from contracts.slices import SLICES_MAX, SliceNumber, Slices, StockId, slice_of, stock_id
 from contracts.topics import partition_of
 
 Units = Annotated[int, msgspec.Meta(ge=1, le=10**12)]
@@ -44,6 +45,10 @@ class _Command(msgspec.Struct, frozen=True, kw_only=True, tag_field="action", om
     actor: Annotated[str, msgspec.Meta(pattern=r"^[^\x00]*\Z", min_length=1, max_length=100)]
     asked_at_ms: Millis
 
+    def wrong(self) -> str:
+        """What types cannot say; empty if there is nothing."""
+        return ""
+
 
 class _OfOrder(_Command, frozen=True):
     order_id: Uuid
@@ -57,14 +62,22 @@ class _OfOrder(_Command, frozen=True):
         return order_partition(self.order_id)
 
 
-class _OfProduct(_Command, frozen=True):
-    product_id: Id
+class _OfSlice(_Command, frozen=True):
+    """Of a slice of a product, by its stock id."""
+
+    product_id: StockId
 
     def subject(self) -> str:
         return self.product_id
 
     def partition(self, partitions: int) -> int:
-        return partition_of(self.product_id, partitions)
+        return partition_of(self.subject(), partitions)
+
+
+class _OfProduct(_OfSlice, frozen=True):
+    """Of slice 0, the product itself."""
+
+    product_id: Id
 
 
 class _OfCheckout(_Command, frozen=True):
@@ -143,7 +156,9 @@ class SetStock(_OfProduct, frozen=True, tag="set_stock"):
 
 
 class PutProduct(_OfProduct, frozen=True, tag="put_product"):
-    """A product as it is to be from here on. `stock` counts only when it is new."""
+    """A product as it is to be from here on. `stock` counts only when it is new. Without `slices` it has as many as before,
+    one if it is new.
+    """
 
     name: Name
     price: Amount
@@ -157,6 +172,10 @@ class PutProduct(_OfProduct, frozen=True, tag="put_product"):
     sale_to: Moment | None = None
     stock_source: WhenSourceIsDown | None = None
     stock: StockUnits = 0
+    slices: Slices | None = None
+
+    def wrong(self) -> str:
+        return _wrong_window(self.sale_from, self.sale_to)
 
 
 class PatchProduct(_OfProduct, frozen=True, tag="patch_product"):
@@ -172,6 +191,57 @@ class PatchProduct(_OfProduct, frozen=True, tag="patch_product"):
     sale_from: Moment | msgspec.UnsetType | None = msgspec.UNSET
     sale_to: Moment | msgspec.UnsetType | None = msgspec.UNSET
     stock_source: WhenSourceIsDown | msgspec.UnsetType | None = msgspec.UNSET
+    slices: Slices | msgspec.UnsetType = msgspec.UNSET
+
+    def wrong(self) -> str:
+        return _wrong_window(self.sale_from, self.sale_to)
+
+
+class TakeOver(_OfSlice, frozen=True, tag="take_over"):
+    """The product of this slice is as told from here on, if that is newer than what the slice has. `units` are those that it
+    gets, then those of the slices after it, to which it hands the rest on; none where there is no number.
+    """
+
+    name: Name
+    price: Amount
+    currency: Currency
+    on_shelf: bool
+    payment_ttl_s: PaymentTtl
+    version: Annotated[int, msgspec.Meta(ge=1)]
+    slices: Annotated[int, msgspec.Meta(ge=2, le=SLICES_MAX)]
+    cover: Cover = ""
+    sale_price: Amount | None = None
+    buyer_limit: BuyerLimit | None = None
+    sale_from: Moment | None = None
+    sale_to: Moment | None = None
+    units: tuple[StockUnits, ...] = ()
+
+    def wrong(self) -> str:
+        number = slice_of(self.product_id)
+        if not 0 < number < self.slices:
+            return f"slice {number} is not one of {self.slices} that take over from another one"
+        if len(self.units) > self.slices - number:
+            return f"units for {len(self.units)} slices, but {self.slices - number} are left"
+        return _wrong_window(self.sale_from, self.sale_to)
+
+
+class Move(_OfProduct, frozen=True, tag="move"):
+    """Take available units out of a slice of the product, for another one."""
+
+    slice: SliceNumber
+    to: SliceNumber
+    units: Units
+    why: Why = ""
+
+    def subject(self) -> str:
+        return stock_id(self.product_id, self.slice)
+
+
+class TakeIn(_OfSlice, frozen=True, tag="take_in"):
+    """Units that were taken out of another slice are available in this one."""
+
+    units: Units
+    why: Why = ""
 
 
 class HoldAnswer(_OfCheckout, frozen=True, tag="hold_answer"):
@@ -180,7 +250,7 @@ class HoldAnswer(_OfCheckout, frozen=True, tag="hold_answer"):
     What the order is made of comes with it: the item as it was when it was held.
     """
 
-    product_id: Id
+    product_id: StockId
     buyer_id: Id
     payload_hash: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{32}\Z")]
     line: Annotated[int, msgspec.Meta(ge=0, le=999)]
@@ -197,12 +267,21 @@ class HoldAnswer(_OfCheckout, frozen=True, tag="hold_answer"):
     note: Note = ""
     from_cart: bool = False
 
+    def wrong(self) -> str:
+        if self.line >= self.lines:
+            return f"line {self.line} is not one of {self.lines}; lines count from 0"
+        if self.reason and self.reason not in _REASONS:
+            return f"{self.reason} is not a reason; an empty one says that the line is held"
+        if not self.reason and (self.shipping is None or not self.name or not self.currency):
+            return "a line that is held needs its name, currency and shipping"
+        return ""
+
 
 class Abandon(_OfCheckout, frozen=True, tag="abandon"):
     """The deadline is over: what is held for the checkout is given back unless all of it was."""
 
 
-class Settle(_OfProduct, frozen=True, tag="settle"):
+class Settle(_OfSlice, frozen=True, tag="settle"):
     """What becomes of a hold: units of an order that waits for payment, of one that is paid, or given back."""
 
     checkout_id: Uuid
@@ -212,7 +291,7 @@ class Settle(_OfProduct, frozen=True, tag="settle"):
 
 Command = (
     Cancel | Close | Pick | Ship | Complete | Expire | Pay | Restock | Adjust | SetStock | PutProduct | PatchProduct
-    | HoldAnswer | Abandon | Settle
+    | TakeOver | Move | TakeIn | HoldAnswer | Abandon | Settle
 )  # fmt: skip
 
 _decoder: msgspec.json.Decoder[Command] = msgspec.json.Decoder(Command)
@@ -247,23 +326,13 @@ def read_command(value: str | bytes | None) -> Command:
         command = _decoder.decode(value)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UndecodableMessage(str(error)[:_ERROR_CHARS_MAX]) from error
-    if wrong := _wrong_with(command):
+    if wrong := command.wrong():
         raise UndecodableMessage(wrong)
     return command
 
 
-def _wrong_with(command: Command) -> str:
-    """What types cannot say; empty if there is nothing."""
-    if isinstance(command, PutProduct | PatchProduct):
-        for name in ("sale_from", "sale_to"):
-            moment = getattr(command, name)
-            if isinstance(moment, datetime) and not _FIRST_YEAR <= moment.year < _LAST_YEAR:
-                return f"{name} must lie between the years {_FIRST_YEAR} and {_LAST_YEAR}"
-    if isinstance(command, HoldAnswer):
-        if command.line >= command.lines:
-            return f"line {command.line} is not one of {command.lines}; lines count from 0"
-        if command.reason and command.reason not in _REASONS:
-            return f"{command.reason} is not a reason; an empty one says that the line is held"
-        if not command.reason and (command.shipping is None or not command.name or not command.currency):
-            return "a line that is held needs its name, currency and shipping"
+def _wrong_window(sale_from: object, sale_to: object) -> str:
+    for name, moment in (("sale_from", sale_from), ("sale_to", sale_to)):
+        if isinstance(moment, datetime) and not _FIRST_YEAR <= moment.year < _LAST_YEAR:
+            return f"{name} must lie between the years {_FIRST_YEAR} and {_LAST_YEAR}"
     return ""

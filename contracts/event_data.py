@@ -7,6 +7,7 @@ import msgspec
 from contracts.messages import Amount, Currency, Id, Moment, Uuid, WhenSourceIsDown
 from contracts.outcomes import OrderStatus, PaymentStatus, Reason
 from contracts.requests import LineOrder, Total
+from contracts.slices import SliceNumber, Slices
 
 
 class _Data(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -148,10 +149,12 @@ class AmountMismatch(OrderChanged, frozen=True):
 
 
 class StockChanged(_OfCommand, frozen=True):
-    """Units were added or corrected: `units` more, or less; how many there are now."""
+    """Units were added, corrected or moved from or to another slice: `units` more, or less; how many there are now. Of a
+    product with slices, all of it is of one `slice`.
+    """
 
     product_id: Id
-    kind: Literal["restock", "adjust", "set_stock"]
+    kind: Literal["restock", "adjust", "set_stock", "move"]
     units: int
     why: str
     actor: str
@@ -159,6 +162,7 @@ class StockChanged(_OfCommand, frozen=True):
     held: int
     pending: int
     paid: int
+    slice: SliceNumber = 0
 
 
 class ProductChanged(_OfCommand, frozen=True):
@@ -177,6 +181,7 @@ class ProductChanged(_OfCommand, frozen=True):
     sale_from: Moment | None
     sale_to: Moment | None
     stock_source: WhenSourceIsDown | None
+    slices: Slices = 1
 
 
 class Kind(msgspec.Struct, frozen=True):
@@ -201,6 +206,8 @@ KINDS: dict[str, Kind] = {
     "checkout.refused": Kind(
         "checkout", "A line, or a whole all-or-nothing checkout, was refused.", (LineRefused, WholeRefused)
     ),
-    "stock.changed": Kind("product", "Units were added, corrected or counted anew.", (StockChanged,)),
+    "stock.changed": Kind(
+        "product", "Units were added, corrected, counted anew or moved between slices.", (StockChanged,)
+    ),
     "product.changed": Kind("product", "A product was added or changed.", (ProductChanged,)),
 }

@@ -64,6 +64,7 @@ _TYPES = (
     asks.ShipRequest,
     asks.NoRequest,
     asks.StockRequest,
+    asks.MoveRequest,
     asks.ProductRequest,
     asks.ProductPatch,
     asks.CommandAccepted,

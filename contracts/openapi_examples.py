@@ -227,6 +227,7 @@ PRODUCT_VIEW: dict[str, Any] = {
     "stock_source": None,
     "available": 412,
     "version": 3,
+    "slices": 2,
 }
 CSV_FILE = """product_id,name,price,sale_price,currency,buyer_limit,stock
 sku-1001,Kettle,159.00,129.00,CNY,2,500
@@ -250,6 +251,10 @@ PRODUCT_STOCK: dict[str, Any] = {
     "pending_payment": 37,
     "paid": 50,
     "total": 500,
+    "slices": [
+        {"slice": 0, "available": 204, "held": 1, "pending_payment": 20, "paid": 25, "total": 250},
+        {"slice": 1, "available": 208, "held": 0, "pending_payment": 17, "paid": 25, "total": 250},
+    ],
 }
 
 

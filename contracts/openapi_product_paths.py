@@ -31,6 +31,7 @@ _PAGE_PARAMETERS = [
     },
 ]
 _SHOP = (*READING, *BODY, problems.FORBIDDEN, problems.UNKNOWN_PRODUCT)
+_MOVE = {"from": 1, "to": 0, "units": 40, "why": "queue is longer there"}
 _DELIVERY = {"kind": "restock", "units": 100, "why": "delivery 4711"}
 
 
@@ -68,6 +69,12 @@ def product_paths() -> dict[str, Any]:
             "post": ask(
                 "changeStock", "products", _PRODUCT_ID, "Restock, adjust or set stock (merchant)", "StockRequest",
                 _DELIVERY, _SHOP,
+            ),
+        },
+        "/v1/products/{product_id}/stock/moves": {
+            "post": ask(
+                "moveStock", "products", _PRODUCT_ID, "Move units between slices of a product (merchant)", "MoveRequest",
+                _MOVE, _SHOP,
             ),
         },
     }  # fmt: skip

@@ -20,6 +20,7 @@ StockId = Annotated[
     ),
 ]
 Slices = Annotated[int, msgspec.Meta(ge=1, le=SLICES_MAX)]
+SliceNumber = Annotated[int, msgspec.Meta(ge=0, lt=SLICES_MAX)]
 
 
 def stock_id(product_id: str, slice_number: int) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 import orjson
 
+from contracts.slices import product_of
 from stock_ledger.commands.book import Told
 from stock_ledger.retention import ENDED
 
@@ -118,7 +119,10 @@ async def find(
 
 def document_of(rows: Mapping[str, list[Row]]) -> dict[str, Any]:
     """The rows as JSON can hold them; what a command told is spelled out."""
-    return {table: [_spelled(row) for row in of] for table, of in rows.items()}
+    document: dict[str, Any] = _of_products(
+        {table: [_spelled(row) for row in of] for table, of in rows.items()}
+    )
+    return document
 
 
 def _spelled(row: Row) -> dict[str, Any]:
@@ -135,6 +139,18 @@ def _spelled(row: Row) -> dict[str, Any]:
         else:
             spelled[name] = value
     return spelled
+
+
+def _of_products(document: Any) -> Any:
+    """What is stored of slices, as of the products that they are of."""
+    if isinstance(document, list):
+        return [_of_products(part) for part in document]
+    if isinstance(document, dict):
+        return {
+            name: product_of(value) if name == "product_id" else _of_products(value)
+            for name, value in document.items()
+        }
+    return document
 
 
 def _json_of(body: bytes) -> Any:

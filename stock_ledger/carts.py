@@ -12,9 +12,14 @@ from stock_ledger.postgres import acquired, fetch
 
 _SHOWN = """
 SELECT c.product_id, c.quantity, p.name, p.cover, coalesce(p.sale_price, p.price) AS price, p.currency, p.on_shelf,
-       p.sale_from, p.sale_to, coalesce(s.available, 0) AS available, c.added_at, c.updated_at
+       p.sale_from, p.sale_to, coalesce(s.available, 0) + coalesce(of_slices.available, 0) AS available, c.added_at, c.updated_at
 """
-_CATALOGUE = " JOIN products AS p USING (product_id) LEFT JOIN stock AS s USING (product_id) "
+_CATALOGUE = """
+JOIN products AS p USING (product_id) LEFT JOIN stock AS s USING (product_id)
+LEFT JOIN LATERAL (
+    SELECT sum(o.available)::bigint AS available FROM generate_series(1, p.slices - 1) AS number
+    JOIN stock AS o ON o.product_id = p.product_id || '~' || number) AS of_slices ON p.slices > 1
+"""
 
 LINES_OF_BUYER = (
     _SHOWN + "FROM carts AS c" + _CATALOGUE + "WHERE c.buyer_id = $1 ORDER BY c.added_at DESC, product_id"

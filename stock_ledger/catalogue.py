@@ -21,15 +21,17 @@ from contracts.messages import (
     StockUnits,
     WhenSourceIsDown,
 )
+from contracts.slices import Slices, stock_id
 from contracts.topics import partition_of
 from stock_ledger.postgres import acquired
 
 # $1 ids, $2 names, $3 covers, $4 prices, $5 currencies, $6 on_shelf, $7 limits, $8 payment_ttl_s,
-# $9 policies of second stock sources
+# $9 policies of second stock sources, $10 slices, which stay what they are
 STORE_PRODUCTS = """
-INSERT INTO products AS p (product_id, name, cover, price, currency, on_shelf, buyer_limit, payment_ttl_s, stock_source)
+INSERT INTO products AS p (product_id, name, cover, price, currency, on_shelf, buyer_limit, payment_ttl_s, stock_source,
+                           slices)
 SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::numeric[], $5::text[], $6::bool[], $7::bigint[], $8::int[],
-                     $9::text[])
+                     $9::text[], $10::int[])
 ON CONFLICT (product_id) DO UPDATE SET name = excluded.name, cover = excluded.cover, price = excluded.price,
     currency = excluded.currency, on_shelf = excluded.on_shelf, buyer_limit = excluded.buyer_limit,
     payment_ttl_s = excluded.payment_ttl_s, stock_source = excluded.stock_source, version = p.version + 1
@@ -37,6 +39,9 @@ WHERE (p.name, p.cover, p.price, p.currency, p.on_shelf, p.buyer_limit, p.paymen
     IS DISTINCT FROM (excluded.name, excluded.cover, excluded.price, excluded.currency, excluded.on_shelf,
                       excluded.buyer_limit, excluded.payment_ttl_s, excluded.stock_source)
 """
+
+# $1 ids
+SLICES = "SELECT product_id, slices FROM products WHERE product_id = ANY($1::text[])"
 
 # Stock is given once, with the first ledger entry. $1 ids, $2 partitions, $3 units
 OPEN_STOCK = """
@@ -61,7 +66,7 @@ T = TypeVar("T")
 
 
 class ProductEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A line of a catalogue file (NDJSON). `stock` counts only when the product is new."""
+    """A line of a catalogue file (NDJSON). `stock` and `slices` count only when the product is new."""
 
     product_id: Id
     name: Name
@@ -73,6 +78,7 @@ class ProductEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     buyer_limit: Annotated[int, msgspec.Meta(ge=1)] | None = None
     payment_ttl_s: PaymentTtl = 900
     stock_source: WhenSourceIsDown | None = None
+    slices: Slices = 1
 
 
 class AddressEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -108,6 +114,24 @@ def _read(ndjson: bytes, kind: type[T]) -> list[T]:
     return entries
 
 
+def _parts(entry: ProductEntry, slices: int, partitions: int) -> list[ProductEntry]:
+    """Slices with the entry of their product and an equal part of its stock; slice 0 has the rest as well."""
+    if slices > partitions or (slices > 1 and entry.stock_source is not None):
+        raise Invalid(
+            f"{entry.product_id}: no more slices than {partitions}, one for a partition; only 1 with a stock_source"
+        )
+    share = entry.stock // slices
+    return [
+        msgspec.structs.replace(
+            entry,
+            product_id=stock_id(entry.product_id, number),
+            stock=share if number else entry.stock - share * (slices - 1),
+            slices=slices,
+        )
+        for number in range(slices)
+    ]
+
+
 async def store(
     pool: "asyncpg.Pool[Any]",
     products: Iterable[ProductEntry],
@@ -116,11 +140,15 @@ async def store(
 ) -> None:
     """Add or change products and addresses, and open the stock of new products; all or nothing.
 
-    Writers notice changed products by their version; drop the view afterwards so that they do at once.
+    Writers notice changed products by their version; drop the view afterwards so that they do at once. Raises Invalid for
+    slices that a product cannot have.
     """
-    p = list(products)
+    wanted = list(products)
     a = list(addresses)
     async with acquired(pool) as connection, connection.transaction():
+        rows = await connection.fetch(SLICES, [e.product_id for e in wanted])
+        there = {row["product_id"]: row["slices"] for row in rows}
+        p = [part for e in wanted for part in _parts(e, there.get(e.product_id, e.slices), partitions)]
         await connection.execute(
             STORE_PRODUCTS,
             [e.product_id for e in p],
@@ -132,6 +160,7 @@ async def store(
             [e.buyer_limit for e in p],
             [e.payment_ttl_s for e in p],
             [e.stock_source for e in p],
+            [e.slices for e in p],
         )
         await connection.execute(
             OPEN_STOCK,

@@ -38,7 +38,7 @@ def answer_to(decision: Decision) -> HoldAnswer | None:
         actor="sluiceway",
         asked_at_ms=to_ms(decision.decided_at),
         checkout_id=decision.checkout_id,
-        product_id=decision.product_id,
+        product_id=decision.stock_id,
         buyer_id=decision.buyer_id,
         payload_hash=decision.payload_hash,
         line=decision.line,

@@ -6,7 +6,8 @@ from typing import Any
 
 from contracts import commands as c
 from contracts.outcomes import Outcome, Refusal
-from stock_ledger.commands import holds, orders, payments, products
+from contracts.slices import stock_id
+from stock_ledger.commands import holds, orders, payments, products, slices
 from stock_ledger.commands.book import Book, CommandDecision, Given, Need, Obeyed
 from stock_ledger.commands.work import Work
 
@@ -23,6 +24,9 @@ HANDLERS: dict[type[Any], Callable[[Work, Any], Refusal | None]] = {
     c.SetStock: products.set_stock,
     c.PutProduct: products.put,
     c.PatchProduct: products.patch,
+    c.TakeOver: slices.take_over,
+    c.Move: slices.move,
+    c.TakeIn: slices.take_in,
     c.HoldAnswer: holds.answered,
     c.Abandon: holds.abandon,
     c.Settle: holds.settle,
@@ -68,7 +72,11 @@ def need_of(batch: Sequence[Given]) -> Need:
             of_products.add(command.product_id)
         elif isinstance(command, c.HoldAnswer | c.Abandon):
             checkouts.add(command.checkout_id)
-        elif isinstance(command, c.Restock | c.Adjust | c.SetStock | c.PutProduct | c.PatchProduct):
+        elif isinstance(command, c.Move):
+            of_products |= {command.product_id, command.subject(), stock_id(command.product_id, command.to)}
+        elif isinstance(
+            command, c.Restock | c.Adjust | c.SetStock | c.PutProduct | c.PatchProduct | c.TakeOver | c.TakeIn
+        ):
             of_products.add(command.product_id)
         else:
             of_orders.add(command.order_id)

@@ -33,6 +33,7 @@ from stock_ledger.ledger import Advance
 from stock_ledger.postgres import (
     StockMove,
     acquired,
+    add_purchases,
     advance_stock,
     clear_bought,
     copy,
@@ -98,10 +99,7 @@ class PostgresCommandLedger:
                         )
                         await advance_stock(connection, _moves(obeyed))
                     if obeyed.bought:
-                        products, buyers = zip(*obeyed.bought, strict=True)
-                        await connection.execute(
-                            sql.CHANGE_PURCHASES, products, buyers, list(obeyed.bought.values())
-                        )
+                        await add_purchases(connection, obeyed.bought)
                     if obeyed.from_carts:
                         await clear_bought(connection, obeyed.from_carts)
                     if obeyed.give_back:
@@ -124,7 +122,7 @@ class PostgresCommandLedger:
             [e.currency for e in p], [e.on_shelf for e in p], [e.buyer_limit for e in p],
             [e.payment_ttl_s for e in p], [e.version for e in p], [e.sale_price for e in p],
             [e.sale_from for e in p], [e.sale_to for e in p], [_version_before(obeyed, e.product_id) for e in p],
-            [e.stock_source for e in p],
+            [e.stock_source for e in p], [e.slices for e in p],
         )  # fmt: skip
         if rows_of(status) != len(p):
             raise StaleView(f"{len(p) - rows_of(status)} products are not as loaded")

@@ -7,6 +7,7 @@ import msgspec
 
 from contracts.commands import Adjust, PatchProduct, PutProduct, Restock, SetStock
 from contracts.outcomes import Refusal
+from stock_ledger.commands.slices import hand_on
 from stock_ledger.commands.work import Work
 from stock_ledger.decide import Product
 
@@ -16,7 +17,9 @@ _AMOUNTS = ("price", "sale_price")
 def restock(work: Work, command: Restock) -> Refusal | None:
     if command.product_id not in work.book.products:
         return Refusal.UNKNOWN_PRODUCT
-    _change(work, command.product_id, "restock", command.units, command.why)
+    work.change_stock(command.product_id, "restock", command.units, command.why)
+    product = work.book.products[command.product_id]
+    hand_on(work, product, [command.units // product.slices] * (product.slices - 1), command.why)
     return None
 
 
@@ -25,18 +28,20 @@ def adjust(work: Work, command: Adjust) -> Refusal | None:
         return Refusal.UNKNOWN_PRODUCT
     if work.book.stock[command.product_id].available + command.units < 0:
         return Refusal.BELOW_COMMITTED
-    _change(work, command.product_id, "adjust", command.units, command.why)
+    work.change_stock(command.product_id, "adjust", command.units, command.why)
     return None
 
 
 def set_stock(work: Work, command: SetStock) -> Refusal | None:
     if command.product_id not in work.book.products:
         return Refusal.UNKNOWN_PRODUCT
+    if work.book.products[command.product_id].slices > 1:
+        return Refusal.SLICES_NOT_ALLOWED
     there = work.book.counts[command.product_id].committed()
     if command.total < there:
         return Refusal.BELOW_COMMITTED
-    _change(
-        work, command.product_id, "set_stock",
+    work.change_stock(
+        command.product_id, "set_stock",
         command.total - there - work.book.stock[command.product_id].available, command.why,
     )  # fmt: skip
     return None
@@ -44,6 +49,7 @@ def set_stock(work: Work, command: SetStock) -> Refusal | None:
 
 def put(work: Work, command: PutProduct) -> Refusal | None:
     before = work.book.products.get(command.product_id)
+    slices = 1 if before is None else before.slices
     product = Product(
         product_id=command.product_id,
         name=command.name,
@@ -58,11 +64,13 @@ def put(work: Work, command: PutProduct) -> Refusal | None:
         sale_from=command.sale_from,
         sale_to=command.sale_to,
         stock_source=command.stock_source,
+        slices=slices if command.slices is None else command.slices,
     )
-    work.put_product(product)
+    if not _may_have(work, before, product):
+        return Refusal.SLICES_NOT_ALLOWED
     if before is None:
         work.open_stock(command.product_id, command.stock)
-    _tell(work, product)
+    _put(work, before, product)
     return None
 
 
@@ -76,29 +84,26 @@ def patch(work: Work, command: PatchProduct) -> Refusal | None:
         if name != "product_id" and value is not msgspec.UNSET:
             given[name] = Decimal(value) if name in _AMOUNTS and value is not None else value
     product = msgspec.structs.replace(before, **given, version=before.version + 1)
-    work.put_product(product)
-    _tell(work, product)
+    if not _may_have(work, before, product):
+        return Refusal.SLICES_NOT_ALLOWED
+    _put(work, before, product)
     return None
 
 
-def _change(work: Work, product_id: str, kind: str, units: int, why: str) -> None:
-    work.move(product_id, kind, available=units)
-    counts = work.book.counts[product_id]
-    command = work.given.command
-    work.event(
-        "stock.changed",
-        product_id,
-        {
-            "product_id": product_id,
-            "kind": kind,
-            "units": units,
-            "why": why,
-            "actor": "" if command is None else command.actor,
-            "available": work.book.stock[product_id].available,
-            **msgspec.structs.asdict(counts),
-        },
-    )
+def _may_have(work: Work, before: Product | None, after: Product) -> bool:
+    """Whether the product may have so many slices: never fewer than before, and each in a partition of its own."""
+    if after.slices < (1 if before is None else before.slices) or after.slices > work.partitions:
+        return False
+    return after.slices == 1 or after.stock_source is None
 
 
-def _tell(work: Work, product: Product) -> None:
-    work.event("product.changed", product.product_id, msgspec.structs.asdict(product))
+def _put(work: Work, before: Product | None, product: Product) -> None:
+    """Keep the product, tell it, and hand it on. A new slice gets its part of what slice 0 has."""
+    work.put_product(product)
+    data = msgspec.structs.asdict(product)
+    if product.slices == 1:
+        del data["slices"]
+    work.event("product.changed", product.product_id, data)
+    there = 1 if before is None else before.slices
+    share = work.book.stock[product.product_id].available // product.slices
+    hand_on(work, product, [0] * (there - 1) + [share] * (product.slices - there))

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import asyncpg
 import msgspec
 
+from contracts.slices import stock_ids
 from stock_ledger.commands.book import Counts
 from stock_ledger.decide import Product, Stock
 from stock_ledger.postgres import fetch, product_of
@@ -63,11 +64,19 @@ class OrderHead(msgspec.Struct, frozen=True):
 
 
 class Shelf(msgspec.Struct, frozen=True):
-    """A product with its stock."""
+    """A product with its stock; `others` are its slices after slice 0 that there are by now, in their order."""
 
     product: Product
     stock: Stock
     counts: Counts
+    others: tuple["Shelf", ...] = ()
+
+    def slices(self) -> tuple["Shelf", ...]:
+        return (self, *self.others)
+
+    def available(self) -> int:
+        """Units in all slices."""
+        return sum(part.stock.available for part in self.slices())
 
 
 class CommandReads(Protocol):
@@ -99,7 +108,7 @@ class CommandReads(Protocol):
 
 
 class PostgresCommandReads:
-    """See `CommandReads`. One statement per call."""
+    """See `CommandReads`. One statement per call, and one more for products with slices."""
 
     def __init__(self, pool: "asyncpg.Pool[Any]") -> None:
         self._pool = pool
@@ -123,10 +132,24 @@ class PostgresCommandReads:
         return OrderHead(**fields | {"order_id": str(rows[0]["order_id"])})
 
     async def products(self, product_ids: Sequence[str]) -> list[Shelf]:
-        return [_shelf(row) for row in await fetch(self._pool, PRODUCTS, list(product_ids))]
+        return await self._with_slices(await fetch(self._pool, PRODUCTS, list(product_ids)))
 
     async def product_page(self, after: str, limit: int, *, off_shelf_too: bool) -> list[Shelf]:
-        return [_shelf(row) for row in await fetch(self._pool, PRODUCT_PAGE, after, off_shelf_too, limit)]
+        return await self._with_slices(await fetch(self._pool, PRODUCT_PAGE, after, off_shelf_too, limit))
+
+    async def _with_slices(self, rows: list[Any]) -> list[Shelf]:
+        shelves = [_shelf(row) for row in rows]
+        ids = {s.product.product_id: stock_ids(s.product.product_id, s.product.slices)[1:] for s in shelves}
+        wanted = [stock_id for of_product in ids.values() for stock_id in of_product]
+        if not wanted:
+            return shelves
+        parts = {row["product_id"]: _shelf(row) for row in await fetch(self._pool, PRODUCTS, wanted)}
+        return [
+            msgspec.structs.replace(
+                s, others=tuple(parts[i] for i in ids[s.product.product_id] if i in parts)
+            )
+            for s in shelves
+        ]
 
 
 def _command(row: Any) -> StoredCommand:

@@ -8,6 +8,7 @@ from typing import Any
 from contracts.commands import HoldAnswer
 from contracts.decisions import number_of
 from contracts.outcomes import RETRYABLE, PaymentStatus, Reason
+from contracts.slices import product_of
 from stock_ledger.commands.book import Gathering
 from stock_ledger.commands.work import dump
 
@@ -36,7 +37,7 @@ def whole_document(gathering: Gathering) -> dict[str, Any]:
         "lines": [
             {
                 "line": a.line,
-                "product_id": a.product_id,
+                "product_id": product_of(a.product_id),
                 "quantity": a.quantity,
                 **({} if a.reason else _item(a)),
                 **({} if confirmed else _why(Reason(a.reason) if a.reason else other)),

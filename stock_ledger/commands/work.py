@@ -10,6 +10,7 @@ import orjson
 from contracts.commands import Command, encode_command
 from contracts.decisions import number_of
 from contracts.events import command_event
+from contracts.slices import product_of, slice_of
 from stock_ledger.commands.book import (
     Book,
     CommandDecision,
@@ -70,6 +71,25 @@ class Work:
             )
         )  # fmt: skip
 
+    def change_stock(self, product_id: str, kind: str, units: int, why: str) -> None:
+        """So many units more are available, or less, and that is told."""
+        self.move(product_id, kind, available=units)
+        command, slices = self.given.command, self.book.products[product_id].slices
+        self.event(
+            "stock.changed",
+            product_of(product_id),
+            {
+                "product_id": product_of(product_id),
+                **({"slice": slice_of(product_id)} if slices > 1 else {}),
+                "kind": kind,
+                "units": units,
+                "why": why,
+                "actor": "" if command is None else command.actor,
+                "available": self.book.stock[product_id].available,
+                **msgspec.structs.asdict(self.book.counts[product_id]),
+            },
+        )
+
     def give_back(self, product_id: str, units: int) -> None:
         """Units came back: its second stock source, if it has one, is to have them again."""
         product = self.book.products.get(product_id)
@@ -85,11 +105,11 @@ class Work:
 
     def count_purchase(self, product_id: str, buyer_id: str, units: int) -> None:
         """So many units more, or less, of a product with a limit per buyer."""
-        key = (product_id, buyer_id)
+        key = (product_of(product_id), buyer_id)
         self._bought[key] = self._bought.get(key, 0) + units
 
     def take_out_of_cart(self, buyer_id: str, product_id: str) -> None:
-        self._from_carts.append((buyer_id, product_id))
+        self._from_carts.append((buyer_id, product_of(product_id)))
 
     def create(self, order: NewOrder) -> None:
         self._new_orders[order.state.order_id] = order
@@ -167,7 +187,8 @@ def document_of(order: OrderState) -> dict[str, Any]:
         "total": {"amount": str(order.total), "currency": order.currency},
         "payment": {"status": order.payment.value, "method": order.method, "expires_at": order.expires_at},
         "items": [
-            {"product_id": i.product_id, "quantity": i.quantity, "price": str(i.price)} for i in order.items
+            {"product_id": product_of(i.product_id), "quantity": i.quantity, "price": str(i.price)}
+            for i in order.items
         ],
     }
 

@@ -63,6 +63,7 @@ async def test_where_the_units_are(service: Service) -> None:
     answered = await service.get("/v1/products/p/stock", **MERCHANT)
     assert answered.json == {
         "product_id": "p", "available": 5, "held": 1, "pending_payment": 2, "paid": 3, "total": 11,
+        "slices": [{"slice": 0, "available": 5, "held": 1, "pending_payment": 2, "paid": 3, "total": 11}],
     }  # fmt: skip
     assert is_problem(await service.get("/v1/products/p/stock"), 403, "forbidden")
     assert is_problem(await service.get("/v1/products/q/stock", **MERCHANT), 404, "unknown_product")

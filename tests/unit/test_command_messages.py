@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from contracts.commands import Command, PutProduct, Restock, decode_command, encode_command
 from contracts.decisions import order_partition
 from contracts.errors import UndecodableMessage
+from contracts.slices import stock_id
 from contracts.topics import partition_of
 from tests.conftest import PARTITIONS, examples
 from tests.desk import answer_of, asked
@@ -19,7 +20,9 @@ from tests.harness import NOON
 
 GOOD = sorted(examples().glob("command.good.*.json"))
 BAD = sorted(examples().glob("command.bad.*.json"))
-OF_PRODUCT = {"restock", "adjust", "set_stock", "put_product", "patch_product", "settle"}
+OF_PRODUCT = {
+    "restock", "adjust", "set_stock", "put_product", "patch_product", "take_over", "take_in", "move", "settle",
+}  # fmt: skip
 OF_CHECKOUT = {"hold_answer", "abandon"}
 
 
@@ -29,6 +32,8 @@ def place_of(document: Any) -> tuple[bytes, int]:
     action = of.get("action")
     if action in OF_PRODUCT or action in OF_CHECKOUT:
         subject = of["product_id" if action in OF_PRODUCT else "checkout_id"]
+        if action == "move":
+            subject = stock_id(subject, of["slice"])
         return subject.encode(), partition_of(subject, PARTITIONS)
     subject = of.get("order_id", "")
     try:

@@ -64,7 +64,7 @@ def told() -> Told:
         paid=set(ENDS),
         commands={COMMAND: CommandStatus(COMMAND, "applied", 0, 1, "cancel", CANCELLED)},
         orders={order_id: seen(order_id, *end) for order_id, end in ENDS.items()},
-        stock=ProductStock("p", 2, 0, 0, 1, 3),
+        stock=ProductStock("p", 2, 0, 0, 1, 3, []),
     )
 
 
@@ -160,7 +160,7 @@ def notice_gone(orders: dict[str, Bought], seen_by: Told, stored: Facts) -> None
 
 
 def other_stock(orders: dict[str, Bought], seen_by: Told, stored: Facts) -> None:
-    seen_by.stock = ProductStock("p", 1, 0, 1, 1, 3)
+    seen_by.stock = ProductStock("p", 1, 0, 1, 1, 3, [])
 
 
 def no_stock(orders: dict[str, Bought], seen_by: Told, stored: Facts) -> None:

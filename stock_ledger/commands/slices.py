@@ -1,0 +1,92 @@
+"""Slices of a product: entry and units handed on from each to the next, and units moved between two of them.
+
+Every message to another slice has an id that follows from what it is a consequence of: told again, it has no second effect.
+"""
+
+import uuid
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+
+from contracts.commands import Move, TakeIn, TakeOver
+from contracts.outcomes import Refusal
+from contracts.slices import product_of, slice_of, stock_id
+from contracts.times import to_ms
+from stock_ledger.commands.work import Work
+from stock_ledger.decide import Product
+
+_CONSEQUENCES = uuid.UUID("b1f6a0de-3c47-5d0c-9c1e-7f4a2d8e6b35")
+# Of a product with slices there is no second stock source.
+_HANDED_ON = tuple(name for name in Product.__struct_fields__ if name not in ("product_id", "stock_source"))
+
+
+def hand_on(work: Work, product: Product, units: Sequence[int] = (), why: str = "") -> None:
+    """Have the slices after slice 0, if there are any, take over the entry. `units` leave slice 0 for slice 1 and those
+    after it, in their order.
+    """
+    if product.slices == 1:
+        return
+    if given := sum(units):
+        work.change_stock(product.product_id, "move", -given, why)
+    entry: dict[str, Any] = {name: getattr(product, name) for name in _HANDED_ON}
+    entry["price"] = f"{product.price:f}"
+    entry["sale_price"] = None if product.sale_price is None else f"{product.sale_price:f}"
+    first = stock_id(product.product_id, 1)
+    work.ask(TakeOver(**_consequence(work, first), **entry, units=tuple(units) if given else ()))
+
+
+def take_over(work: Work, command: TakeOver) -> None:
+    """An entry that is not newer is handed on just the same: units may come with it."""
+    own = command.product_id
+    before = work.book.products.get(own)
+    if before is None or before.version < command.version:
+        work.put_product(_entry_of(command))
+    if before is None:
+        work.open_stock(own, 0)
+    if command.units and command.units[0]:
+        work.change_stock(own, "move", command.units[0], "")
+    if slice_of(own) + 1 < command.slices:
+        following = stock_id(product_of(own), slice_of(own) + 1)
+        work.ask(msgspec.structs.replace(command, **_consequence(work, following), units=command.units[1:]))
+
+
+def move(work: Work, command: Move) -> Refusal | None:
+    if command.product_id not in work.book.products:
+        return Refusal.UNKNOWN_PRODUCT
+    giver, taker = (stock_id(command.product_id, number) for number in (command.slice, command.to))
+    if giver == taker or not {giver, taker} <= work.book.products.keys():
+        return Refusal.SLICES_NOT_ALLOWED
+    if work.book.stock[giver].available < command.units:
+        return Refusal.BELOW_COMMITTED
+    work.change_stock(giver, "move", -command.units, command.why)
+    work.ask(TakeIn(**_consequence(work, taker), units=command.units, why=command.why))
+    return None
+
+
+def take_in(work: Work, command: TakeIn) -> Refusal | None:
+    if command.product_id not in work.book.products:
+        return Refusal.UNKNOWN_PRODUCT
+    work.change_stock(command.product_id, "move", command.units, command.why)
+    return None
+
+
+def _consequence(work: Work, stock: str) -> dict[str, Any]:
+    """What all commands have, of one to this slice that the command being decided brings about."""
+    cause = work.given.command
+    if cause is None:
+        raise AssertionError("a dead letter brings about nothing")
+    return {
+        "command_id": str(uuid.uuid5(_CONSEQUENCES, f"{cause.command_id} {stock}")),
+        "actor": "sluiceway",
+        "asked_at_ms": to_ms(work.now),
+        "product_id": stock,
+    }
+
+
+def _entry_of(command: TakeOver) -> Product:
+    entry: dict[str, Any] = {name: getattr(command, name) for name in _HANDED_ON}
+    entry["price"] = Decimal(command.price)
+    entry["sale_price"] = None if command.sale_price is None else Decimal(command.sale_price)
+    return Product(product_id=command.product_id, **entry)
