@@ -38,7 +38,8 @@ class Topics:
 def partition_of(stock_id: str, partitions: int) -> int:
     """The partition of a product: Kafka's default partitioner, murmur2 of the key modulo the partition count.
 
-    That of a slice of it comes so many after that, the first again after the last.
+    The slices of a product lie in partitions of their own as long as there are any, far from each other: writers are
+    assigned neighbouring partitions.
     """
     return _remembered(stock_id, partitions)
 
@@ -50,7 +51,17 @@ def remember_partitions(products_max: int) -> None:
 
 
 def _partition_of(stock_id: str, partitions: int) -> int:
-    return int(((murmur2(product_of(stock_id).encode()) & 0x7FFFFFFF) + slice_of(stock_id)) % partitions)
+    home = int(murmur2(product_of(stock_id).encode()) & 0x7FFFFFFF)
+    number = slice_of(stock_id)
+    return (home + _spread(partitions)[number % partitions]) % partitions if number else home % partitions
+
+
+@lru_cache(maxsize=16)
+def _spread(partitions: int) -> tuple[int, ...]:
+    """All partitions in the order of the binary van der Corput sequence: 0, then the middle, then the quarters."""
+    bits = (partitions - 1).bit_length()
+    turned = (int(f"{n:0{bits}b}"[::-1], 2) if bits else 0 for n in range(1 << bits))
+    return tuple(dict.fromkeys(place * partitions >> bits for place in turned))
 
 
 _remembered = lru_cache(Settings().partition_cache_max)(_partition_of)

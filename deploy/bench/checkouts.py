@@ -12,6 +12,7 @@ import msgspec
 from contracts.kafka import Record, send, start_producer
 from contracts.messages import CheckoutLine
 from contracts.settings import Settings
+from contracts.slices import slice_of_buyer
 from contracts.topics import Topics, partition_of
 from deploy import sample
 from deploy.local import token
@@ -75,8 +76,12 @@ def baskets(product_ids: Iterator[str], size: int) -> Iterator[tuple[str, ...]]:
         yield tuple(sorted(basket))
 
 
-def backlog_of(checkouts: Iterable[Sequence[str]], partitions: int) -> dict[int, list[Record]]:
-    """The messages of checkouts given by their products, one unit each, as ingest would write them."""
+def backlog_of(
+    checkouts: Iterable[Sequence[str]], partitions: int, slices: int = 1
+) -> dict[int, list[Record]]:
+    """The messages of checkouts given by their products, of so many slices each, one unit each, as ingest would write
+    them.
+    """
     now_ms = time.time_ns() // 1_000_000
     made: dict[int, list[Record]] = defaultdict(list)
     for number, product_ids in enumerate(checkouts):
@@ -93,9 +98,10 @@ def backlog_of(checkouts: Iterable[Sequence[str]], partitions: int) -> dict[int,
                 line=place,
                 lines=len(product_ids),
                 address_id="home",
+                slice=slice_of_buyer(buyer_id, slices),
             )
             record: Record = (line.partition_key(), msgspec.json.encode(line), [])
-            made[partition_of(product_id, partitions)].append(record)
+            made[partition_of(line.stock_id, partitions)].append(record)
     return made
 
 

@@ -57,10 +57,10 @@ async def run_many(bench: Bench) -> list[Row]:
 
 
 async def drained(
-    bench: Bench, backlog: Backlog, others: int = 0, *, workers: int = 1, **changes: Any
+    bench: Bench, backlog: Backlog, others: int = 0, *, slices: int = 1, workers: int = 1, **changes: Any
 ) -> float:
     """Orders per second on a ground of its own, on empty tables; every message an order."""
-    async with bench.ground(plentiful(others), **changes) as ground:
+    async with bench.ground(plentiful(others, slices), **changes) as ground:
         per_s = await ground.drain(backlog, workers)
         await ground.check_orders(sum(map(len, backlog.values())))
     return per_s

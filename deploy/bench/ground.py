@@ -231,13 +231,13 @@ async def until(condition: Callable[[], bool], seconds: float) -> None:
     while not condition():
         if time.monotonic() > deadline:
             raise TimeoutError(f"{condition} did not come true within {seconds} s")
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(_LOOK_S)
 
 
-def plentiful(others: int = 0) -> list[ProductEntry]:
+def plentiful(others: int = 0, slices: int = 1) -> list[ProductEntry]:
     """The hot product and so many others, more of each than can be sold, as much to each buyer as he wants."""
     return [
-        msgspec.structs.replace(product, stock=PLENTY, buyer_limit=None)
+        msgspec.structs.replace(product, stock=PLENTY, buyer_limit=None, slices=slices)
         for product in sample.products(others, PLENTY)
         if product.on_shelf
     ]

@@ -16,6 +16,7 @@ from deploy.bench import (
     machine,
     memory,
     poll,
+    slices,
     sold_out,
 )
 from deploy.bench.ground import Bench
@@ -35,6 +36,7 @@ SUITES = {
     "accept": Suite("POST of a checkout beside a bare 202", accept.run, 3),
     "drain-hot": Suite("a backlog of one product beside COPY of the same rows", drain.run_hot, 5),
     "drain-many": Suite("a backlog of 10,000 products beside one of one product", drain.run_many, 6),
+    "slices": Suite("one product with two writers beside one", slices.run, 5),
     "baselines": Suite("one product beside what a shop would try first", baselines.run, 5),
     "sold-out": Suite("refusals, in the backlog and at the edge", sold_out.run, 4),
     "end-to-end": Suite("the sustained rate, and decision latency at shares of it", end_to_end.run, 6),

@@ -9,17 +9,20 @@ from contracts.errors import StaleView
 from contracts.messages import CheckoutLine
 from contracts.outcomes import Kind, Reason
 from contracts.slices import slice_of_buyer, stock_id
+from contracts.topics import partition_of
 from stock_ledger.decide import Stock
 from tests.harness import eventually, line_of, product_of, results_of, running, uuid_of
-from tests.unit.writer_world import A, Crash, World, dies, distinct
+from tests.unit.writer_world import PARTITIONS, A, Crash, World, dies, distinct
+
+SECOND = partition_of(stock_id(A, 1), PARTITIONS)
 
 
 def split(world: World, *units: int, limit: int | None = None, known: int | None = None) -> None:
-    """A in so many slices, from partition 0 on."""
+    """A in so many slices, the first in partition 0."""
     for number, available in enumerate(units):
         name = stock_id(A, number)
         entry = product_of(name, name="A", slices=known or len(units), buyer_limit=limit)
-        world.ledger.put(entry, Stock(available, 1), number)
+        world.ledger.put(entry, Stock(available, 1), partition_of(name, PARTITIONS))
 
 
 def buyer(number: int, slices: int, nth: int = 0) -> str:
@@ -30,7 +33,7 @@ def buyer(number: int, slices: int, nth: int = 0) -> str:
 
 def send(world: World, *lines: CheckoutLine) -> None:
     for line in lines:
-        world.send(line, partition=line.slice)
+        world.send(line, partition=partition_of(line.stock_id, PARTITIONS))
 
 
 async def status_of(world: World, checkout: int | str) -> str:
@@ -50,10 +53,10 @@ async def test_the_last_units_are_sold_from_the_other_slice(world: World) -> Non
         await world.all_done()
     assert world.ledger.stock[A].available == 0
     assert world.kinds(0) == [Kind.CREATED, Kind.FORWARDED, Kind.FORWARDED, Kind.REFUSED]
-    assert world.kinds(1) == [Kind.CREATED, Kind.CREATED]
+    assert world.kinds(SECOND) == [Kind.CREATED, Kind.CREATED]
     assert [await status_of(world, n) for n in range(4)] == ["created", "created", "created", "refused"]
     assert [event[0] for event in world.broker.events[0]][1:] == [uuid_of(3).encode()]
-    data = [msgspec.json.decode(value or b"") for _, value, _ in world.broker.events[1]]
+    data = [msgspec.json.decode(value or b"") for _, value, _ in world.broker.events[SECOND]]
     assert {event["product_id"] for event in data} == {A}, "the world is told of products"
 
 
@@ -64,7 +67,7 @@ async def test_a_line_that_comes_again_is_answered_by_its_first_decision(world: 
     async with running(writer):
         await world.share_out(log)
         send(world, line)
-        await eventually(lambda: world.broker.end(1) == 1)
+        await eventually(lambda: world.broker.end(SECOND) == 1)
         await world.all_done()
         send(world, line)
         await world.all_done()
@@ -89,7 +92,7 @@ async def test_a_copy_from_before_the_split_is_repeated_where_it_was_decided(wor
         send(world, msgspec.structs.replace(line, slice=1))
         await eventually(lambda: world.broker.end(0) == 2)
         await world.all_done()
-    assert (world.kinds(0), world.kinds(1)) == ([Kind.CREATED, Kind.REPEATED], [Kind.FORWARDED])
+    assert (world.kinds(0), world.kinds(SECOND)) == ([Kind.CREATED, Kind.REPEATED], [Kind.FORWARDED])
     assert len(world.ledger.orders) == 1
 
 
@@ -122,7 +125,7 @@ async def test_the_limit_of_a_buyer_counts_over_all_slices(world: World) -> None
         send(world, line_of("second", A, buyer_id=who, slice=1, forwarded=True))
         await world.all_done()
     assert len(stale) == 1
-    assert world.ledger.decided[1, 0].reason is Reason.BUYER_LIMIT
+    assert world.ledger.decided[SECOND, 0].reason is Reason.BUYER_LIMIT
     assert world.ledger.purchases == {(A, who): 1}
 
 
@@ -149,8 +152,8 @@ async def test_what_is_forwarded_gets_there_though_its_writer_crashes(
     assert world.ledger.stock[stock_id(A, 1)].available == 2
     assert world.kinds(0) == [Kind.FORWARDED] * 3
     wanted = Kind.CREATED if policy == "independent" else Kind.HELD
-    assert world.kinds(1).count(wanted) == 3
-    assert set(world.kinds(1)) <= {wanted, Kind.REPEATED}
+    assert world.kinds(SECOND).count(wanted) == 3
+    assert set(world.kinds(SECOND)) <= {wanted, Kind.REPEATED}
     created = [
         dict(headers)["ce_type"] for of_p in world.broker.events.values() for _, _, headers in distinct(of_p)
     ]
