@@ -218,6 +218,66 @@ async def test_the_gate_follows_the_stock(world: World) -> None:
     assert (await world.view.gates([0]))[0] == Gate(Progress(1, 3, 7, 1), frozenset({"a"}))
 
 
+def sliced(stock: dict[str, int], slices: int, beat: int, *, whole: bool = False) -> Shown:
+    """Units by stock id, of a product of so many slices."""
+    entries = {name: product_of(name, slices=slices) for name in stock}
+    units = {name: Stock(available, beat) for name, available in stock.items()}
+    return Shown(0, Progress(1, beat, 7, beat), units, entries, whole=whole)
+
+
+async def slices_shown(world: World) -> dict[str, int]:
+    return dict((await world.view.gates([0]))[0].slices)
+
+
+async def test_the_gate_tells_slices_where_there_are_several(world: World) -> None:
+    await world.view.show([sliced({"hot": 0, "hot~3": 2}, 4, 1), shown(1, 1, {"a": Stock(1, 1)})], [])
+    assert (await world.view.gates([0]))[0] == Gate(
+        Progress(1, 1, 7, 1), frozenset({"hot"}), {"hot": 4, "hot~3": 4}
+    )
+    assert (await loaded(world, "hot~3")).entries == {"hot~3": (product_of("hot~3", slices=4), Stock(2, 1))}
+    other = Shown(1, Progress(1, 1, 0, 1), {"hot~1": Stock(1, 1)}, {"hot~1": product_of("hot~1", slices=4)})
+    await world.view.show([other], [])
+    gates = await world.view.gates([0, 1, 2])
+    assert [gates[p].slices for p in (0, 1, 2)] == [{"hot": 4, "hot~3": 4}, {"hot~1": 4}, {}]
+
+
+async def test_a_product_has_more_slices_once_its_writer_says_so(world: World) -> None:
+    await world.view.show([sliced({"hot": 1, "warm": 1}, 2, 1)], [])
+    await world.view.show([sliced({"hot": 1}, 3, 2)], [])
+    assert await slices_shown(world) == {"hot": 3, "warm": 2}
+    await world.view.show([shown(1, 3, {"hot": Stock(0, 3)}, products=False)], [])
+    assert await slices_shown(world) == {"hot": 3, "warm": 2}
+
+
+async def test_whole_drops_the_slices_of_what_is_not_in_it(world: World) -> None:
+    await world.view.show([sliced({"hot": 1, "gone": 1}, 3, 1)], [])
+    await world.view.show([sliced({"hot": 1}, 2, 2, whole=True)], [])
+    assert await slices_shown(world) == {"hot": 2}
+    await world.view.show([shown(2, 2, whole=True)], [])
+    assert await slices_shown(world) == {}
+
+
+async def test_slices_are_shown_only_with_what_is_not_behind(world: World) -> None:
+    await world.view.show([sliced({"hot": 1}, 3, 5)], [])
+    await world.view.show([sliced({"hot": 1}, 2, 4)], [])
+    await world.view.show([sliced({"hot": 1}, 2, 4, whole=True)], [])
+    after = msgspec.structs.replace(sliced({"hot": 1}, 2, 6), after=Progress(1, 5, 7, 6))
+    await world.view.show([after], [])
+    assert await slices_shown(world) == {"hot": 3}
+
+
+async def test_slices_of_more_than_one_call_are_all_shown(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(redis_view, "ENTRIES_MAX", 3)
+    names = {f"p{n}": 1 for n in range(10)}
+    await world.view.show([sliced(names, 2, 1, whole=True)], [])
+    assert await slices_shown(world) == dict.fromkeys(names, 2)
+    assert len((await loaded(world, *names)).entries) == 10
+    await world.view.show([sliced(names, 3, 2)], [])
+    assert await slices_shown(world) == dict.fromkeys(names, 3)
+
+
 async def test_results_are_kept_by_field(world: World) -> None:
     one, two = uuid_of(1), uuid_of(2)
     await world.view.show([], [(one, "a", b"1a"), (two, "a", b"2a"), (one, "#0:7", b"conflict")])

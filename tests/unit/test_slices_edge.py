@@ -23,13 +23,13 @@ LAG_MAX = 50
 SLICES = 3
 HOT, PLAIN = product_in(1, PARTITIONS), product_in(1, PARTITIONS, 1)  # in the same partition
 PLACES = {name: partition_of(name, PARTITIONS) for name in stock_ids(HOT, SLICES)}
-BUYERS = [f"buyer-{number}" for number in range(40)]
+BUYERS = [f"buyer-{number}" for number in range(20)]
 NOBODY: dict[str, Any] = {"headers": {"authorization": None}}
 
 
 @pytest.fixture
 def settings(offline_settings: Settings) -> Settings:
-    return msgspec.structs.replace(offline_settings, lag_max=LAG_MAX, produce_ack_deadline_s=0.3)
+    return msgspec.structs.replace(offline_settings, lag_max=LAG_MAX)
 
 
 @pytest.fixture

@@ -1,16 +1,21 @@
 """The writer in memory: a view that is flushed, set back, dropped, away, and never the truth."""
 
+import msgspec
 import pytest
 
 from contracts.outcomes import Kind, Reason
+from contracts.slices import stock_id
+from contracts.topics import partition_of
 from stock_ledger.decide import Decided, Loaded, Stock
 from stock_ledger.ledger import Advance
-from stock_ledger.view import Progress
+from stock_ledger.view import Gate, Progress
 from tests.harness import (
     eventually,
     line_of,
     product_in,
+    product_of,
     running,
+    uuid_of,
 )
 from tests.unit.writer_world import PARTITIONS, A, World
 
@@ -216,3 +221,31 @@ async def test_a_lost_reply_of_the_view_changes_nothing(world: World) -> None:
     assert world.kinds() == [Kind.CREATED] * 3
     assert await world.shown() == (1, 3)
     assert (await world.view.load({0: [A]}))[0].entries[A][1] == Stock(7, 4)
+
+
+async def test_the_edge_is_shown_slices_also_by_a_view_that_is_rebuilt(world: World) -> None:
+    last = stock_id(A, 2)
+    place = partition_of(last, PARTITIONS)
+    world.ledger.put(product_of(last, slices=3), Stock(2, 1), place)
+    writer, log = world.writer()
+    line = line_of(1, A, slice=2, forwarded=True)
+    async with running(writer):
+        await world.share_out(log)
+        world.send(line, partition=place)
+        await world.all_done()
+        assert (await world.view.gates([place]))[place].slices == {last: 3}
+        world.view.flush()
+        world.clock.tick(world.settings.idle_beat_s)
+        await eventually(lambda: world.view.keys.progress(place) in world.view.data.values)
+        gate = (await world.view.gates([place]))[place]
+    assert (gate.slices, gate.sold_out) == ({last: 3}, set())
+    world.ledger.put(product_of(last, slices=4), Stock(1, 2), place)
+    world.view.flush()
+    successor, log = world.writer("successor")
+    async with running(successor):
+        await world.share_out(log)
+        world.send(msgspec.structs.replace(line, checkout_id=uuid_of(2)), partition=place)
+        await world.all_done()
+    assert (await world.view.gates([place]))[place] == Gate(
+        (await world.view.progress([place]))[place], frozenset({last}), {last: 4}
+    )
