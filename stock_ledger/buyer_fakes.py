@@ -7,6 +7,7 @@ import msgspec
 
 from contracts.errors import Unavailable
 from contracts.messages import Shipping
+from contracts.slices import stock_ids
 from stock_ledger.addresses import Address, StoredAddress, default_first
 from stock_ledger.carts import CartLine, CartRefusal, StoredLine
 from stock_ledger.decide import Product, Stock
@@ -110,7 +111,8 @@ class MemoryCarts:
             self._carts.get(buyer_id, {}).pop(product_id, None)
 
     def _shown(self, buyer_id: str, product_id: str) -> CartLine:
-        line, (product, stock) = self._carts[buyer_id][product_id], self.catalogue[product_id]
+        line, (product, _) = self._carts[buyer_id][product_id], self.catalogue[product_id]
+        slices = [i for i in stock_ids(product_id, product.slices) if i in self.catalogue]
         return CartLine(
             product_id=product_id,
             quantity=line.quantity,
@@ -121,7 +123,7 @@ class MemoryCarts:
             on_shelf=product.on_shelf,
             sale_from=product.sale_from,
             sale_to=product.sale_to,
-            available=stock.available,
+            available=sum(self.catalogue[i][1].available for i in slices),
             added_at=line.added_at,
             updated_at=line.updated_at,
         )

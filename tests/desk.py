@@ -24,7 +24,8 @@ from contracts.commands import (
 )
 from contracts.decisions import Decision
 from contracts.events import Event, event_of
-from contracts.messages import CheckoutLine, Money
+from contracts.messages import CheckoutLine, Money, read_checkout_line
+from contracts.outcomes import Kind
 from contracts.times import to_ms
 from contracts.topics import partition_of
 from stock_ledger.commands.book import CommandDecision, Counts, Given, LedgerEntry, OrderState
@@ -120,6 +121,7 @@ class Desk:
         self.ledger = MemoryLedger()
         self.commands = MemoryCommandLedger(self.ledger)
         self.asked: deque[Command] = deque()
+        self.sent_on: deque[CheckoutLine] = deque()
         self.events: list[Event] = []
         self.results: list[tuple[str, str, dict[str, Any]]] = []
         self.entries: dict[str, list[tuple[str, int]]] = defaultdict(list)  # kind and delta, by product
@@ -133,18 +135,21 @@ class Desk:
         self.entries[product.product_id].append(("initial", available))
 
     def sell(self, *lines: CheckoutLine) -> list[Decision]:
-        """Decide lines of one partition."""
-        (partition,) = {partition_of(line.product_id, PARTITIONS) for line in lines}
+        """Decide lines of one partition. Those that are sent on wait in `sent_on` for `deliver`."""
+        (partition,) = {partition_of(line.stock_id, PARTITIONS) for line in lines}
         claim = self.ledger.claims[partition]
         batch = [Received(partition, claim.next_offset + n, line) for n, line in enumerate(lines)]
-        entries = run(self.ledger.products([line.product_id for line in lines]))
+        entries = run(self.ledger.products([line.stock_id for line in lines]))
         loaded = run(self.ledger.load(need_of(batch, {i: p for i, (p, _) in entries.items()}), entries))
+        loaded.elsewhere = {i: stock.available for i, stock in self.ledger.stock.items()}
         decided = decide(batch, loaded, self.now)
         advance = Advance(partition, claim, claim.next_offset + len(batch))
         run(self.ledger.persist([advance], decided, loaded))
         for d in decided.decisions:
             if d.order is not None or d.hold is not None:
-                self.entries[d.product_id].append(("hold" if d.order is None else "order", -d.quantity))
+                self.entries[d.stock_id].append(("hold" if d.order is None else "order", -d.quantity))
+            if d.kind is Kind.FORWARDED:
+                self.sent_on.append(read_checkout_line(d.detail))
             if (event := event_of(d, d.document())) is not None:
                 self.events.append(event)
             elif (answer := answer_to(d)) is not None:
@@ -173,10 +178,13 @@ class Desk:
         return obeyed.decisions
 
     def deliver(self) -> list[CommandDecision]:
-        """Decide what was asked of other partitions, and what that asks again, until nothing is left."""
+        """Decide what was asked of other partitions, and what that asks again, until nothing is left; commands first."""
         decided: list[CommandDecision] = []
-        while self.asked:
-            decided += self.obey(self.asked.popleft())
+        while self.asked or self.sent_on:
+            if self.asked:
+                decided += self.obey(self.asked.popleft())
+            else:
+                self.sell(self.sent_on.popleft())
         return decided
 
     def order(self, order_id: str) -> OrderState:

@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from contracts.commands import Adjust, PatchProduct, PutProduct, Restock, SetStock
+from contracts.commands import Adjust, Move, PatchProduct, PutProduct, Restock, SetStock
 from contracts.topics import partition_of
 from stock_ledger.commands.book import Counts
 from stock_ledger.commands.reads import Shelf
@@ -161,3 +161,57 @@ async def test_a_sale_that_ends_before_it_begins(service: Service) -> None:
     answered = await service.send("PUT", "/v1/products/p", whole, **MERCHANT)
     assert is_problem(answered, 422, "invalid")
     assert [error["pointer"] for error in answered.json["errors"]] == ["#/sale_to"]
+
+
+def sliced(product_id: str = "p") -> Shelf:
+    """5 and 3 units available; a third slice has not taken over yet."""
+    part = Shelf(product_of(f"{product_id}~1", slices=3), Stock(3, 2), Counts(0, 1, 4))
+    return Shelf(product_of(product_id, slices=3), Stock(5, 4), Counts(1, 2, 3), (part,))
+
+
+async def test_the_units_of_a_product_with_slices_are_told_in_all_and_of_each(service: Service) -> None:
+    service.command_reads.shelves["p"] = sliced()
+    assert (await service.get("/v1/products/p/stock", **MERCHANT)).json == {
+        "product_id": "p", "available": 8, "held": 1, "pending_payment": 3, "paid": 7, "total": 19,
+        "slices": [
+            {"slice": 0, "available": 5, "held": 1, "pending_payment": 2, "paid": 3, "total": 11},
+            {"slice": 1, "available": 3, "held": 0, "pending_payment": 1, "paid": 4, "total": 8},
+        ],
+    }  # fmt: skip
+    shown = (await service.get("/v1/products/p", buyer=None)).json
+    assert (shown["available"], shown["slices"]) == (8, 3)
+
+
+async def test_units_are_moved_between_slices(service: Service) -> None:
+    service.command_reads.shelves["p"] = sliced()
+    body = {"from": 1, "to": 0, "units": 2, "why": "sells faster"}
+    answered = await service.send("POST", "/v1/products/p/stock/moves", body, **MERCHANT)
+    assert answered.status == 202
+    [command] = service.commands.published
+    assert isinstance(command, Move)
+    assert (command.slice, command.to, command.units, command.why) == (1, 0, 2, "sells faster")
+    assert answered.json["partition"] == partition_of("p~1", 16)
+    assert (answered.json["action"], answered.json["subject"]) == ("move", "p")
+    assert is_problem(await service.send("POST", "/v1/products/p/stock/moves", body), 403, "forbidden")
+    unknown = await service.send("POST", "/v1/products/q/stock/moves", body, **MERCHANT)
+    assert is_problem(unknown, 404, "unknown_product")
+    for name, value in (("from", -1), ("to", 64), ("units", 0)):
+        wrong = await service.send("POST", "/v1/products/p/stock/moves", body | {name: value}, **MERCHANT)
+        assert is_problem(wrong, 422, "invalid")
+        assert [error["pointer"] for error in wrong.json["errors"]] == [f"#/{name}"]
+
+
+async def test_slices_are_put_and_patched_and_are_no_products(service: Service) -> None:
+    whole = {"name": "Kettle", "price": "159.00", "currency": "CNY", "slices": 4}
+    assert (await service.send("PUT", "/v1/products/p", whole, **MERCHANT)).status == 202
+    assert (await service.send("PATCH", "/v1/products/p", {"slices": 8}, **MERCHANT)).status == 202
+    put_, patched = service.commands.published
+    assert isinstance(put_, PutProduct)
+    assert isinstance(patched, PatchProduct)
+    assert (put_.slices, patched.slices) == (4, 8)
+    for value in (0, 65, None):
+        wrong = await service.send("PATCH", "/v1/products/p", {"slices": value}, **MERCHANT)
+        assert is_problem(wrong, 422, "invalid")
+    service.command_reads.shelves["p~1"] = sliced().others[0]
+    assert is_problem(await service.get("/v1/products/p~1", **MERCHANT), 404, "unknown_product")
+    assert is_problem(await service.get("/v1/products/p~1/stock", **MERCHANT), 404, "unknown_product")

@@ -42,6 +42,7 @@ products = st.builds(
     sale_from=st.none() | moments.filter(lambda moment: moment.year < 2050),
     sale_to=st.none() | moments.filter(lambda moment: moment.year >= 2050),
     stock_source=st.sampled_from([None, "refuse", "trust_local"]),
+    slices=st.integers(1, 64),
 )
 shelves = st.lists(
     st.builds(Shelf, products, st.builds(Stock, st.integers(0, 10**12), st.just(1)), st.just(Counts())),
@@ -86,7 +87,7 @@ def test_what_is_written_is_read_as_it_was(kind: catalogue.Format, shelves: list
         )
         assert (None if line.sale_price is None else Decimal(line.sale_price)) == p.sale_price
         assert (line.sale_from, line.sale_to, line.stock) == (p.sale_from, p.sale_to, shelf.stock.available)
-        assert line.stock_source == p.stock_source
+        assert (line.stock_source, line.slices) == (p.stock_source, p.slices)
 
 
 @pytest.mark.parametrize("kind", catalogue.FORMATS)
@@ -248,3 +249,19 @@ async def test_an_export_that_cannot_be() -> None:
 
     service.command_reads.product_page = away  # type: ignore[method-assign]
     assert is_problem(await service.get("/v1/products/export", **MERCHANT), 503, "unavailable")
+
+
+def test_an_export_has_products_with_what_all_their_slices_have() -> None:
+    part = Shelf(product_of("p~1", slices=2), Stock(3, 1), Counts(1, 1, 1))
+    shelf = Shelf(product_of("p", slices=2), Stock(4, 1), Counts(), (part,))
+    (line,) = catalogue.read(catalogue.write([shelf], "csv", head=True), "csv", 9)
+    assert (line.product_id, line.stock, line.slices) == ("p", 7, 2)
+
+
+def test_a_line_without_slices_leaves_them_as_they_are() -> None:
+    (line,) = catalogue.read(f"{HEAD}\na,A,1,CNY\n".encode(), "csv", 9)
+    assert line.slices is None
+    assert wrong(f"{HEAD},slices\na,A,1,CNY,0\nb~1,B,1,CNY,2\n")[0][:2] == (2, "slices")
+    assert [found[:2] for found in wrong(f"{HEAD},slices\na,A,1,CNY,2\nb~1,B,1,CNY,2\n")] == [
+        (3, "product_id")
+    ]

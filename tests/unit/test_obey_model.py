@@ -3,25 +3,39 @@
 from collections import Counter
 from typing import Any, Literal
 
+import msgspec
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from contracts.commands import Abandon, Adjust, Command, PatchProduct, Restock, SetStock
+from contracts.commands import (
+    Abandon,
+    Adjust,
+    Command,
+    Move,
+    PatchProduct,
+    Restock,
+    SetStock,
+    TakeIn,
+    TakeOver,
+)
 from contracts.messages import CheckoutLine
-from contracts.outcomes import Outcome
+from contracts.outcomes import FIRST, Outcome
+from contracts.slices import product_of as product_of_slice
+from contracts.slices import slice_of_buyer, stock_id
 from contracts.times import to_ms
 from stock_ledger.commands.book import OrderState, Told
 from stock_ledger.lifecycle import ACTIONS, CLOSED
 from tests.desk import PARTITIONS, Desk, asked, notice_of, step_of
 from tests.harness import line_of, product_in, product_of
 
-PRODUCTS = [product_in(0, PARTITIONS), product_in(1, PARTITIONS), product_in(1, PARTITIONS, 1)]
+SPLIT = product_in(2, PARTITIONS)  # may get slices
+PRODUCTS = [product_in(0, PARTITIONS), product_in(1, PARTITIONS), product_in(1, PARTITIONS, 1), SPLIT]
 LIMIT = 6
-OPENING = {"initial", "restock", "adjust", "set_stock"}
+OPENING = {"initial", "restock", "adjust", "set_stock", "move"}
 product_ids = st.sampled_from(PRODUCTS)
 units = st.integers(1, 4)
-buyers = st.sampled_from(["ann", "bob"])
+buyers = st.sampled_from(["ann", "bob", "cem"])
 
 
 class Sale(RuleBasedStateMachine):
@@ -33,8 +47,14 @@ class Sale(RuleBasedStateMachine):
         self.checkouts = 0
         self.sent: list[Command] = []
         self.missing: list[CheckoutLine] = []  # of all-or-nothing checkouts
+        self.came: list[CheckoutLine] = []
         for product_id in PRODUCTS:
             self.desk.put(product_of(product_id, buyer_limit=LIMIT), 8)
+
+    @initialize(slices=st.integers(1, 3))
+    def begin(self, slices: int) -> None:
+        self.split(slices)
+        self.desk.deliver()
 
     def obey(self, *commands: Command) -> None:
         self.sent += commands
@@ -43,10 +63,49 @@ class Sale(RuleBasedStateMachine):
     def some_order(self, data: st.DataObject) -> OrderState:
         return data.draw(st.sampled_from(self.desk.orders()))
 
-    @rule(product_id=product_ids, quantity=units, buyer=buyers)
-    def buy(self, product_id: str, quantity: int, buyer: str) -> None:
+    def come(self, line: CheckoutLine, known: int = 1) -> None:
+        """A line, to the slice of its buyer as the edge knows it."""
+        line = msgspec.structs.replace(line, slice=slice_of_buyer(line.buyer_id, known))
+        self.came.append(line)
+        self.desk.sell(line)
+
+    def shown(self, product_id: str, data: st.DataObject) -> int:
+        """How many slices the edge knows: all, once the last one has taken over, or fewer, since it looked before."""
+        slices = self.desk.ledger.catalogue[product_id].slices
+        is_known = stock_id(product_id, slices - 1) in self.desk.ledger.stock
+        return data.draw(st.integers(1, slices if is_known else 1))
+
+    @rule(product_id=product_ids, quantity=units, buyer=buyers, data=st.data())
+    def buy(self, product_id: str, quantity: int, buyer: str, data: st.DataObject) -> None:
         self.checkouts += 1
-        self.desk.sell(line_of(self.checkouts, product_id, quantity, buyer_id=buyer))
+        self.come(line_of(self.checkouts, product_id, quantity, buyer_id=buyer), self.shown(product_id, data))
+
+    @precondition(lambda self: self.came)
+    @rule(data=st.data())
+    def buy_again(self, data: st.DataObject) -> None:
+        """What was sent twice is bought once, wherever its second copy comes to."""
+        line = data.draw(st.sampled_from(self.came))
+        self.come(line, self.shown(line.product_id, data))
+
+    @precondition(lambda self: self.ready_to_go_on())
+    @rule(data=st.data())
+    def go_on(self, data: st.DataObject) -> None:
+        """A line that was sent on comes to its slice."""
+        line = data.draw(st.sampled_from(self.ready_to_go_on()))
+        self.desk.sent_on.remove(line)
+        self.desk.sell(line)
+
+    def ready_to_go_on(self) -> list[CheckoutLine]:
+        return [line for line in self.desk.sent_on if line.stock_id in self.desk.ledger.stock]
+
+    @rule(slices=st.integers(1, PARTITIONS + 1))
+    def split(self, slices: int) -> None:
+        self.obey(asked(PatchProduct, product_id=SPLIT, slices=slices))
+        assert self.desk.ledger.catalogue[SPLIT].slices <= PARTITIONS
+
+    @rule(origin=st.integers(0, 2), to=st.integers(0, 2), units=units)
+    def move(self, origin: int, to: int, units: int) -> None:
+        self.obey(asked(Move, product_id=SPLIT, slice=origin, to=to, units=units))
 
     @rule(quantities=st.dictionaries(product_ids, units, min_size=2), buyer=buyers, data=st.data())
     def buy_all_or_nothing(self, quantities: dict[str, int], buyer: str, data: st.DataObject) -> None:
@@ -60,13 +119,13 @@ class Sale(RuleBasedStateMachine):
         ]
         come = data.draw(st.integers(1, len(lines)) | st.just(len(lines)))
         for line in lines[:come]:
-            self.desk.sell(line)
+            self.come(line)
         self.missing += lines[come:]
 
     @precondition(lambda self: self.missing)
     @rule()
     def a_missing_line_comes(self) -> None:
-        self.desk.sell(self.missing.pop(0))
+        self.come(self.missing.pop(0))
 
     @precondition(lambda self: self.desk.asked)
     @rule(data=st.data())
@@ -132,7 +191,7 @@ class Sale(RuleBasedStateMachine):
 
     @invariant()
     def every_unit_is_in_one_place(self) -> None:
-        for product_id in PRODUCTS:
+        for product_id in self.desk.ledger.stock:
             places = self.desk.stock(product_id)
             assert min(places) >= 0
             entries = self.desk.entries[product_id]
@@ -141,8 +200,26 @@ class Sale(RuleBasedStateMachine):
             assert self.desk.ledger.stock[product_id].seq == len(entries)
 
     @invariant()
+    def units_between_slices_are_on_their_way(self) -> None:
+        moved = sum(
+            delta for entries in self.desk.entries.values() for kind, delta in entries if kind == "move"
+        )
+        on_their_way = sum(
+            sum(c.units) if isinstance(c, TakeOver) else c.units
+            for c in self.desk.asked if isinstance(c, TakeOver | TakeIn)
+        )  # fmt: skip
+        assert moved == -on_their_way
+
+    @invariant()
+    def a_line_is_decided_once(self) -> None:
+        decided = Counter(
+            (d.checkout_id, d.product_id) for d in self.desk.ledger.decided.values() if d.kind in FIRST
+        )
+        assert set(decided.values()) <= {1}
+
+    @invariant()
     def counts_are_those_of_orders_and_holds(self) -> None:
-        there: dict[str, Counter[str]] = {i: Counter() for i in PRODUCTS}
+        there: dict[str, Counter[str]] = {i: Counter() for i in self.desk.ledger.stock}
         bought: Counter[tuple[str, str]] = Counter()
         for order in self.desk.orders():
             if order.order_id in self.whole_orders() or order.status in CLOSED:
@@ -151,11 +228,11 @@ class Sale(RuleBasedStateMachine):
             there[item.product_id]["pending" if order.status == "pending_payment" else "paid"] += (
                 item.quantity
             )
-            bought[item.product_id, order.buyer_id] += item.quantity * item.counted
+            bought[product_of_slice(item.product_id), order.buyer_id] += item.quantity * item.counted
         for (_, product_id), hold in self.desk.ledger.holds.items():
             if hold.state != "released":
                 there[product_id][hold.state] += hold.quantity
-                bought[product_id, hold.buyer_id] += hold.quantity * hold.counted
+                bought[product_of_slice(product_id), hold.buyer_id] += hold.quantity * hold.counted
         for product_id, counter in there.items():
             states = (counter["held"], counter["pending"], counter["paid"])
             assert self.desk.stock(product_id)[1:] == states
@@ -180,6 +257,12 @@ class Sale(RuleBasedStateMachine):
             self.a_missing_line_comes()
         self.desk.deliver()
         self.every_unit_is_in_one_place()
+        self.units_between_slices_are_on_their_way()
+        self.a_line_is_decided_once()
+        for checkout in {(line.checkout_id, line.product_id) for line in self.came}:
+            assert checkout in {
+                (d.checkout_id, d.product_id) for d in self.desk.ledger.decided.values() if d.kind in FIRST
+            }
         self.counts_are_those_of_orders_and_holds()
         answers: Counter[Any] = Counter(checkout_id for checkout_id, _, _ in self.desk.results)
         for g in self.desk.commands.gatherings.values():
