@@ -1,5 +1,6 @@
 """Deciding about products with slices: entries and units that travel through the log, and who is told of what."""
 
+from decimal import Decimal
 from typing import Any
 
 import msgspec
