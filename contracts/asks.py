@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from contracts.commands import Units, Why
+from contracts.command_parts import Units, Why
 from contracts.messages import (
     Amount,
     BuyerLimit,

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from contracts.decisions import order_partition
+from contracts.command_parts import Millis, OfCheckout, OfOrder, OfProduct, OfSlice, Short, Units, Why
 from contracts.errors import UndecodableMessage
 from contracts.messages import (
     Amount,
@@ -26,104 +26,42 @@ from contracts.messages import (
 )
 from contracts.outcomes import Reason
 from contracts.slices import SLICES_MAX, SliceNumber, Slices, StockId, slice_of, stock_id
-from contracts.topics import partition_of
-
-Units = Annotated[int, msgspec.Meta(ge=1, le=10**12)]
-Millis = Annotated[int, msgspec.Meta(ge=0, le=4_102_444_800_000)]  # since 1970, up to the year 2100
-Why = Annotated[str, msgspec.Meta(pattern=r"^[^\x00]*\Z", max_length=500)]
-Short = Annotated[str, msgspec.Meta(pattern=r"^[^\x00]*\Z", min_length=1, max_length=255)]
 
 
-class _Command(msgspec.Struct, frozen=True, kw_only=True, tag_field="action", omit_defaults=True):
-    """What all commands have. The same `command_id` again is the same command: it has no second effect.
-
-    `actor` is who asks: "buyer:ID", "merchant:ID", "provider:NAME", or "sluiceway" for what the pipeline asks itself.
-    """
-
-    v: Literal[1] = 1
-    command_id: Uuid
-    actor: Annotated[str, msgspec.Meta(pattern=r"^[^\x00]*\Z", min_length=1, max_length=100)]
-    asked_at_ms: Millis
-
-    def wrong(self) -> str:
-        """What types cannot say; empty if there is nothing."""
-        return ""
-
-
-class _OfOrder(_Command, frozen=True):
-    order_id: Uuid
-
-    def subject(self) -> str:
-        """What the command is about: the key of its message."""
-        return self.order_id
-
-    def partition(self, partitions: int) -> int:
-        """The partition whose writer decides it."""
-        return order_partition(self.order_id)
-
-
-class _OfSlice(_Command, frozen=True):
-    """Of a slice of a product, by its stock id."""
-
-    product_id: StockId
-
-    def subject(self) -> str:
-        return self.product_id
-
-    def partition(self, partitions: int) -> int:
-        return partition_of(self.subject(), partitions)
-
-
-class _OfProduct(_OfSlice, frozen=True):
-    """Of slice 0, the product itself."""
-
-    product_id: Id
-
-
-class _OfCheckout(_Command, frozen=True):
-    checkout_id: Uuid
-
-    def subject(self) -> str:
-        return self.checkout_id
-
-    def partition(self, partitions: int) -> int:
-        return partition_of(self.checkout_id, partitions)
-
-
-class Cancel(_OfOrder, frozen=True, tag="cancel"):
+class Cancel(OfOrder, frozen=True, tag="cancel"):
     """The buyer does not want the order."""
 
     buyer_id: Id
 
 
-class Close(_OfOrder, frozen=True, tag="close"):
+class Close(OfOrder, frozen=True, tag="close"):
     """The merchant will not fulfil the order."""
 
     why: Why = ""
 
 
-class Pick(_OfOrder, frozen=True, tag="pick"):
+class Pick(OfOrder, frozen=True, tag="pick"):
     """The goods are taken from the shelf."""
 
 
-class Ship(_OfOrder, frozen=True, tag="ship"):
+class Ship(OfOrder, frozen=True, tag="ship"):
     """The goods are on their way."""
 
     carrier: Why = ""
     tracking: Why = ""
 
 
-class Complete(_OfOrder, frozen=True, tag="complete"):
+class Complete(OfOrder, frozen=True, tag="complete"):
     """The buyer has the goods."""
 
 
-class Expire(_OfOrder, frozen=True, tag="expire"):
+class Expire(OfOrder, frozen=True, tag="expire"):
     """The time for paying is over. `expires_at_ms` is what the timer read: if it was moved since, nothing happens."""
 
     expires_at_ms: Millis
 
 
-class Pay(_OfOrder, frozen=True, tag="pay"):
+class Pay(OfOrder, frozen=True, tag="pay"):
     """A provider's notice about a payment. `reference` is the provider's name for the payment it is about."""
 
     provider: PaymentMethod
@@ -134,28 +72,28 @@ class Pay(_OfOrder, frozen=True, tag="pay"):
     occurred_at_ms: Millis
 
 
-class Restock(_OfProduct, frozen=True, tag="restock"):
+class Restock(OfProduct, frozen=True, tag="restock"):
     """So many units more can be sold."""
 
     units: Units
     why: Why = ""
 
 
-class Adjust(_OfProduct, frozen=True, tag="adjust"):
+class Adjust(OfProduct, frozen=True, tag="adjust"):
     """Correct the count, up or down; never below what is held or sold."""
 
     units: Annotated[int, msgspec.Meta(ge=-(10**12), le=10**12)]
     why: Annotated[str, msgspec.Meta(pattern=r"^[^\x00]*\Z", min_length=1, max_length=500)]
 
 
-class SetStock(_OfProduct, frozen=True, tag="set_stock"):
+class SetStock(OfProduct, frozen=True, tag="set_stock"):
     """All there is of a product, what is held and sold included, is `total` units."""
 
     total: StockUnits
     why: Why = ""
 
 
-class PutProduct(_OfProduct, frozen=True, tag="put_product"):
+class PutProduct(OfProduct, frozen=True, tag="put_product"):
     """A product as it is to be from here on. `stock` counts only when it is new. Without `slices` it has as many as before,
     one if it is new.
     """
@@ -178,7 +116,7 @@ class PutProduct(_OfProduct, frozen=True, tag="put_product"):
         return _wrong_window(self.sale_from, self.sale_to)
 
 
-class PatchProduct(_OfProduct, frozen=True, tag="patch_product"):
+class PatchProduct(OfProduct, frozen=True, tag="patch_product"):
     """What changes of a product; a field that is not given stays, null clears it."""
 
     name: Name | msgspec.UnsetType = msgspec.UNSET
@@ -197,7 +135,7 @@ class PatchProduct(_OfProduct, frozen=True, tag="patch_product"):
         return _wrong_window(self.sale_from, self.sale_to)
 
 
-class TakeOver(_OfSlice, frozen=True, tag="take_over"):
+class TakeOver(OfSlice, frozen=True, tag="take_over"):
     """The product of this slice is as told from here on, if that is newer than what the slice has. `units` are those that it
     gets, then those of the slices after it, to which it hands the rest on; none where there is no number.
     """
@@ -225,7 +163,7 @@ class TakeOver(_OfSlice, frozen=True, tag="take_over"):
         return _wrong_window(self.sale_from, self.sale_to)
 
 
-class Move(_OfProduct, frozen=True, tag="move"):
+class Move(OfProduct, frozen=True, tag="move"):
     """Take available units out of a slice of the product, for another one."""
 
     slice: SliceNumber
@@ -237,14 +175,14 @@ class Move(_OfProduct, frozen=True, tag="move"):
         return stock_id(self.product_id, self.slice)
 
 
-class TakeIn(_OfSlice, frozen=True, tag="take_in"):
+class TakeIn(OfSlice, frozen=True, tag="take_in"):
     """Units that were taken out of another slice are available in this one."""
 
     units: Units
     why: Why = ""
 
 
-class HoldAnswer(_OfCheckout, frozen=True, tag="hold_answer"):
+class HoldAnswer(OfCheckout, frozen=True, tag="hold_answer"):
     """What became of one line of an all-or-nothing checkout: held, or refused for `reason`.
 
     What the order is made of comes with it: the item as it was when it was held.
@@ -277,11 +215,11 @@ class HoldAnswer(_OfCheckout, frozen=True, tag="hold_answer"):
         return ""
 
 
-class Abandon(_OfCheckout, frozen=True, tag="abandon"):
+class Abandon(OfCheckout, frozen=True, tag="abandon"):
     """The deadline is over: what is held for the checkout is given back unless all of it was."""
 
 
-class Settle(_OfSlice, frozen=True, tag="settle"):
+class Settle(OfSlice, frozen=True, tag="settle"):
     """What becomes of a hold: units of an order that waits for payment, of one that is paid, or given back."""
 
     checkout_id: Uuid

@@ -104,7 +104,7 @@ def test_a_product_put_or_patched_keeps_its_slices_and_all_have_its_entry(desk: 
     desk.deliver()
     entries = [desk.ledger.catalogue[i] for i in stock_ids(A, 3)]
     assert {(e.name, e.price, e.sale_price, e.version, e.slices) for e in entries} == {
-        ("Other", 1, None, 4, 3)
+        ("Other", Decimal(1), None, 4, 3)
     }
     assert available(desk) == [5, 3, 3]
 
