@@ -16,7 +16,7 @@ from contracts.settings import Settings
 from contracts.topics import Topics
 from deploy.audit_commands import LOOK_S, PUBLISH_S, read_commands
 from deploy.records import Offsets, Records, reading
-from stock_ledger.audit.book import DEAD
+from stock_ledger.audit.book import DEAD, FORWARDED
 from stock_ledger.audit.cache import read_cache
 from stock_ledger.audit.decode import event_fact, letter_fact, message_fact
 from stock_ledger.audit.events import has_event
@@ -75,7 +75,7 @@ async def _gather(settings: Settings, log: Records, pool: "asyncpg.Pool[Any]", d
     command_target = await log.ends(topics.commands)
     await _wait_decided(pool, target, command_target, deadline)
     postgres = await snapshot(pool)
-    messages = await _messages(log, topics.checkouts, target, postgres)
+    messages = await _messages(log, topics.checkouts, target, postgres, deadline)
     letters = await _letters(log, topics.dead_letters)
     commands, commands_span = await read_commands(log, topics.commands, postgres, deadline)
     events, events_span = await _events(log, topics.events, postgres, deadline)
@@ -108,17 +108,34 @@ async def _wait_decided(
         await asyncio.sleep(LOOK_S)
 
 
-async def _messages(log: Records, topic: str, target: Offsets, postgres: PostgresFacts) -> list[MessageFact]:
-    """All that was there when the audit began or is decided since. Dead letters' bytes are kept to compare them."""
+async def _messages(
+    log: Records, topic: str, target: Offsets, postgres: PostgresFacts, deadline: float
+) -> list[MessageFact]:
+    """All that was there when the audit began or is decided since. Dead letters' bytes are kept to compare them.
+
+    Where lines were sent on between slices, which is done a moment after the commit, all that is there once they are.
+    """
     dead = {(row.partition, row.offset) for row in postgres.decisions if row.kind == DEAD}
+    missing = {hash(row.detail.encode()) for row in postgres.decisions if row.kind == FORWARDED}
+    deadline = max(deadline, time.monotonic() + PUBLISH_S)
+    messages: list[MessageFact] = []
+    start = firsts = await log.firsts(topic)
     ends = await log.ends(topic)
-    due = {p: min(end, max(target[p], postgres.next_offset(p))) for p, end in ends.items()}
-    return [
-        message_fact(
-            r.partition, r.offset, r.key, r.value, log.partitions, keep=(r.partition, r.offset) in dead
-        )
-        async for r in log.read(topic, await log.firsts(topic), due)
-    ]
+    if not missing:
+        ends = {p: min(end, max(target[p], postgres.next_offset(p))) for p, end in ends.items()}
+    while True:
+        async for r in log.read(topic, start, ends):
+            keep = (r.partition, r.offset) in dead
+            message = message_fact(r.partition, r.offset, r.key, r.value, log.partitions, keep=keep)
+            messages.append(message)
+            missing.discard(message.value_hash)
+        start = ends
+        # Where retention has cut the topic, what is not there may have been.
+        if not missing or any(firsts.values()) or time.monotonic() > deadline:
+            messages.sort(key=lambda message: (message.partition, message.offset))
+            return messages
+        await asyncio.sleep(LOOK_S)
+        ends = await log.ends(topic)
 
 
 async def _letters(log: Records, topic: str) -> list[LetterFact]:
@@ -215,7 +232,7 @@ def _totals(report: AuditReport) -> str:
     commands = ", ".join(f"{outcome} {count:,}" for outcome, count in sorted(t.commands.items())) or "none"
     return (
         f"{t.messages:,} messages, {t.decided:,} decided: {t.created:,} created, {t.held:,} held, {t.repeated:,} repeated, "
-        f"{t.conflicts:,} conflicts, {t.dead_lettered:,} dead-lettered; refused: {refused}.\n"
+        f"{t.forwarded:,} sent on, {t.conflicts:,} conflicts, {t.dead_lettered:,} dead-lettered; refused: {refused}.\n"
         f"{t.units_sold:,} units of {t.products:,} products sold, {t.oversold:,} oversold, {t.lost:,} lost; "
         f"{t.events:,} events, {t.redelivered_events:,} redelivered; commands: {commands}."
     )

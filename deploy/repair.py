@@ -14,7 +14,12 @@ from deploy.audit import run
 from stock_ledger.audit.report import AuditReport
 from stock_ledger.redis_view import RedisView, connect_redis, translated
 
-_BY_WRITERS = ("cache-stock", "cache-sold-out", "cache-progress")  # what a writer rebuilds as a whole
+_BY_WRITERS = (
+    "cache-stock",
+    "cache-sold-out",
+    "cache-slices",
+    "cache-progress",
+)  # what a writer rebuilds as a whole
 _RESULTS = "cache-results"
 _LOOK_S = 0.1
 _KEYS_MAX = 500
@@ -52,7 +57,9 @@ async def repair(
         if broken := [code for code in _BY_WRITERS if not before.law(code).ok]:
             await view.drop()
             silent = await _rebuilt(view, range(settings.partitions), rebuild_timeout_s)
-            done.append(f"had the writers rebuild stock, sold-out sets and progress, for {', '.join(broken)}")
+            done.append(
+                f"had the writers rebuild stock, sold-out sets, slices and progress, for {', '.join(broken)}"
+            )
             if silent:
                 done.append(
                     f"partitions {silent} were not rebuilt within {rebuild_timeout_s:.0f} s: no writer has them; "

@@ -72,8 +72,8 @@ SELECT $1, product_id, sum(entries), max(last_seq), max(available), sum(given), 
        sum(counted)
 FROM (
     SELECT product_id, count(*) AS entries, 0 AS last_seq, 0 AS available,
-           coalesce(sum(delta) FILTER (WHERE kind IN ('initial', 'restock', 'adjust', 'set_stock')), 0) AS given, 0 AS taken,
-           coalesce(sum(delta) FILTER (WHERE kind NOT IN ('initial', 'restock', 'adjust', 'set_stock', 'order', 'hold')
+           coalesce(sum(delta) FILTER (WHERE kind IN ('initial', 'restock', 'adjust', 'set_stock', 'move')), 0) AS given, 0 AS taken,
+           coalesce(sum(delta) FILTER (WHERE kind NOT IN ('initial', 'restock', 'adjust', 'set_stock', 'move', 'order', 'hold')
                                        AND "offset" IS NOT NULL), 0) AS returned, 0 AS paid, 0 AS counted
     FROM {ledger} GROUP BY product_id
     UNION ALL

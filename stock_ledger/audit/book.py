@@ -3,18 +3,18 @@
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
-from contracts.commands import Settle
+from contracts.commands import Command, Settle, TakeIn, TakeOver
 from stock_ledger.audit.command_facts import CommandMessage, CommandRow, GatheringRow, HoldRow
 from stock_ledger.audit.facts import DecisionRow, EventFact, Facts, LedgerRow, MessageFact, OrderRow
 
 CREATED, REFUSED, REPEATED, CONFLICT, DEAD = "created", "refused", "repeated", "conflict", "dead_lettered"
-HELD = "held"
+HELD, FORWARDED = "held", "forwarded"
 TAKING = (CREATED, HELD)  # kinds that take units from stock
 FIRST = (
     CREATED,
     HELD,
     REFUSED,
-)  # kinds that decide a line; all others refer to one of these or decide nothing
+)  # kinds that decide a line; all others refer to one of these, send it on, or decide nothing
 TAKEN_BY_LINES = ("order", "hold")  # kinds of ledger entries that lines make; commands make all others
 
 Row = TypeVar("Row")
@@ -59,6 +59,7 @@ class Book:
                     self.events.append((event, place_of(event.event_id)))
                 else:
                     self.command_events.append((event, of_command))
+        self.slices = {row.product_id: row.slices for row in facts.postgres.products}
         self.created_order: dict[str, DecisionRow] = {
             row.order_id: row for row in self.created if row.order_id is not None
         }
@@ -92,11 +93,14 @@ class Book:
                 self.command_entries.setdefault((entry.partition, entry.offset), []).append(entry)
         # Settlements that are told and not decided yet: holds on their way.
         self.under_way: set[tuple[str, str]] = set()
+        self.handed_on: list[Command] = []  # what slices are told by others and have not decided yet
         decided = {row.command_id for row in postgres.commands if row.outcome in (APPLIED, "refused")}
         for row in postgres.commands:
             for _, command in row.asked:
                 if isinstance(command, Settle) and command.command_id not in decided:
                     self.under_way.add((command.checkout_id, command.product_id))
+                elif isinstance(command, TakeOver | TakeIn) and command.command_id not in decided:
+                    self.handed_on.append(command)
 
     def command(self, place: Place) -> CommandRow | None:
         return self.command_rows.get(place[0], {}).get(place[1])

@@ -1,8 +1,10 @@
 """Laws of buyers' limits: what counts against them, over orders and holds that were not given back."""
 
 from collections import Counter
+from itertools import accumulate
 
 from contracts.commands import Settle
+from contracts.slices import others, product_of
 from stock_ledger.audit.book import FIRST, TAKING, Book, by_command, where
 from stock_ledger.audit.causes import CLOSED_STATUSES
 from stock_ledger.audit.facts import DecisionRow, LedgerRow
@@ -11,6 +13,7 @@ from stock_ledger.audit.report import Law
 from stock_ledger.audit.stock import Places, ledgers
 
 Buyer = tuple[str, str]  # (product_id, buyer_id)
+Changes = dict[tuple[str, str], list[tuple[int, int]]]  # by stock id and buyer: (index of the entry, units)
 _CHANGED = "limits of products whose catalogue entry changed"
 
 
@@ -22,11 +25,12 @@ def refusals(book: Book) -> Law:
     places = {product_id: Places(rows) for product_id, rows in ledgers(book).items()}
     products = {row.product_id: row for row in book.facts.postgres.products}
     bought = _bought(book)
+    dropped = {product_of(h.product_id) for h in book.history.stock.values() if h.counted}
     for row in book.facts.postgres.decisions:
         if row.kind not in FIRST:
             continue
         at = places.get(row.product_id)
-        if row.reason == "buyer_limit" and book.history.of_stock(row.product_id).counted:
+        if row.reason == "buyer_limit" and product_of(row.product_id) in dropped:
             law.skip(1, DROPPED)
         elif row.reason == "buyer_limit":
             product = products.get(row.product_id)
@@ -35,6 +39,7 @@ def refusals(book: Book) -> Law:
                 continue
             law.checked += 1
             had = [0] if at is None else _had(bought.get((row.product_id, row.buyer_id), []), at, row)
+            had[-1] += _had_elsewhere(bought, row, product.slices)
             limit = product.buyer_limit
             if limit is None or not any(units + row.quantity > limit for units in had):
                 _deviate(
@@ -50,20 +55,23 @@ def refusals(book: Book) -> Law:
     return law
 
 
-def _bought(book: Book) -> dict[Buyer, list[tuple[int, int]]]:
-    """Of every buyer who was refused for a limit: (index of the ledger's entry, units that it changed)."""
+def _bought(book: Book) -> Changes:
+    """Of every buyer who was refused for a limit, what changed in all slices of the product."""
     refused = {
-        (row.product_id, row.buyer_id) for row in book.facts.postgres.decisions if row.reason == "buyer_limit"
+        (product_of(row.product_id), row.buyer_id)
+        for row in book.facts.postgres.decisions
+        if row.reason == "buyer_limit"
     }
-    changes: dict[Buyer, list[tuple[int, int]]] = {}
+    changes: Changes = {}
     if not refused:
         return changes
     limited = {product_id for product_id, _ in refused}
-    for product_id, rows in ledgers(book).items():
+    for stock, rows in ledgers(book).items():
+        product_id = product_of(stock)
         for i, entry in enumerate(rows) if product_id in limited else ():
-            buyer = (product_id, _buyer_of(book, entry))
-            if entry.delta and buyer in refused:
-                changes.setdefault(buyer, []).append((i, -entry.delta))
+            buyer_id = _buyer_of(book, entry)
+            if entry.delta and (product_id, buyer_id) in refused:
+                changes.setdefault((stock, buyer_id), []).append((i, -entry.delta))
     return changes
 
 
@@ -93,6 +101,15 @@ def _had(changes: list[tuple[int, int]], at: Places, row: DecisionRow) -> list[i
     return had
 
 
+def _had_elsewhere(bought: Changes, row: DecisionRow, slices: int) -> int:
+    """The most that the buyer ever had in the other slices: what happened there before the line cannot be told."""
+    most = 0
+    for other in others(row.product_id, slices) if slices > 1 else ():
+        sums = accumulate((units for _, units in bought.get((other, row.buyer_id), ())), initial=0)
+        most += max(sums)
+    return most
+
+
 def _too_little(row: DecisionRow, available: int) -> bool:
     """Whether the reason of the refusal holds with so many units available."""
     return available <= 0 if row.reason == "sold_out" else 0 < available < row.quantity
@@ -107,11 +124,14 @@ def purchases(book: Book) -> Law:
     counted = {(row.product_id, row.buyer_id): row.quantity for row in book.facts.postgres.purchases}
     bought, late = _counting(book)
     before: Counter[str] = Counter()
+    dropped: Counter[str] = Counter()
+    for history in book.history.stock.values():
+        dropped[product_of(history.product_id)] += history.counted
     for buyer in sorted(counted.keys() | bought.keys()):
         product_id, buyer_id = buyer
         law.checked += 1
         has, made = counted.get(buyer, 0), bought.get(buyer, 0)
-        if has > made and book.history.of_stock(product_id).counted:
+        if has > made and dropped[product_id]:
             before[product_id] += has - made  # the sum of these is judged below
             continue
         if has != made:
@@ -131,10 +151,10 @@ def purchases(book: Book) -> Law:
             )
         elif made - late[buyer] > limit:
             law.deviate(f"buyer {buyer_id} has {made} units, the limit is {limit}", product_id=product_id)
-    for product_id, history in book.history.stock.items():
-        if before[product_id] != history.counted:
+    for product_id, units in dropped.items():
+        if before[product_id] != units:
             law.deviate(
-                f"{before[product_id]} units counted are of no order or hold, {history.counted} were of dropped ones",
+                f"{before[product_id]} units counted are of no order or hold, {units} were of dropped ones",
                 product_id=product_id,
             )
     _uncounted(book, law)
@@ -149,13 +169,15 @@ def _counting(book: Book) -> tuple[Counter[Buyer], Counter[Buyer]]:
     for item in book.facts.postgres.items:
         order = book.orders.get(item.order_id)
         if item.counted and order is not None and not by_command(item.order_id):
-            buyer = (item.product_id, order.buyer_id)
+            buyer = (product_of(item.product_id), order.buyer_id)
             back = order.status in CLOSED_STATUSES
             bought[buyer] += 0 if back else item.quantity
             late[buyer] += item.quantity if not back and item.order_id in taken_again else 0
     for hold in book.facts.postgres.holds:
         if hold.counted:
-            bought[hold.product_id, hold.buyer_id] += 0 if hold.state == "released" else hold.quantity
+            bought[product_of(hold.product_id), hold.buyer_id] += (
+                0 if hold.state == "released" else hold.quantity
+            )
     return bought, late
 
 

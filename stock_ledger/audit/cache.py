@@ -15,9 +15,10 @@ from redis.asyncio import Redis
 from contracts.errors import Unavailable
 from contracts.keys import Keys
 from contracts.settings import Settings
+from contracts.topics import partition_of
 from stock_ledger.audit.decode import result_fact
-from stock_ledger.audit.facts import CacheFacts, ResultFact, ShownProgress, ShownStock, StockRow
-from stock_ledger.audit.postgres import states_now, stock_now
+from stock_ledger.audit.facts import CacheFacts, ResultFact, ShownProgress, ShownSlices, ShownStock, StockRow
+from stock_ledger.audit.postgres import slices_now, states_now, stock_now
 from stock_ledger.redis_view import connect_redis, translated
 
 _TIMEOUT_S = 10.0  # an audit is in no hurry
@@ -43,6 +44,7 @@ async def read_cache(pool: "asyncpg.Pool[Any]", settings: Settings) -> CacheFact
     try:
         return CacheFacts(
             stock=await reader.stock(),
+            slices=await reader.slices(),
             progress=await reader.progress(),
             results=await reader.results(),
         )
@@ -80,6 +82,27 @@ class _Reader:
             if before.keys() <= found.keys():
                 strangers = sorted(sold_out - after.keys())
                 return [*found.values(), *(ShownStock(i, None, True, True, None) for i in strangers)]
+            await asyncio.sleep(_AGAIN_S)
+
+    async def slices(self) -> list[ShownSlices]:
+        found: dict[str, ShownSlices] = {}
+        deadline = time.monotonic() + _SETTLE_S
+        while True:
+            before = await slices_now(self._pool)
+            shown = await self._shown_slices()
+            after = await slices_now(self._pool)
+            is_last = time.monotonic() >= deadline
+            several = {i for i, count in after.items() if count > 1}
+            wanted = (several | {i for of in shown.values() for i in of or ()}) - found.keys()
+            for i in wanted:
+                of = shown[partition_of(i, self._partitions)]
+                fact = ShownSlices(
+                    i, None if of is None else of.get(i, 1), after.get(i), before.get(i) == after.get(i)
+                )
+                if is_last or fact.shown in (None, fact.true):
+                    found[i] = fact
+            if wanted <= found.keys():
+                return [found[i] for i in sorted(found)]
             await asyncio.sleep(_AGAIN_S)
 
     async def progress(self) -> list[ShownProgress]:
@@ -138,6 +161,19 @@ class _Reader:
             answers = await self._ask(pipe.execute())
         return {member.decode(errors="replace") for members in answers for member in members}
 
+    async def _shown_slices(self) -> dict[int, dict[str, int] | None]:
+        """By partition, how many slices the products of its stock ids have; None for one that is not shown."""
+        places = range(self._partitions)
+        progress = await self._mget([self._keys.progress(p) for p in places])
+        async with self._redis.pipeline(transaction=False) as pipe:
+            for p in places:
+                pipe.hgetall(self._keys.slices(p))
+            answers = await self._ask(pipe.execute())
+        return {
+            p: None if there is None else {i.decode(errors="replace"): _count(n) for i, n in of.items()}
+            for p, there, of in zip(places, progress, answers, strict=True)
+        }
+
     async def _mget(self, keys: Sequence[str]) -> list[bytes | None]:
         values: list[bytes | None] = []
         for start in range(0, len(keys), _KEYS_MAX):
@@ -150,6 +186,10 @@ class _Reader:
                 return await call
         except Unavailable as error:
             raise _Away(str(error)) from error
+
+
+def _count(value: bytes) -> int:
+    return int(value) if value.isdigit() else 0
 
 
 def _beside(before: StockRow, after: StockRow, value: bytes | None, sold_out: AbstractSet[str]) -> ShownStock:

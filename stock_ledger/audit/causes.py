@@ -2,14 +2,15 @@
 
 from collections import Counter
 
-from contracts.commands import Adjust, PutProduct, Restock, SetStock, Settle
+from contracts.commands import Adjust, Command, Move, PutProduct, Restock, SetStock, Settle, TakeIn, TakeOver
 from stock_ledger.audit.book import APPLIED, TAKEN_BY_LINES, Book, Place, by_command, where
 from stock_ledger.audit.command_facts import CommandRow
 from stock_ledger.audit.facts import LedgerRow
 from stock_ledger.audit.history import DROPPED
 from stock_ledger.audit.life import Entry, lives
 from stock_ledger.audit.report import Law
-from stock_ledger.audit.stock import GIVEN, ledgers
+from stock_ledger.audit.slices import units_of
+from stock_ledger.audit.stock import GIVEN, MOVE, ledgers
 from stock_ledger.lifecycle import CLOSED
 
 CLOSED_STATUSES = frozenset(status.value for status in CLOSED)
@@ -77,16 +78,29 @@ def _expected(book: Book) -> dict[Place, list[Entry]]:
 
 
 def _of_command(book: Book, row: CommandRow) -> list[Entry]:
-    """The entries that an applied command about a product makes."""
+    """The entries that an applied command about a product or a slice makes. What it hands on leaves its stock."""
     command = row.command
+    opened = any(e.kind == "initial" for e in book.command_entries.get(where(row), ()))
+    made: list[Entry] = []
     if isinstance(command, Restock | Adjust):
-        return [Entry(command.product_id, row.action, command.units, None)]
-    if isinstance(command, SetStock):
-        return [Entry(command.product_id, "set_stock", None, None)]
-    if isinstance(command, PutProduct):
-        opened = any(e.kind == "initial" for e in book.command_entries.get(where(row), ()))
-        return [Entry(command.product_id, "initial", command.stock, None)] if opened else []
-    return []
+        made = [Entry(command.product_id, row.action, command.units, None)]
+    elif isinstance(command, SetStock):
+        made = [Entry(command.product_id, "set_stock", None, None)]
+    elif isinstance(command, PutProduct | TakeOver) and opened:
+        made = [Entry(row.subject, "initial", command.stock if isinstance(command, PutProduct) else 0, None)]
+    moved = _moved(command, row)
+    return [*made, Entry(row.subject, MOVE, moved, None)] if moved else made
+
+
+def _moved(command: Command | None, row: CommandRow) -> int:
+    """Units that come to the slice from others, or go to them, by what was told."""
+    if isinstance(command, Move):
+        return -command.units
+    if isinstance(command, TakeIn):
+        return command.units
+    if isinstance(command, TakeOver):
+        return command.units[0] if command.units else 0
+    return -sum(units_of(asked) for _, asked in row.asked if isinstance(asked, TakeOver))
 
 
 def _of_settle(book: Book, command: Settle, order_id: str | None) -> Entry:

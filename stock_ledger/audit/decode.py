@@ -27,8 +27,9 @@ def message_fact(
     except UndecodableMessage as error:
         return MessageFact(partition, offset, str(error), key=key, value=value)
     return MessageFact(
-        partition, offset, "", intern(line.checkout_id), intern(line.product_id), intern(line.buyer_id),
+        partition, offset, "", intern(line.checkout_id), intern(line.stock_id), intern(line.buyer_id),
         line.quantity, intern(line.payload_hash), line.line, key if keep else None, value if keep else None,
+        line.forwarded, hash(value) if line.slice or line.forwarded else 0,
     )  # fmt: skip
 
 

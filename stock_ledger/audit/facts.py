@@ -21,7 +21,9 @@ from stock_ledger.audit.history import History
 class MessageFact(NamedTuple):
     """A message of the checkouts topic. `error` says why it is not valid; its line's fields are empty then.
 
-    `key` and `value` are kept where a dead letter is to be compared with them.
+    `key` and `value` are kept where a dead letter is to be compared with them. `product_id` is the stock id of the slice
+    that is asked, as in all facts but what buyers and others outside are told. `value_hash` is kept of what is not asked
+    of a product's first slice, or comes from another one.
     """
 
     partition: int
@@ -35,6 +37,8 @@ class MessageFact(NamedTuple):
     line: int = 0
     key: bytes | None = None
     value: bytes | None = None
+    forwarded: bool = False
+    value_hash: int = 0
 
 
 class DecisionRow(NamedTuple):
@@ -108,6 +112,7 @@ class ProductRow(NamedTuple):
     product_id: str
     buyer_limit: int | None
     version: int
+    slices: int = 1
 
 
 class PurchaseRow(NamedTuple):
@@ -193,9 +198,9 @@ class ResultFact(NamedTuple):
 
 
 class ShownStock(NamedTuple):
-    """A product as the view shows it, beside Postgres at the same moment. None: the view has no stock key.
+    """A stock id as the view shows it, beside Postgres at the same moment. None: the view has no stock key.
 
-    `sold_out`: the product is in the sold-out set. `settled` is false where the two kept moving while compared.
+    `sold_out`: it is in the sold-out set. `settled` is false where the two kept moving while compared.
     """
 
     product_id: str
@@ -203,6 +208,17 @@ class ShownStock(NamedTuple):
     readable: bool
     sold_out: bool
     true: tuple[int, int] | None  # (seq, available); None: no such product
+    settled: bool = True
+
+
+class ShownSlices(NamedTuple):
+    """How many slices the product of a stock id has, as the view shows it beside Postgres: 1 where it tells none, 0 where it
+    cannot be read. None: the view does not show the partition; Postgres has no such stock id.
+    """
+
+    product_id: str
+    shown: int | None
+    true: int | None
     settled: bool = True
 
 
@@ -221,6 +237,7 @@ class CacheFacts(msgspec.Struct):
 
     away: str = ""
     stock: list[ShownStock] = []
+    slices: list[ShownSlices] = []
     progress: list[ShownProgress] = []
     results: list[ResultFact] = []
 

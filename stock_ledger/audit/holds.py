@@ -5,6 +5,7 @@ from collections import Counter
 from contracts.commands import Abandon, HoldAnswer, Settle
 from contracts.keys import WHOLE
 from contracts.outcomes import OrderStatus
+from contracts.slices import product_of
 from contracts.topics import partition_of
 from stock_ledger.audit.book import APPLIED, HELD, Book, by_command, where
 from stock_ledger.audit.causes import CLOSED_STATUSES
@@ -92,10 +93,10 @@ def _wrong_answer(book: Book, g: GatheringRow, cause: CommandRow) -> str:  # noq
     if shown != true:
         return f"(status, order, partition, offset, checkout) told {shown}, decided {true}"
     lines = [(product_id, quantity) for product_id, quantity, _ in document.lines]
-    answers = [(a.product_id, a.quantity) for a in sorted(g.answers, key=lambda a: a.line)]
+    answers = [(product_of(a.product_id), a.quantity) for a in sorted(g.answers, key=lambda a: a.line)]
     if lines != answers:
         return f"lines told are {lines}, its answers {answers}"
-    own = {a.product_id: a.reason for a in g.answers}
+    own = {product_of(a.product_id): a.reason for a in g.answers}
     for product_id, _, reason in document.lines:
         if (status == "created" and reason) or (
             status == "refused" and (own[product_id] or reason) != reason

@@ -3,22 +3,26 @@
 import time
 from collections.abc import Callable
 
+from contracts.slices import product_of
 from stock_ledger.audit import (
     buyers,
     causes,
     commands,
     events,
+    forwards,
     holds,
     life,
     log,
     orders,
     refunds,
+    repeats,
+    slices,
     sources,
     stock,
     told,
     view,
 )
-from stock_ledger.audit.book import CONFLICT, CREATED, DEAD, HELD, REFUSED, REPEATED, Book
+from stock_ledger.audit.book import CONFLICT, CREATED, DEAD, FORWARDED, HELD, REFUSED, REPEATED, Book
 from stock_ledger.audit.facts import Facts
 from stock_ledger.audit.report import AuditReport, Law, Totals
 
@@ -30,8 +34,9 @@ LAWS: tuple[Callable[[Book], Law], ...] = (
     log.faithful,
     log.dead_letters,
     log.dead_letter_copies,
-    log.repeats,
-    log.payloads,
+    repeats.repeats,
+    repeats.payloads,
+    forwards.forwards,
     commands.drained,
     commands.complete,
     commands.faithful,
@@ -52,11 +57,14 @@ LAWS: tuple[Callable[[Book], Law], ...] = (
     stock.conservation,
     stock.oversold,
     holds.counts,
+    slices.moves,
+    slices.entries,
     sources.stock_source,
     buyers.refusals,
     buyers.purchases,
     view.cache_stock,
     view.cache_sold_out,
+    view.cache_slices,
     view.cache_progress,
     view.cache_results,
     events.events,
@@ -94,11 +102,13 @@ def totals_of(book: Book) -> Totals:
     totals.lost = _lost(book)
     totals.oversold = sum(stock.oversold_units(book).values())
     totals.units_sold = sum(stock.sold(book).values())
-    totals.products = len(facts.postgres.products)
+    totals.products = len({product_of(row.product_id) for row in facts.postgres.products})
     totals.orders = len(facts.postgres.orders)
     totals.events = len(book.events) + len(book.command_events)
     totals.redelivered_events = len(facts.events) - totals.events
     totals.held = kinds.get(HELD, 0)
+    totals.forwarded = kinds.get(FORWARDED, 0)
+    totals.units_moving = sum(slices.units_on_their_way(book).values())
     for command in facts.postgres.commands:
         totals.commands[command.outcome] = totals.commands.get(command.outcome, 0) + 1
     totals.results_shown = len(facts.cache.results)

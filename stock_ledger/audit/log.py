@@ -1,7 +1,7 @@
 """Laws of the log: every message is decided once, as what it says, and what is not valid is set aside."""
 
 from contracts.topics import Stream
-from stock_ledger.audit.book import CONFLICT, DEAD, FIRST, REPEATED, Book, Place, where
+from stock_ledger.audit.book import DEAD, Book, Place, where
 from stock_ledger.audit.command_facts import CommandMessage, CommandRow
 from stock_ledger.audit.facts import DecisionRow, LetterFact, MessageFact
 from stock_ledger.audit.history import DROPPED
@@ -217,83 +217,3 @@ def _is_copy(
         and letter.value == (message.value and message.value[cut])
     )
     return same and letter.reason == row.detail and letter.partition == row.partition
-
-
-def repeats(book: Book) -> Law:
-    law = Law(
-        "repeats",
-        "A line is decided once, at its first place in the log; later ones repeat or conflict with it",
-    )
-    firsts: dict[tuple[str | None, str], DecisionRow] = {}
-    hashes: dict[str | None, list[DecisionRow]] = {}
-    later: list[DecisionRow] = []
-    for row in book.facts.postgres.decisions:
-        if row.kind not in FIRST:
-            if row.kind != DEAD:
-                later.append(row)
-            continue
-        law.checked += 1
-        first = firsts.setdefault((row.checkout_id, row.product_id), row)
-        hashes.setdefault(row.checkout_id, []).append(row)
-        if first is not row:
-            _deviate(law, row, f"decided anew, the line's first decision is at offset {first.offset}")
-    for row in later:
-        law.checked += 1
-        if row.kind == REPEATED:
-            wrong = _wrong_repeat(row, firsts.get((row.checkout_id, row.product_id)))
-        elif row.kind == CONFLICT:
-            wrong = _wrong_conflict(row, hashes.get(row.checkout_id, []))
-        else:
-            wrong = f"kind {row.kind} is not known"
-        if wrong and (row.checkout_id, row.product_id) not in firsts and _is_dropped(book, row):
-            law.skip(1, DROPPED)
-        elif wrong:
-            _deviate(law, row, wrong)
-    return law
-
-
-def _is_dropped(book: Book, row: DecisionRow) -> bool:
-    """Whether what a later line refers to may have been dropped."""
-    if row.kind == CONFLICT:
-        return book.history.floor_ms > 0
-    return row.first_offset is not None and book.history.decided(row.partition, row.first_offset)
-
-
-def _wrong_repeat(row: DecisionRow, first: DecisionRow | None) -> str:
-    if first is None:
-        return "repeated, but the line was never decided"
-    if (first.partition, first.offset) != (row.partition, row.first_offset):
-        return f"repeated of offset {row.first_offset}, but the first decision is at {first.partition}:{first.offset}"
-    if first.offset >= row.offset:
-        return f"repeated before its first decision at offset {first.offset}"
-    if first.payload_hash != row.payload_hash:
-        return f"repeated, but its payload differs from the one at offset {first.offset}"
-    return ""
-
-
-def _wrong_conflict(row: DecisionRow, firsts: list[DecisionRow]) -> str:
-    if row.reason != "idempotency_conflict":
-        return f"a conflict with the reason {row.reason}"
-    for first in firsts:
-        earlier = first.partition != row.partition or first.offset < row.offset
-        if earlier and first.payload_hash != row.payload_hash:
-            return ""
-    return "a conflict, but no earlier line of the checkout has another payload"
-
-
-def payloads(book: Book) -> Law:
-    law = Law("payloads", "All lines decided of a checkout have one payload hash")
-    seen: dict[str | None, DecisionRow] = {}
-    for row in book.facts.postgres.decisions:
-        if row.kind in FIRST:
-            law.checked += 1
-            first = seen.setdefault(row.checkout_id, row)
-            if first.payload_hash != row.payload_hash:
-                _deviate(
-                    law, row, f"another payload than the line decided at {first.partition}:{first.offset}"
-                )
-    return law
-
-
-def _deviate(law: Law, row: DecisionRow, detail: str) -> None:
-    law.deviate(detail, product_id=row.product_id, checkout_id=row.checkout_id, place=where(row))

@@ -52,7 +52,8 @@ SELECT product_id, seq, delta, available, kind, partition, "offset", order_id::t
 WHERE tableoid <> ALL($1::oid[]) ORDER BY product_id, seq
 """
 STOCK = "SELECT product_id, partition, available, seq, held, pending, paid FROM stock"
-PRODUCTS = "SELECT product_id, buyer_limit, version FROM products"
+PRODUCTS = "SELECT product_id, buyer_limit, version, slices FROM products"
+SLICES = "SELECT product_id, slices FROM products"
 PURCHASES = "SELECT product_id, buyer_id, quantity FROM purchases"
 FIGURES = "SELECT partition, product_id, outcome, currency, lines, units, amount FROM figures"
 STATES = "SELECT partition, epoch, next_offset FROM partition_state"
@@ -162,6 +163,12 @@ async def stock_now(pool: "asyncpg.Pool[Any]") -> dict[str, StockRow]:
     """The stock totals as they are now, by product."""
     async with acquired(pool) as connection:
         return {row["product_id"]: StockRow._make(row) for row in await connection.fetch(STOCK)}
+
+
+async def slices_now(pool: "asyncpg.Pool[Any]") -> dict[str, int]:
+    """How many slices the products of all stock ids have, as it is now."""
+    async with acquired(pool) as connection:
+        return dict(await connection.fetch(SLICES))
 
 
 async def _states(connection: Any) -> dict[int, tuple[int, int]]:

@@ -58,7 +58,10 @@ class Law(msgspec.Struct):
 
 
 class Totals(msgspec.Struct):
-    """The sale in figures. `lost` messages were accepted but have no decision; `oversold` is in units; `commands` by outcome."""
+    """The sale in figures. `lost` messages were accepted but have no decision; `oversold` is in units; `commands` by outcome.
+
+    `forwarded` lines were sent on between slices; `units_moving` are on their way between two.
+    """
 
     messages: int = 0
     decided: int = 0
@@ -76,6 +79,8 @@ class Totals(msgspec.Struct):
     redelivered_events: int = 0
     results_shown: int = 0
     held: int = 0
+    forwarded: int = 0
+    units_moving: int = 0
     commands: dict[str, int] = msgspec.field(default_factory=dict)
 
 

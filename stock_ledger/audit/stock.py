@@ -9,14 +9,20 @@ from stock_ledger.audit.book import TAKEN_BY_LINES, TAKING, Book, grouped
 from stock_ledger.audit.facts import LedgerRow
 from stock_ledger.audit.report import Law
 
-INITIAL = "initial"
+INITIAL, MOVE = "initial", "move"
 OPENING = "opening"  # stands for all entries that were dropped
-GIVEN = (INITIAL, "restock", "adjust", "set_stock")  # kinds that change how many units there are at all
+GIVEN = (
+    INITIAL,
+    "restock",
+    "adjust",
+    "set_stock",
+    MOVE,
+)  # kinds that change how many units a slice has at all
 _UP, _DOWN, _NEITHER, _BOTH = (0, 1), (-1, 0), (0, 0), (-1, 1)
 # Which way an entry of a kind may move what is available. An entry of a kind that is not here deviates.
 DIRECTIONS = {
     INITIAL: _UP, "order": _DOWN, "hold": _DOWN, "confirm": _NEITHER, "release": _UP, "paid": _NEITHER, "cancel": _UP,
-    "close": _UP, "expire": _UP, "late_payment": _DOWN, "restock": _UP, "adjust": _BOTH, "set_stock": _BOTH,
+    "close": _UP, "expire": _UP, "late_payment": _DOWN, "restock": _UP, "adjust": _BOTH, "set_stock": _BOTH, MOVE: _BOTH,
 }  # fmt: skip
 
 Ledgers = dict[str, list[LedgerRow]]  # by product, by seq
@@ -105,7 +111,8 @@ def running(book: Book) -> Law:
                 wrong.append(f"it leaves {row.available}")
             if row.partition is not None and row.offset is not None:
                 of_line = row.kind in TAKEN_BY_LINES
-                if row.offset <= reached[of_line]:
+                follows = row.kind == MOVE  # what the same command gave
+                if row.offset + follows <= reached[of_line]:
                     wrong.append(f"it is of offset {row.offset}, an earlier one of {reached[of_line]}")
                 if row.partition != home:
                     wrong.append(f"it is of partition {row.partition}, the product's is {home}")

@@ -1,6 +1,7 @@
 """Laws of the view: it may be empty, older or gone, but never say what Postgres does not."""
 
 from contracts.keys import WHOLE
+from contracts.slices import product_of
 from stock_ledger.audit.book import CONFLICT, FIRST, TAKING, Book, where
 from stock_ledger.audit.facts import DecisionRow, Document, ResultFact, ShownStock
 from stock_ledger.audit.history import DROPPED
@@ -56,6 +57,25 @@ def _wrong_sold_out(product: ShownStock) -> str:
     if not product.sold_out and available <= 0:
         return "nothing is available, but it is not in the sold-out set"
     return ""
+
+
+def cache_slices(book: Book) -> Law:
+    law = Law("cache-slices", "How many slices products have is shown in the cache as Postgres has it")
+    if _is_away(book, law):
+        return law
+    for product in book.facts.cache.slices:
+        if product.shown is None:
+            law.skip(1, "partitions that the cache does not show")
+        elif not product.settled:
+            law.skip(1, _MOVING)
+        else:
+            law.checked += 1
+            if product.shown != product.true:
+                law.deviate(
+                    f"drifted: the cache says {product.shown} slices, Postgres {product.true}",
+                    product_id=product.product_id,
+                )
+    return law
 
 
 def cache_progress(book: Book) -> Law:
@@ -148,7 +168,7 @@ def _wrong_result(book: Book, result: ResultFact, document: Document, row: Decis
     if row.kind not in (*FIRST, CONFLICT):
         return f"a result is shown of a decision that is {row.kind}"
     conflict = row.kind == CONFLICT
-    field = f"#{row.partition}:{row.offset}" if conflict else row.product_id
+    field = f"#{row.partition}:{row.offset}" if conflict else product_of(row.product_id)
     if result.field != field or result.checkout_id != row.checkout_id:
         return f"the result of checkout {row.checkout_id}, {field} is shown as {result.checkout_id}, {result.field}"
     return told_wrong(document, row, erased=row.buyer_id in book.history.pseudonyms)
@@ -163,7 +183,7 @@ def told_wrong(document: Document, row: DecisionRow, *, erased: bool = False) ->
     )  # fmt: skip
     true = (
         where(row), row.kind if row.kind in TAKING else "refused", row.reason or "", row.order_id or "",
-        row.checkout_id, row.product_id, row.buyer_id, row.quantity,
+        row.checkout_id, product_of(row.product_id), row.buyer_id, row.quantity,
     )  # fmt: skip
     if told == true:
         return ""

@@ -30,7 +30,7 @@ async def test_a_sale_is_proven(sale: Sale) -> None:
     assert report.ok, told(report)
     of_commands = {
         "commands-drained", "command-faithful", "command-repeats", "commands-asked", "gatherings", "holds",
-        "entry-causes", "command-events", "refunds",
+        "entry-causes", "command-events", "refunds", "forwards", "slice-moves", "slice-entries", "cache-slices",
     }  # fmt: skip
     assert {law.code for law in report.laws if not law.checked} == of_commands
     t = report.totals

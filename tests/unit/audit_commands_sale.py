@@ -13,6 +13,7 @@ from contracts.commands import Command, encode_command
 from contracts.messages import Amount, CheckoutLine, Money
 from contracts.settings import Settings
 from contracts.times import to_ms
+from contracts.topics import partition_of
 from stock_ledger.audit.facts import Facts, LedgerRow
 from stock_ledger.commands.book import Obeyed
 from stock_ledger.commands.fakes import MemoryCommandLedger
@@ -45,15 +46,16 @@ LATE_S = 901.0
 class CommandedSale:
     """Two products, A (15 units in the end, at most 3 a buyer) and B (20), and a third that a command puts."""
 
-    def __init__(self) -> None:
+    def __init__(self, partitions: int = PARTITIONS) -> None:
+        self.partitions = partitions
         self.clock = Clock()
-        self.broker = MemoryBroker(PARTITIONS)
+        self.broker = MemoryBroker(partitions)
         self.entries: list[LedgerRow] = []
         self.ledger = _Recorded(self.entries)
         self.commands = _RecordedCommands(self.ledger, self.entries)
         self.view = MemoryView()
-        for product, partition in ((product_of(A, buyer_limit=3), 0), (product_of(B), 1)):
-            self.ledger.put(product, Stock(10, 1), partition)
+        for product in (product_of(A, buyer_limit=3), product_of(B)):
+            self.ledger.put(product, Stock(10, 1), partition_of(product.product_id, partitions))
             self.entries.append(LedgerRow(product.product_id, 1, 10, 10, "initial", None, None, None))
         self._commands = 0
 
@@ -63,16 +65,16 @@ class CommandedSale:
         command_id = uuid_of(same or f"command {self._commands}")
         at_ms = to_ms(self.clock.now())
         command = kind(command_id=command_id, actor="merchant:m", asked_at_ms=at_ms, **fields)
-        place = command.partition(PARTITIONS)
+        place = command.partition(self.partitions)
         self.broker.commands.append(place, command.subject().encode(), encode_command(command))
         return command
 
     def buy(self, name: str, product_id: str, quantity: int = 1, **fields: Any) -> None:
-        self._send(line_of(name, product_id, quantity, **fields))
+        self.send(line_of(name, product_id, quantity, **fields))
 
     def buy_whole(self, name: str, quantities: dict[str, int], lines: int = 2) -> None:
         for n, (product_id, quantity) in enumerate(quantities.items()):
-            self._send(line_of(name, product_id, quantity, line=n, lines=lines, policy="all_or_nothing"))
+            self.send(line_of(name, product_id, quantity, line=n, lines=lines, policy="all_or_nothing"))
 
     def order_of(self, name: str) -> str:
         (found,) = [o.order_id for o in self.ledger.orders.values() if o.checkout_id == uuid_of(name)]
@@ -101,18 +103,31 @@ class CommandedSale:
             return all(
                 topic.committed.get(p, 0) == topic.end(p)
                 for topic in (self.broker, self.broker.commands)
-                for p in range(PARTITIONS)
+                for p in range(self.partitions)
             )
 
+        settings = msgspec.structs.replace(SETTINGS, partitions=self.partitions)
         log = MemoryLog(self.broker)
-        writer = make_writer(log, self.ledger, self.commands, self.view, SETTINGS, self.clock)
+        writer = make_writer(log, self.ledger, self.commands, self.view, settings, self.clock)
         async with running(writer):
             await eventually(lambda: log in self.broker.members)
-            await self.broker.assign({log: range(PARTITIONS)})
+            await self.broker.assign({log: range(self.partitions)})
             await eventually(done)
 
-    def _send(self, line: CheckoutLine) -> None:
-        self.broker.append(0 if line.product_id == A else 1, line.partition_key(), encoded(line))
+    def send(self, line: CheckoutLine) -> None:
+        place = partition_of(line.stock_id, self.partitions)
+        self.broker.append(place, line.partition_key(), encoded(line))
+
+    def facts(self) -> Facts:
+        return gather(
+            self.broker,
+            self.ledger,
+            self.commands,
+            self.view,
+            self.entries,
+            self.partitions,
+            self.clock.now(),
+        )
 
 
 class _Recorded(MemoryLedger):
@@ -128,11 +143,11 @@ class _Recorded(MemoryLedger):
         for d in decided.decisions:
             if d.order is None and d.hold is None:
                 continue
-            before = stock[d.product_id]
-            after = stock[d.product_id] = Stock(before.available - d.quantity, before.seq + 1)
+            before = stock[d.stock_id]
+            after = stock[d.stock_id] = Stock(before.available - d.quantity, before.seq + 1)
             kind, order_id = ("hold", None) if d.order is None else ("order", d.order.order_id)
             self._entries.append(
-                LedgerRow(d.product_id, after.seq, -d.quantity, after.available, kind, d.partition, d.offset, order_id)
+                LedgerRow(d.stock_id, after.seq, -d.quantity, after.available, kind, d.partition, d.offset, order_id)
             )  # fmt: skip
 
 
@@ -197,10 +212,7 @@ async def _sell() -> CommandedSale:
 
 @cache
 def _facts() -> Facts:
-    sale = asyncio.run(_sell())
-    return gather(
-        sale.broker, sale.ledger, sale.commands, sale.view, sale.entries, PARTITIONS, sale.clock.now()
-    )
+    return asyncio.run(_sell()).facts()
 
 
 def commanded() -> Facts:

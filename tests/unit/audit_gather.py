@@ -26,6 +26,7 @@ from stock_ledger.audit.facts import (
     ProductRow,
     PurchaseRow,
     ShownProgress,
+    ShownSlices,
     ShownStock,
     StockRow,
     TopicSpan,
@@ -105,7 +106,9 @@ def _postgres(
         ],
         ledger=sorted(entries, key=lambda e: (e.product_id, e.seq)),
         stock=[_stock(ledger, i) for i in sorted(ledger.stock)],
-        products=[ProductRow(i, p.buyer_limit, p.version) for i, p in sorted(ledger.catalogue.items())],
+        products=[
+            ProductRow(i, p.buyer_limit, p.version, p.slices) for i, p in sorted(ledger.catalogue.items())
+        ],
         purchases=[PurchaseRow(*pair, units) for pair, units in ledger.purchases.items()],
         figure_states={p: len(records) for p, records in broker.events.items()},
         figures=figures,
@@ -146,7 +149,7 @@ def _stock(ledger: MemoryLedger, product_id: str) -> StockRow:
 
 def _decision(d: Decision) -> DecisionRow:
     return DecisionRow(
-        d.partition, d.offset, d.kind.value, d.checkout_id, d.buyer_id, d.product_id, d.quantity, d.payload_hash, d.line,
+        d.partition, d.offset, d.kind.value, d.checkout_id, d.buyer_id, d.stock_id, d.quantity, d.payload_hash, d.line,
         None if d.reason is None else d.reason.value, d.detail, None if d.order is None else d.order.order_id,
         d.first_offset, to_ms(d.decided_at), d.whole,
     )  # fmt: skip
@@ -175,14 +178,19 @@ def _cache(ledger: MemoryLedger, view: MemoryView, partitions: int) -> CacheFact
         stock.append(
             ShownStock(product_id, pair, True, product_id in sold_out, (true.seq, true.available))  # type: ignore[arg-type]
         )
+    slices = []
+    for stock_id, product in sorted(ledger.catalogue.items()):
+        shown = data.slices.get(keys.slices(ledger.partitions[stock_id]), {})
+        if product.slices > 1 or stock_id in shown:
+            slices.append(ShownSlices(stock_id, shown.get(stock_id, 1), product.slices))
     progress = []
     for p in range(partitions):
         claim = ledger.claims[p]
-        shown = tuple(map(int, data.values[keys.progress(p)].split(b":")[:2]))
-        progress.append(ShownProgress(p, (shown[0], shown[1]), True, (claim.epoch, claim.next_offset)))
+        seen = tuple(map(int, data.values[keys.progress(p)].split(b":")[:2]))
+        progress.append(ShownProgress(p, (seen[0], seen[1]), True, (claim.epoch, claim.next_offset)))
     results = [
         result_fact(checkout_id, field, document)
         for checkout_id, fields in data.results.items()
         for field, document in fields.items()
     ]
-    return CacheFacts(stock=stock, progress=progress, results=results)
+    return CacheFacts(stock=stock, slices=slices, progress=progress, results=results)

@@ -29,16 +29,22 @@ from tests.unit import (
     audit_plants_commands,
     audit_plants_outside,
     audit_plants_shown,
+    audit_plants_sliced,
 )
 from tests.unit.audit_commands_sale import A, commanded
 from tests.unit.audit_plants import lost_decision
-from tests.unit.audit_sale import AT_MS, PRICE, Plant, Sale, change, checkout, clean, of_product
+from tests.unit.audit_sale import AT_MS, PRICE, Plant, Sale, change, checkout, clean, drop, of_product, place
+from tests.unit.audit_sliced_sale import hot, sliced
 
 PLANTS = [
     *((*plant, clean) for plant in (*audit_plants.plants.all, *audit_plants_shown.plants.all)),
     *((*plant, commanded) for plant in audit_plants_commands.plants.all),
+    *((*plant, sliced) for plant in audit_plants_sliced.plants.all),
     *((*plant, commanded) for plant in (*audit_plants_caused.plants.all, *audit_plants_outside.plants.all)),
 ]
+
+
+OF_SLICES = {"forwards", "slice-moves", "slice-entries", "cache-slices"}
 
 
 @pytest.mark.parametrize(("change_it", "codes", "sale"), [p[1:] for p in PLANTS], ids=[p[0] for p in PLANTS])
@@ -65,7 +71,7 @@ def test_a_clean_sale_is_ok_and_every_law_checked_something() -> None:
     of_commands = {law.code for law in report.laws if not law.checked}
     assert of_commands == {
         "commands-drained", "command-faithful", "command-repeats", "commands-asked", "gatherings", "holds",
-        "entry-causes", "refunds", "command-events",
+        "entry-causes", "refunds", "command-events", *OF_SLICES,
     }  # fmt: skip
     assert [law.code for law in report.laws if law.not_checkable] == []
     t = report.totals
@@ -84,12 +90,36 @@ def test_a_clean_sale_is_ok_and_every_law_checked_something() -> None:
 def test_a_clean_sale_with_commands_is_ok_and_every_law_checked_something() -> None:
     report = audit(commanded())
     assert report.ok, [(law.code, law.deviations) for law in report.laws if not law.ok]
-    assert [law.code for law in report.laws if not law.checked] == []
+    assert {law.code for law in report.laws if not law.checked} == OF_SLICES
     assert [law.code for law in report.laws if law.not_checkable] == []
     t = report.totals
     assert t.commands == {"applied": 40, "refused": 3, "repeated": 1, "dead_lettered": 1}
     # What is not given back: 1 of A, and of B "together", "completed" and "late".
     assert (t.decided, t.created, t.held, t.orders, t.units_sold, t.events) == (15, 7, 6, 9, 4, 36)
+
+
+def test_a_clean_sale_with_slices_is_ok_and_its_laws_checked_something() -> None:
+    report = audit(sliced())
+    assert report.ok, [(law.code, law.deviations) for law in report.laws if not law.ok]
+    assert {law.code for law in report.laws if law.checked} >= OF_SLICES
+    assert [law.code for law in report.laws if law.not_checkable] == []
+    t = report.totals
+    assert (t.products, t.forwarded, t.units_moving, t.repeated, t.conflicts) == (4, 8, 0, 2, 1)
+
+
+def test_what_is_on_its_way_between_slices_is_no_deviation_and_is_told() -> None:
+    facts = sliced()
+    asked = next(r for r in facts.postgres.commands if r.action == "take_in")
+    facts.postgres.commands.remove(asked)
+    (entry,) = [e for e in facts.postgres.ledger if (e.kind, e.partition, e.offset) == ("move", *asked[:2])]
+    facts.postgres.ledger.remove(entry)
+    forwarded = max((m for m in facts.messages if m.product_id == hot(2)), key=lambda m: m.offset)
+    drop(facts.postgres.decisions, place(forwarded.partition, forwarded.offset))
+    report = audit(facts)
+    assert report.law("slice-moves").ok
+    assert (report.law("slice-moves").not_checkable, report.totals.units_moving) == (2, 2)
+    assert report.law("forwards").ok
+    assert report.law("forwards").not_checkable == 2, "the message, and what its line comes to"
 
 
 def test_a_settlement_under_way_is_no_deviation() -> None:
