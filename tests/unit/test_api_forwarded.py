@@ -1,5 +1,7 @@
 """What a buyer is told of a line that one slice of a product has sent on to another."""
 
+from typing import Any
+
 import pytest
 
 from api.checkouts import Checkouts
@@ -38,8 +40,8 @@ class Bench:
         self.reads.next = {7: 200}
         self.send_on()
 
-    def send_on(self, **changes: object) -> None:
-        forwarded = {"kind": Kind.FORWARDED, "payload_hash": FIRST, "detail": '{"v":1}'}
+    def send_on(self, **changes: Any) -> None:
+        forwarded: dict[str, Any] = {"kind": Kind.FORWARDED, "payload_hash": FIRST, "detail": '{"v":1}'}
         self.reads.decisions = [decided(7, 150, **(forwarded | changes))]
 
     async def of(self, *positions: tuple[int, int]) -> CheckoutStatus:
