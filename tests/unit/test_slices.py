@@ -4,7 +4,7 @@ from collections import Counter
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contracts.messages import Id
@@ -25,6 +25,7 @@ PRODUCT_IDS = st.text("abcXYZ019_-", min_size=1, max_size=64)
 SLICE_NUMBERS = st.integers(0, SLICES_MAX - 1)
 
 
+@settings(deadline=None)
 @given(PRODUCT_IDS, SLICE_NUMBERS)
 def test_a_stock_id_tells_its_product_and_its_slice(product_id: str, number: int) -> None:
     name = stock_id(product_id, number)
@@ -39,6 +40,7 @@ def test_the_first_slice_has_the_products_id() -> None:
     assert list(others("hot", 1)) == []
 
 
+@settings(deadline=None)
 @given(PRODUCT_IDS, st.integers(1, SLICES_MAX - 1))
 def test_no_product_is_named_as_a_slice_of_another(product_id: str, number: int) -> None:
     with pytest.raises(msgspec.ValidationError):
@@ -51,6 +53,7 @@ def test_what_no_slice_is_named(name: str) -> None:
         msgspec.convert(name, StockId)
 
 
+@settings(deadline=None)
 @given(PRODUCT_IDS, st.integers(1, 4096))
 def test_slices_have_partitions_of_their_own_while_there_are_enough(product_id: str, partitions: int) -> None:
     names = stock_ids(product_id, min(partitions, SLICES_MAX))
