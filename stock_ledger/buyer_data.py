@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 import orjson
 
+from contracts.outcomes import Kind
 from contracts.slices import product_of
 from stock_ledger.commands.book import Told
 from stock_ledger.retention import ENDED
@@ -55,6 +56,8 @@ REMOVE = {
 PUT_COMMAND = (
     'UPDATE {commands} SET actor = $3, document = $4, told = $5 WHERE partition = $1 AND "offset" = $2'
 )
+# A line that was sent on to another slice is kept as it was sent.
+PUT_FORWARDED = 'UPDATE {decisions} SET detail = $3 WHERE partition = $1 AND "offset" = $2'
 PUT_GATHERING = "UPDATE {gatherings} SET answers = $2 WHERE checkout_id = $1"
 PUT_ERASURE = "INSERT INTO erasures (pseudonym, erased_at) VALUES ($1, now())"
 
@@ -171,6 +174,14 @@ async def replace(
     await connection.executemany(
         PUT_COMMAND.format(**names),
         [_command_without(row, buyer_id, pseudonym) for row in found.rows["commands"]],
+    )
+    await connection.executemany(
+        PUT_FORWARDED.format(**names),
+        [
+            (row["partition"], row["offset"], _text_without(row["detail"], buyer_id, pseudonym))
+            for row in found.rows["decisions"]
+            if row["kind"] == Kind.FORWARDED
+        ],
     )
     await connection.executemany(
         PUT_GATHERING.format(**names),

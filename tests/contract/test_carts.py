@@ -98,15 +98,6 @@ async def held(world: World, buyer_id: str = BUYER) -> list[tuple[str, int]]:
     return [(line.product_id, line.quantity) for line in await world.carts.lines(buyer_id)]
 
 
-async def test_what_is_left_of_a_product_is_in_all_its_slices(world: World) -> None:
-    await world.put_product(product_of("p", slices=3), 4)
-    await world.put_product(product_of("p~1", slices=3), 2)  # the third one has not taken over yet
-    await world.put_product(product_of("q"), 7)
-    stored = [await world.carts.put(BUYER, i, 1, NOON, lines_max=9) for i in ("p", "q")]
-    assert [one.line.available for one in stored if isinstance(one, StoredLine)] == [6, 7]
-    assert {line.product_id: line.available for line in await world.carts.lines(BUYER)} == {"p": 6, "q": 7}
-
-
 async def test_a_line_is_added_then_changed(world: World) -> None:
     added = await put(world, "p", 2)
     assert isinstance(added, StoredLine)
@@ -200,3 +191,15 @@ async def test_carts_that_are_away_say_so(offline_settings: Settings) -> None:
             with pytest.raises(Unavailable):
                 await call
     await pool.close()
+
+
+async def test_what_is_left_of_a_product_is_in_all_its_slices(world: World) -> None:
+    await world.put_product(product_of("hot", slices=3), 4)
+    await world.put_product(product_of("hot~1", slices=3), 2)  # the third one has not taken over yet
+    await world.put_product(product_of("cold"), 7)
+    stored = [await world.carts.put(BUYER, i, 1, NOON, lines_max=9) for i in ("hot", "cold")]
+    assert [one.line.available for one in stored if isinstance(one, StoredLine)] == [6, 7]
+    assert {line.product_id: line.available for line in await world.carts.lines(BUYER)} == {
+        "hot": 6,
+        "cold": 7,
+    }

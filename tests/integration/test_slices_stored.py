@@ -1,0 +1,83 @@
+"""What is kept of products with slices beside sales: the catalogue's files, and the data of buyers."""
+
+from typing import Any
+
+import orjson
+import pytest
+
+from contracts.errors import Invalid
+from contracts.messages import read_checkout_line
+from contracts.outcomes import Kind
+from contracts.settings import Settings
+from contracts.slices import slice_of_buyer
+from contracts.topics import partition_of
+from stock_ledger import buyer_data
+from stock_ledger.catalogue import read_products, store
+from stock_ledger.commands.reads import PostgresCommandReads
+from stock_ledger.decide import Received, Stock, decide
+from stock_ledger.ledger import Advance
+from stock_ledger.ledger import Need as LineNeed
+from tests.contract.test_ledger import postgres_world
+from tests.harness import NOON, line_of, product_of, uuid_of
+
+EVE = next(name for name in (f"eve-{n}" for n in range(99)) if slice_of_buyer(name, 2) == 0)
+LINE: dict[str, Any] = {"product_id": "p", "name": "Cup", "price": "1", "currency": "CNY", "stock": 8}
+
+
+async def test_slices_and_their_stock_are_stored_once(database_settings: Settings) -> None:
+    found = []
+    async with postgres_world(database_settings) as base:
+        reads = PostgresCommandReads(base.pool)
+        for changes in ({"slices": 3}, {"slices": 2, "stock": 50}, {"name": "Mug"}):
+            await store(base.pool, read_products(orjson.dumps(LINE | changes)), (), 4)
+            [shelf] = await reads.products(["p"])
+            parts = shelf.slices()
+            found.append(
+                [(s.product.name, s.product.version, s.product.slices, s.stock.available) for s in parts]
+            )
+        partitions = await base.pool.fetch("SELECT product_id, partition FROM stock")
+        given = await base.pool.fetchval("SELECT sum(delta)::bigint FROM ledger")
+        for wrong in ({"product_id": "q", "slices": 5}, {"product_id": "q", "slices": 2, "stock_source": "refuse"},
+                      {"stock_source": "refuse"}):  # fmt: skip
+            with pytest.raises(Invalid, match="slices"):
+                await store(base.pool, read_products(orjson.dumps(LINE | wrong)), (), 4)
+        assert await reads.products(["q"]) == []
+    cup, mug = (
+        [(name, version, 3, units) for units in (4, 2, 2)] for name, version in (("Cup", 1), ("Mug", 2))
+    )
+    assert found == [cup, cup, mug]
+    assert given == 8
+    assert {r["product_id"]: r["partition"] for r in partitions} == {
+        i: partition_of(i, 4) for i in ("p", "p~1", "p~2")
+    }
+
+
+async def test_of_a_slice_a_buyer_is_told_its_product_and_nothing_of_the_buyer_stays(
+    database_settings: Settings,
+) -> None:
+    """Also in the line as it was sent on to another slice."""
+    async with postgres_world(database_settings) as base:
+        await base.put(product_of("p", slices=2), Stock(0, 1), 0)
+        await base.put(product_of("p~1", slices=2), Stock(5, 1), 1)
+        claims = await base.ledger.claim([0, 1], "a", NOON)
+        line = line_of(1, "p", buyer_id=EVE, note="ring twice")
+        for place in (0, 1):
+            entries = await base.ledger.products(["p", "p~1"])
+            loaded = await base.ledger.load(LineNeed([], [], []), entries)
+            loaded.elsewhere = {"p~1": 5}
+            decided = decide([Received(place, 0, line)], loaded, NOON)
+            await base.ledger.persist([Advance(place, claims[place], 1)], decided, loaded)
+            if decided.decisions[0].kind is Kind.FORWARDED:
+                line = read_checkout_line(decided.decisions[0].detail)
+        assert line.slice == 1
+        async with base.pool.acquire() as connection, connection.transaction():
+            rows = await buyer_data.find(connection, EVE)
+            document = buyer_data.document_of(rows.rows)
+            await buyer_data.replace(connection, EVE, "nobody", rows)
+        told = [item["product_id"] for table in ("decisions", "order_items") for item in document[table]]
+        assert told == ["p"] * 3
+        kept = await base.pool.fetch("SELECT kind, detail, d::text AS whole FROM decisions AS d")
+    assert {row["kind"] for row in kept} == {"forwarded", "created"}
+    assert not [row["whole"] for row in kept if EVE in row["whole"] or "ring twice" in row["whole"]]
+    (detail,) = (row["detail"] for row in kept if row["detail"])
+    assert read_checkout_line(detail).checkout_id == uuid_of(1)
