@@ -95,6 +95,39 @@ async def check_files(shop: Shop) -> None:
     assert ([p["product_id"] for p in rest["products"]], rest["next"]) == ([PRODUCT], None)
 
 
+async def check_slices(shop: Shop, settings: Settings) -> None:
+    """The product is split; its buyer and its merchant see one product, and where its units are."""
+    path = f"/v1/products/{PRODUCT}"
+
+    async def until(*units: int) -> None:
+        async def is_so() -> bool:
+            told = (await call(shop.app, f"{path}/stock", **MERCHANT)).json
+            return [part["available"] for part in told["slices"]] == list(units)
+
+        await eventually(is_so)
+
+    assert await shop.ask("PATCH", path, b'{"slices":3}', **MERCHANT) == "applied"
+    await until(3, 1, 1)
+    await buy(settings, 2)  # only the first slice has two, whosever the buyer is
+    await until(1, 1, 1)
+    assert await shop.stock() == (3, 2, 0)
+    [order, _] = (await call(shop.app, "/v1/orders", **BUYER)).json["orders"]
+    assert [item["product_id"] for item in order["items"]] == [PRODUCT]
+    move = b'{"from":2,"to":0,"units":1}'
+    assert await shop.ask("POST", f"{path}/stock/moves", move, **MERCHANT) == "applied"
+    await until(2, 1, 0)
+    assert await shop.ask("POST", f"{path}/stock/moves", move, **MERCHANT) == "below_committed"
+    assert await shop.ask("POST", f"{path}/stock", b'{"kind":"restock","units":7}', **MERCHANT) == "applied"
+    await until(5, 3, 2)
+    assert await shop.ask("PATCH", path, b'{"slices":2}', **MERCHANT) == "slices_not_allowed"
+    assert await shop.ask("POST", f"/v1/orders/{order['order_id']}/cancel", **BUYER) == "applied"
+    await until(7, 3, 2)
+    exported = await call(shop.app, "/v1/products/export?format=ndjson", **MERCHANT)
+    lines = catalogue.read(exported.body, "ndjson", 10)
+    assert [(line.product_id, line.stock, line.slices) for line in lines][-1] == (PRODUCT, 12, 3)
+    assert len(lines) == 3
+
+
 async def test_an_order_is_paid_cancelled_and_its_units_are_back(settings: Settings) -> None:
     settings = msgspec.structs.replace(
         settings, jwt_hs256_secret=SECRET, receipt_secret=SECRET, sandbox_secrets=SECRET
@@ -157,6 +190,7 @@ async def test_an_order_is_paid_cancelled_and_its_units_are_back(settings: Setti
             again = await call(app, f"/v1/orders/{order_id}/cancel", method="POST", body=b"{}", **BUYER)
             assert (again.status, again.json["code"]) == (409, "transition_forbidden")
             await check_files(shop)
+            await check_slices(shop, settings)
     finally:
         await commands.stop()
         await redis.aclose()
