@@ -163,6 +163,10 @@ class TakeOver(OfSlice, frozen=True, tag="take_over"):
         return _wrong_window(self.sale_from, self.sale_to)
 
 
+class OpenSlices(OfProduct, frozen=True, tag="open_slices"):
+    """All slices of the product have its entry: from here on each has buyers of its own."""
+
+
 class Move(OfProduct, frozen=True, tag="move"):
     """Take available units out of a slice of the product, for another one."""
 
@@ -229,7 +233,7 @@ class Settle(OfSlice, frozen=True, tag="settle"):
 
 Command = (
     Cancel | Close | Pick | Ship | Complete | Expire | Pay | Restock | Adjust | SetStock | PutProduct | PatchProduct
-    | TakeOver | Move | TakeIn | HoldAnswer | Abandon | Settle
+    | TakeOver | OpenSlices | Move | TakeIn | HoldAnswer | Abandon | Settle
 )  # fmt: skip
 
 _decoder: msgspec.json.Decoder[Command] = msgspec.json.Decoder(Command)

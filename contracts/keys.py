@@ -10,7 +10,7 @@ class Keys:
     | stock | string | "epoch:seq:available" of the stock id |
     | product | string | catalogue entry as JSON |
     | sold_out | set | the partition's stock ids without stock |
-    | slices | hash | stock id → slices of its product; of the partition's stock ids, where there is more than one |
+    | slices | hash | product id → its slices; of the partition's products of which more than one sells |
     | result | hash | product id → line decision as JSON; "#partition:offset" → an idempotency conflict; "=" → all lines |
     | payload | string | hash of the payload last seen under this checkout id |
     """

@@ -6,11 +6,11 @@ All fail open: without the cache, or with one that is behind, every checkout goe
 import asyncio
 import logging
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from contracts.errors import Unavailable
 from contracts.settings import Settings
-from contracts.slices import product_of, slice_of, stock_ids
+from contracts.slices import stock_ids
 from contracts.topics import partition_of
 from ingest.backpressure import Backpressure
 from stock_ledger.view import Gate, Progress, View
@@ -23,8 +23,8 @@ _NOTHING = (frozenset[str](), 0.0)
 class SoldOutGate:
     """A copy of what is sold out and of the products with slices, refreshed every `gate_refresh_ms`.
 
-    `slices` is how many slices a product has, if it has several and the last of them is shown to know that. What a
-    partition told of it is kept while the view has nothing of that partition.
+    `slices` is how many slices a product has, if it has several. What a partition told of it is kept while the view has
+    nothing of that partition.
 
     A partition's sold-out list counts only while its writer is seen to live: its progress has changed within `gate_stale_s`.
     The first look tells nothing of that: what it finds may have stood still for long. Nor does a look of before this
@@ -41,7 +41,7 @@ class SoldOutGate:
         self._backpressure = backpressure
         self._seen: dict[int, tuple[Progress, float]] = {}
         self._sold_out: dict[int, tuple[frozenset[str], float]] = {}  # by partition, and until when it counts
-        self._shown_slices: dict[int, Mapping[str, int]] = {}  # by partition, and stock id
+        self._shown_slices: dict[int, Mapping[str, int]] = {}  # by partition, and product
         self.slices: Mapping[str, int] = {}
         self.problem = "not refreshed yet"
 
@@ -59,10 +59,7 @@ class SoldOutGate:
         return stock_id in sold_out and self._monotonic() < until
 
     def _are_other_slices_sold_out(self, product_id: str) -> bool:
-        """How many there are is told with the stock of the first one: there are more before the last one knows."""
-        shown = self._shown_slices.get(partition_of(product_id, self._settings.partitions))
-        count = shown.get(product_id, 1) if shown else 1
-        return all(self._is_sold_out(i) for i in stock_ids(product_id, count)[1:])
+        return all(self._is_sold_out(i) for i in stock_ids(product_id, self.slices.get(product_id, 1))[1:])
 
     async def refresh(self) -> None:
         """Read the gates once. Opens all of them if the cache does not answer. What is seen counts from the question."""
@@ -93,7 +90,7 @@ class SoldOutGate:
             for p, gate in living.items()
             if gate.sold_out
         }
-        self.slices = slices_of(self._shown_slices.values())
+        self.slices = {i: count for shown in self._shown_slices.values() for i, count in shown.items()}
         self._backpressure.shown({p: progress for p, (progress, _) in self._seen.items()}, living)
         self.problem = ""
 
@@ -103,17 +100,6 @@ class SoldOutGate:
             await self.refresh()
             pause_s = self._settings.cache_retry_s if self.problem else self._settings.gate_refresh_ms / 1000
             await asyncio.sleep(pause_s)
-
-
-def slices_of(shown: Iterable[Mapping[str, int]]) -> dict[str, int]:
-    """Slices of each product, of what is shown by stock id: as many as the last one of them tells."""
-    found: dict[str, int] = {}
-    for by_stock_id in shown:
-        for stock_id, count in by_stock_id.items():
-            if slice_of(stock_id) == count - 1:
-                product_id = product_of(stock_id)
-                found[product_id] = max(count, found.get(product_id, 1))
-    return found
 
 
 class PayloadMemory:

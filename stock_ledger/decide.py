@@ -44,6 +44,7 @@ class Product(msgspec.Struct, frozen=True):
     sale_to: datetime | None = None
     stock_source: WhenSourceIsDown | None = None
     slices: int = 1
+    slices_open: bool = True  # not so while a product that is being split sells by its first slice alone
 
     def sells_for(self) -> Decimal:
         return self.price if self.sale_price is None else self.sale_price
@@ -170,7 +171,12 @@ def decide(batch: Iterable[Received], loaded: Loaded, now: datetime) -> Decided:
         else:
             reason = refusal(line, loaded, stock, added, now)
             product = loaded.products.get(stock_id)
-            if product and product.slices > 1 and (onward := _onward(line, product, loaded, reason)):
+            if (
+                product
+                and product.slices > 1
+                and product.slices_open
+                and (onward := _onward(line, product, loaded, reason))
+            ):
                 forwarded[identity] = message.offset
                 kind, reason, detail = Kind.FORWARDED, None, encode_checkout_line(onward).decode()
             elif reason is not None:

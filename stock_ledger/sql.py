@@ -79,7 +79,8 @@ JOIN unnest($1::text[], $2::text[]) AS u (buyer_id, address_id) USING (buyer_id,
 
 _PRODUCT = """
 SELECT p.product_id, p.name, p.cover, p.price, p.currency, p.on_shelf, p.buyer_limit, p.payment_ttl_s, p.version,
-       p.sale_price, p.sale_from, p.sale_to, p.stock_source, p.slices, s.available, s.seq, s.held, s.pending, s.paid
+       p.sale_price, p.sale_from, p.sale_to, p.stock_source, p.slices, p.slices_open,
+       s.available, s.seq, s.held, s.pending, s.paid
 FROM products AS p JOIN stock AS s USING (product_id)
 """
 PRODUCTS = _PRODUCT + "WHERE p.product_id = ANY($1::text[])"

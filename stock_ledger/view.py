@@ -5,6 +5,7 @@ from typing import Protocol
 
 import msgspec
 
+from contracts.slices import slice_of
 from stock_ledger.decide import Product, Stock
 from stock_ledger.ledger import Entry
 
@@ -41,8 +42,12 @@ class Shown(msgspec.Struct, frozen=True):
     after: Progress | None = None
 
     def slices(self) -> dict[str, int]:
-        """How many slices the products of these stock ids have, where there is more than one."""
-        return {i: product.slices for i, product in self.products.items() if product.slices > 1}
+        """How many slices the products have of which the first one is here, where more than one sells."""
+        return {
+            i: product.slices
+            for i, product in self.products.items()
+            if product.slices > 1 and product.slices_open and not slice_of(i)
+        }
 
 
 class PartitionView(msgspec.Struct, frozen=True):
@@ -68,7 +73,7 @@ class CheckoutsView(msgspec.Struct, frozen=True):
 
 class Gate(msgspec.Struct, frozen=True):
     """What the edge needs of a partition: its progress, the stock ids shown as sold out, and how many slices the product
-    of a stock id has, where there is more than one.
+    has whose first one is here, where more than one sells.
     """
 
     progress: Progress | None

@@ -25,6 +25,7 @@ HANDLERS: dict[type[Any], Callable[[Work, Any], Refusal | None]] = {
     c.PutProduct: products.put,
     c.PatchProduct: products.patch,
     c.TakeOver: slices.take_over,
+    c.OpenSlices: slices.open_slices,
     c.Move: slices.move,
     c.TakeIn: slices.take_in,
     c.HoldAnswer: holds.answered,
@@ -75,7 +76,15 @@ def need_of(batch: Sequence[Given]) -> Need:
         elif isinstance(command, c.Move):
             of_products |= {command.product_id, command.subject(), stock_id(command.product_id, command.to)}
         elif isinstance(
-            command, c.Restock | c.Adjust | c.SetStock | c.PutProduct | c.PatchProduct | c.TakeOver | c.TakeIn
+            command,
+            c.Restock
+            | c.Adjust
+            | c.SetStock
+            | c.PutProduct
+            | c.PatchProduct
+            | c.TakeOver
+            | c.OpenSlices
+            | c.TakeIn,
         ):
             of_products.add(command.product_id)
         else:

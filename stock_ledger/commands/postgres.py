@@ -122,7 +122,7 @@ class PostgresCommandLedger:
             [e.currency for e in p], [e.on_shelf for e in p], [e.buyer_limit for e in p],
             [e.payment_ttl_s for e in p], [e.version for e in p], [e.sale_price for e in p],
             [e.sale_from for e in p], [e.sale_to for e in p], [_version_before(obeyed, e.product_id) for e in p],
-            [e.stock_source for e in p], [e.slices for e in p],
+            [e.stock_source for e in p], [e.slices for e in p], [e.slices_open for e in p],
         )  # fmt: skip
         if rows_of(status) != len(p):
             raise StaleView(f"{len(p) - rows_of(status)} products are not as loaded")

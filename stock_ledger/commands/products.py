@@ -7,7 +7,7 @@ import msgspec
 
 from contracts.commands import Adjust, PatchProduct, PutProduct, Restock, SetStock
 from contracts.outcomes import Refusal
-from stock_ledger.commands.slices import hand_on
+from stock_ledger.commands.slices import hand_on, keep
 from stock_ledger.commands.work import Work
 from stock_ledger.decide import Product
 
@@ -19,7 +19,8 @@ def restock(work: Work, command: Restock) -> Refusal | None:
         return Refusal.UNKNOWN_PRODUCT
     work.change_stock(command.product_id, "restock", command.units, command.why)
     product = work.book.products[command.product_id]
-    hand_on(work, product, [command.units // product.slices] * (product.slices - 1), command.why)
+    if product.slices > 1 and product.slices_open:
+        hand_on(work, product, [command.units // product.slices] * (product.slices - 1), command.why)
     return None
 
 
@@ -49,7 +50,6 @@ def set_stock(work: Work, command: SetStock) -> Refusal | None:
 
 def put(work: Work, command: PutProduct) -> Refusal | None:
     before = work.book.products.get(command.product_id)
-    slices = 1 if before is None else before.slices
     product = Product(
         product_id=command.product_id,
         name=command.name,
@@ -64,7 +64,8 @@ def put(work: Work, command: PutProduct) -> Refusal | None:
         sale_from=command.sale_from,
         sale_to=command.sale_to,
         stock_source=command.stock_source,
-        slices=slices if command.slices is None else command.slices,
+        slices=command.slices or (1 if before is None else before.slices),
+        slices_open=before is None or before.slices_open,
     )
     if not _may_have(work, before, product):
         return Refusal.SLICES_NOT_ALLOWED
@@ -91,19 +92,16 @@ def patch(work: Work, command: PatchProduct) -> Refusal | None:
 
 
 def _may_have(work: Work, before: Product | None, after: Product) -> bool:
-    """Whether the product may have so many slices: never fewer than before, and each in a partition of its own."""
-    if after.slices < (1 if before is None else before.slices) or after.slices > work.partitions:
+    """Whether the product may have so many slices: it is split once, each in a partition of its own."""
+    there = 1 if before is None else before.slices
+    if after.slices != there and (there > 1 or after.slices > work.partitions):
         return False
     return after.slices == 1 or after.stock_source is None
 
 
 def _put(work: Work, before: Product | None, product: Product) -> None:
-    """Keep the product, tell it, and hand it on. A new slice gets its part of what slice 0 has."""
-    work.put_product(product)
-    data = msgspec.structs.asdict(product)
-    if product.slices == 1:
-        del data["slices"]
-    work.event("product.changed", product.product_id, data)
-    there = 1 if before is None else before.slices
-    share = work.book.stock[product.product_id].available // product.slices
-    hand_on(work, product, [0] * (there - 1) + [share] * (product.slices - there))
+    """Keep the product, tell it, and hand it on. While it is being split, slice 0 sells alone what there is."""
+    if product.slices > (1 if before is None else before.slices):
+        product = msgspec.structs.replace(product, slices_open=False)
+    keep(work, product)
+    hand_on(work, product)

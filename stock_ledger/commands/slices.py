@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from contracts.commands import Move, TakeIn, TakeOver
+from contracts.commands import Move, OpenSlices, TakeIn, TakeOver
 from contracts.outcomes import Refusal
 from contracts.slices import product_of, slice_of, stock_id
 from contracts.times import to_ms
@@ -19,7 +19,17 @@ from stock_ledger.decide import Product
 
 _CONSEQUENCES = uuid.UUID("b1f6a0de-3c47-5d0c-9c1e-7f4a2d8e6b35")
 # Of a product with slices there is no second stock source.
-_HANDED_ON = tuple(name for name in Product.__struct_fields__ if name not in ("product_id", "stock_source"))
+_KEPT = ("product_id", "stock_source", "slices_open")
+_HANDED_ON = tuple(name for name in Product.__struct_fields__ if name not in _KEPT)
+
+
+def keep(work: Work, product: Product) -> None:
+    """Have the product so from here on, and tell it."""
+    work.put_product(product)
+    data = msgspec.structs.asdict(product)
+    if product.slices == 1:
+        del data["slices"], data["slices_open"]
+    work.event("product.changed", product.product_id, data)
 
 
 def hand_on(work: Work, product: Product, units: Sequence[int] = (), why: str = "") -> None:
@@ -38,7 +48,9 @@ def hand_on(work: Work, product: Product, units: Sequence[int] = (), why: str = 
 
 
 def take_over(work: Work, command: TakeOver) -> None:
-    """An entry that is not newer is handed on just the same: units may come with it."""
+    """An entry that is not newer is handed on just the same: units may come with it. When the last slice is there, the first
+    one is told.
+    """
     own = command.product_id
     before = work.book.products.get(own)
     if before is None or before.version < command.version:
@@ -50,13 +62,31 @@ def take_over(work: Work, command: TakeOver) -> None:
     if slice_of(own) + 1 < command.slices:
         following = stock_id(product_of(own), slice_of(own) + 1)
         work.ask(msgspec.structs.replace(command, **_consequence(work, following), units=command.units[1:]))
+    elif before is None:
+        work.ask(OpenSlices(**_consequence(work, product_of(own))))
+
+
+def open_slices(work: Work, command: OpenSlices) -> Refusal | None:
+    """Each slice gets an equal part of what the first one has; what cannot be divided stays there."""
+    product = work.book.products.get(command.product_id)
+    if product is None:
+        return Refusal.UNKNOWN_PRODUCT
+    if product.slices == 1:
+        return Refusal.SLICES_NOT_ALLOWED
+    if not product.slices_open:
+        product = msgspec.structs.replace(product, slices_open=True, version=product.version + 1)
+        keep(work, product)
+        share = work.book.stock[command.product_id].available // product.slices
+        hand_on(work, product, [share] * (product.slices - 1))
+    return None
 
 
 def move(work: Work, command: Move) -> Refusal | None:
     if command.product_id not in work.book.products:
         return Refusal.UNKNOWN_PRODUCT
     giver, taker = (stock_id(command.product_id, number) for number in (command.slice, command.to))
-    if giver == taker or not {giver, taker} <= work.book.products.keys():
+    is_open = {giver, taker} <= work.book.products.keys() and work.book.products[giver].slices_open
+    if giver == taker or not is_open:
         return Refusal.SLICES_NOT_ALLOWED
     if work.book.stock[giver].available < command.units:
         return Refusal.BELOW_COMMITTED

@@ -78,23 +78,24 @@ ON CONFLICT (checkout_id) DO UPDATE SET state = excluded.state, answers = exclud
 
 # Products as they are to be, if they are as loaded. $1 ids, $2 names, $3 covers, $4 prices, $5 currencies, $6 on_shelf,
 # $7 limits, $8 payment_ttl_s, $9 versions, $10 sale prices, $11 sale from, $12 sale to, $13 versions before (0: new),
-# $14 policies of second stock sources, $15 slices
+# $14 policies of second stock sources, $15 slices, $16 whether they are open
 PUT_PRODUCTS = """
 INSERT INTO products AS p (product_id, name, cover, price, currency, on_shelf, buyer_limit, payment_ttl_s, version,
-                           sale_price, sale_from, sale_to, stock_source, slices)
+                           sale_price, sale_from, sale_to, stock_source, slices, slices_open)
 SELECT u.product_id, u.name, u.cover, u.price, u.currency, u.on_shelf, u.buyer_limit, u.payment_ttl_s, u.version,
-       u.sale_price, u.sale_from, u.sale_to, u.stock_source, u.slices
+       u.sale_price, u.sale_from, u.sale_to, u.stock_source, u.slices, u.slices_open
 FROM unnest($1::text[], $2::text[], $3::text[], $4::numeric[], $5::text[], $6::bool[], $7::bigint[], $8::int[],
-            $9::bigint[], $10::numeric[], $11::timestamptz[], $12::timestamptz[], $13::bigint[], $14::text[], $15::int[])
+            $9::bigint[], $10::numeric[], $11::timestamptz[], $12::timestamptz[], $13::bigint[], $14::text[], $15::int[],
+            $16::bool[])
     AS u (product_id, name, cover, price, currency, on_shelf, buyer_limit, payment_ttl_s, version,
-          sale_price, sale_from, sale_to, before, stock_source, slices)
+          sale_price, sale_from, sale_to, before, stock_source, slices, slices_open)
 LEFT JOIN products AS old USING (product_id)
 WHERE coalesce(old.version, 0) = u.before
 ON CONFLICT (product_id) DO UPDATE SET name = excluded.name, cover = excluded.cover, price = excluded.price,
     currency = excluded.currency, on_shelf = excluded.on_shelf, buyer_limit = excluded.buyer_limit,
     payment_ttl_s = excluded.payment_ttl_s, version = excluded.version, sale_price = excluded.sale_price,
     sale_from = excluded.sale_from, sale_to = excluded.sale_to, stock_source = excluded.stock_source,
-    slices = excluded.slices
+    slices = excluded.slices, slices_open = excluded.slices_open
 WHERE p.version < excluded.version
 """
 

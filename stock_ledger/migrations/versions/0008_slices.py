@@ -10,6 +10,7 @@ depends_on = None
 
 def upgrade() -> None:
     op.execute("ALTER TABLE products ADD COLUMN slices integer NOT NULL DEFAULT 1 CHECK (slices > 0)")
+    op.execute("ALTER TABLE products ADD COLUMN slices_open boolean NOT NULL DEFAULT true")
     op.execute("CREATE INDEX decisions_forwarded ON decisions (checkout_id) WHERE kind = 'forwarded'")
     op.execute("CREATE INDEX decisions_conflict ON decisions (checkout_id) WHERE kind = 'conflict'")
 
@@ -17,4 +18,4 @@ def upgrade() -> None:
 def downgrade() -> None:
     op.execute("DROP INDEX decisions_conflict")
     op.execute("DROP INDEX decisions_forwarded")
-    op.execute("ALTER TABLE products DROP COLUMN slices")
+    op.execute("ALTER TABLE products DROP COLUMN slices_open, DROP COLUMN slices")
