@@ -3,9 +3,11 @@
 from collections import Counter
 from itertools import accumulate
 
-from contracts.commands import Settle
+import msgspec
+
+from contracts.commands import OpenSlices, PatchProduct, Settle
 from contracts.slices import others, product_of
-from stock_ledger.audit.book import FIRST, TAKING, Book, by_command, where
+from stock_ledger.audit.book import APPLIED, FIRST, TAKING, Book, by_command, where
 from stock_ledger.audit.causes import CLOSED_STATUSES
 from stock_ledger.audit.facts import DecisionRow, LedgerRow
 from stock_ledger.audit.history import DROPPED
@@ -24,6 +26,7 @@ def refusals(book: Book) -> Law:
     )
     places = {product_id: Places(rows) for product_id, rows in ledgers(book).items()}
     products = {row.product_id: row for row in book.facts.postgres.products}
+    unchanged = _unchanged(book)
     bought = _bought(book)
     dropped = {product_of(h.product_id) for h in book.history.stock.values() if h.counted}
     for row in book.facts.postgres.decisions:
@@ -34,7 +37,7 @@ def refusals(book: Book) -> Law:
             law.skip(1, DROPPED)
         elif row.reason == "buyer_limit":
             product = products.get(row.product_id)
-            if product is None or product.version != 1:
+            if product is None or product_of(row.product_id) not in unchanged:
                 law.skip(1, _CHANGED)
                 continue
             law.checked += 1
@@ -53,6 +56,19 @@ def refusals(book: Book) -> Law:
             if not any(_too_little(row, available) for available in left):
                 _deviate(law, row, f"{row.reason} for {row.quantity}, but available were {left}")
     return law
+
+
+def _unchanged(book: Book) -> set[str]:
+    """The products whose limit never changed: all that made new versions of them left it alone."""
+    left_alone: Counter[str] = Counter()
+    for row in book.facts.postgres.commands:
+        command = row.command
+        if row.outcome == APPLIED and (
+            isinstance(command, OpenSlices)
+            or (isinstance(command, PatchProduct) and command.buyer_limit is msgspec.UNSET)
+        ):
+            left_alone[row.subject] += 1
+    return {p.product_id for p in book.facts.postgres.products if p.version == 1 + left_alone[p.product_id]}
 
 
 def _bought(book: Book) -> Changes:
@@ -122,6 +138,7 @@ def purchases(book: Book) -> Law:
     )
     products = {row.product_id: row for row in book.facts.postgres.products}
     counted = {(row.product_id, row.buyer_id): row.quantity for row in book.facts.postgres.purchases}
+    unchanged = _unchanged(book)
     bought, late = _counting(book)
     before: Counter[str] = Counter()
     dropped: Counter[str] = Counter()
@@ -141,7 +158,7 @@ def purchases(book: Book) -> Law:
             )
             continue
         product = products.get(product_id)
-        if product is not None and product.version != 1:
+        if product is not None and product_id not in unchanged:
             law.skip(1, _CHANGED)
             continue
         limit = None if product is None else product.buyer_limit
@@ -183,8 +200,11 @@ def _counting(book: Book) -> tuple[Counter[Buyer], Counter[Buyer]]:
 
 def _uncounted(book: Book, law: Law) -> None:
     """Where a limit never changed, whatever a line took counts against it."""
+    unchanged = _unchanged(book)
     limited = {
-        p.product_id for p in book.facts.postgres.products if p.buyer_limit is not None and p.version == 1
+        p.product_id
+        for p in book.facts.postgres.products
+        if p.buyer_limit is not None and product_of(p.product_id) in unchanged
     }
     if not limited:
         return

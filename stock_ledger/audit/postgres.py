@@ -53,7 +53,9 @@ WHERE tableoid <> ALL($1::oid[]) ORDER BY product_id, seq
 """
 STOCK = "SELECT product_id, partition, available, seq, held, pending, paid FROM stock"
 PRODUCTS = "SELECT product_id, buyer_limit, version, slices FROM products"
-SLICES = "SELECT product_id, slices FROM products"
+SLICES = """
+SELECT product_id, CASE WHEN slices_open AND position('~' in product_id) = 0 THEN slices ELSE 1 END AS slices FROM products
+"""
 PURCHASES = "SELECT product_id, buyer_id, quantity FROM purchases"
 FIGURES = "SELECT partition, product_id, outcome, currency, lines, units, amount FROM figures"
 STATES = "SELECT partition, epoch, next_offset FROM partition_state"
@@ -166,7 +168,7 @@ async def stock_now(pool: "asyncpg.Pool[Any]") -> dict[str, StockRow]:
 
 
 async def slices_now(pool: "asyncpg.Pool[Any]") -> dict[str, int]:
-    """How many slices the products of all stock ids have, as it is now."""
+    """How many slices the view is to tell of each stock id, as it is now: of those that sell, with the first one."""
     async with acquired(pool) as connection:
         return dict(await connection.fetch(SLICES))
 

@@ -9,6 +9,7 @@ from contracts.commands import encode_command
 from contracts.decisions import Decision
 from contracts.events import Headers
 from contracts.kafka import Record
+from contracts.slices import slice_of
 from contracts.times import to_ms
 from stock_ledger.audit.command_facts import CommandRow, HoldRow, RefundRow, SourceOpenRow, SourceRequestRow
 from stock_ledger.audit.decode import event_fact, letter_fact, message_fact, result_fact
@@ -181,8 +182,9 @@ def _cache(ledger: MemoryLedger, view: MemoryView, partitions: int) -> CacheFact
     slices = []
     for stock_id, product in sorted(ledger.catalogue.items()):
         shown = data.slices.get(keys.slices(ledger.partitions[stock_id]), {})
-        if product.slices > 1 or stock_id in shown:
-            slices.append(ShownSlices(stock_id, shown.get(stock_id, 1), product.slices))
+        true = product.slices if product.slices_open and not slice_of(stock_id) else 1
+        if true > 1 or stock_id in shown:
+            slices.append(ShownSlices(stock_id, shown.get(stock_id, 1), true))
     progress = []
     for p in range(partitions):
         claim = ledger.claims[p]

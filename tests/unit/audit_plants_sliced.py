@@ -222,12 +222,12 @@ def slice_too_many(facts: Facts) -> None:
 
 @plants.breaks("cache-slices")
 def wrong_number_of_slices_shown(facts: Facts) -> None:
-    change(facts.cache.slices, of_product(hot(2)), shown=2)
+    change(facts.cache.slices, of_product(HOT), shown=2)
 
 
 @plants.breaks("cache-slices")
 def slices_of_a_stranger_shown(facts: Facts) -> None:
-    change(facts.cache.slices, of_product(hot(2)), true=None)
+    change(facts.cache.slices, of_product(HOT), true=None)
 
 
 @plants.breaks("cache-slices")
