@@ -15,6 +15,7 @@ from contracts.topics import Stream
 from deploy.simulation.client_auditor import ClientAuditor
 from deploy.simulation.life_auditor import LifeAuditor
 from deploy.simulation.model import Goods, Model, Violation
+from deploy.simulation.slice_auditor import SliceAuditor
 from stock_ledger.commands.fakes import MemoryCommandLedger
 from stock_ledger.fakes import MemoryLedger
 from stock_ledger.ledger import Advance
@@ -23,7 +24,7 @@ from stock_ledger.view_fakes import MemoryView
 from workers.fakes import MemoryBroker, MemoryMessage
 
 _WAIT_SLACK_S = 0.05  # who waits looks again now and then
-_SILENT = (Kind.REPEATED, Kind.DEAD)  # have no event
+_SILENT = (Kind.REPEATED, Kind.FORWARDED, Kind.DEAD)  # have no event
 
 
 class Auditor:
@@ -46,6 +47,7 @@ class Auditor:
         self._session_s = session_s
         self.model = Model(goods)
         self.of_clients = ClientAuditor(broker, ledger, self.model, time)
+        self.of_slices = SliceAuditor(broker, ledger, view, self.model)
         self.of_commands = LifeAuditor(broker, commands, self.model, hold_ttl_s)
         self._decided_to = dict.fromkeys(range(broker.partitions), 0)
         self._epochs = dict.fromkeys(range(broker.partitions), 0)
@@ -83,13 +85,12 @@ class Auditor:
                     for record in records:
                         self._was_set_aside(partition, record)
             case "send":
-                if arguments[0] is Stream.COMMANDS:
-                    self.of_commands.asked(arguments[1])
+                commands, sent_on = self.of_commands.asked, self.of_slices.was_sent_on
+                (commands if arguments[0] is Stream.COMMANDS else sent_on)(arguments[1])
             case "commit":
-                if arguments[0] is Stream.CHECKOUTS:
-                    self._was_committed(arguments[1])
-                else:
-                    self.of_commands.committed(arguments[1])
+                commands_committed = self.of_commands.committed
+                of_lines = arguments[0] is Stream.CHECKOUTS
+                (self._was_committed if of_lines else commands_committed)(arguments[1])
 
     def view_called(self, name: str, arguments: tuple[Any, ...]) -> None:
         if name == "show":
@@ -133,12 +134,13 @@ class Auditor:
         if decision is None:
             raise Violation(f"{partition}:{offset} was passed without a decision")
         message = self._message(partition, offset)
-        expected = self.model.decide(partition, message, decision.kind)
+        expected = self.model.decide(partition, message, decision)
         actual = (decision.kind, decision.reason, decision.first_offset)
         if actual != expected:
             raise Violation(f"{partition}:{offset} was decided {actual}, but is {expected}")
         document = self._documents[partition, offset] = decision.document()
         self.of_commands.created(decision)
+        self.of_slices.decided(decision)
         if decision.kind in (Kind.CREATED, Kind.HELD, Kind.REFUSED):
             self._of_line[decision.checkout_id or "", decision.product_id] = document
 
@@ -192,6 +194,8 @@ class Auditor:
         if decision.kind is Kind.DEAD:
             if (partition, offset) not in self._set_aside:
                 raise Violation(f"{partition}:{offset} is dead, but not set aside")
+        elif decision.kind is Kind.FORWARDED:
+            self.of_slices.is_sent_on(decision)
         elif decision.whole:
             self.of_commands.is_answered(decision)
         elif decision.kind is not Kind.REPEATED and offset not in self._published[partition]:
@@ -204,6 +208,7 @@ class Auditor:
                 raise Violation(f"the result of {checkout_id} {field} is not so")
         for part in shown:
             self._is_not_ahead(part.partition, part.stock)
+            self.of_slices.shown(part.partition)
 
     def _is_not_ahead(self, partition: int, product_ids: Iterable[str]) -> None:
         claim = self._ledger.claims[partition]
@@ -271,6 +276,7 @@ class Auditor:
                 raise Violation(f"the view has {value!r} of {product_id}, not {left}")
             if sold_out != (left <= 0):
                 raise Violation(f"{product_id} is shown as sold out: {sold_out}, but {left} are left")
+        self.of_slices.finish()
 
     def undrained(self) -> str:
         """What is not as it must be at the end."""

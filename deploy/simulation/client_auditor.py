@@ -1,10 +1,12 @@
 """The auditor's part for clients: what they are told is so, and is no older than it may be."""
 
 import math
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from api.marks import CONFIRMED_FOR_S
+from contracts.slices import product_of
 from deploy.simulation.course import Course
 from deploy.simulation.model import Model, Violation
 from stock_ledger.fakes import MemoryLedger
@@ -24,15 +26,19 @@ class ClientAuditor:
         self._ledger = ledger
         self._model = model
         self._time = time
-        self._empty: set[str] = set()  # products without stock
+        self._empty: set[str] = set()  # stock ids without stock
+        self._known: set[str] = set()  # stock ids that there are: until then they were empty
+        self._slices: dict[str, set[str]] = defaultdict(set)  # stock ids by product
         self._empty_at: dict[str, float] = {}  # when they were so last, while they are not
         self._set_back = (-math.inf, -math.inf)  # when the view last fell back, and to when
         self._decided = Course(range(broker.partitions))
         self._shown = Course(range(broker.partitions))  # by the view, since it was flushed
 
     def left(self, product_id: str, units: int) -> None:
-        """So many are available, as Postgres has it."""
-        if product_id in self._empty:
+        """So many are available in a slice, as Postgres has it."""
+        self._slices[product_of(product_id)].add(product_id)
+        if product_id in self._empty or product_id not in self._known:
+            self._known.add(product_id)
             self._empty_at[product_id] = self._time()
         (self._empty.add if units <= 0 else self._empty.discard)(product_id)
 
@@ -59,11 +65,14 @@ class ClientAuditor:
             if offset >= self._broker.end(p):
                 raise Violation(f"202 for {checkout_id}, but {p}:{offset} is not in the log")
             message = self._broker.messages[p][offset - self._broker.first[p]]
-            if own not in (message.value or b"") or message.key != line["product_id"].encode():
+            if (
+                own not in (message.value or b"")
+                or product_of((message.key or b"").decode()) != line["product_id"]
+            ):
                 raise Violation(f"202 for {checkout_id}, but {p}:{offset} is another's")
 
     def refused_at_the_edge(self, product_ids: Iterable[str], policy: str, asked_at: float) -> None:
-        """A 409: nothing is left of any of it, or of some of it where all is wanted. Or that was so when it was asked,
+        """A 409: nothing is left of any of it in any slice, or of some of it where all is wanted. Or that was so when it was asked,
         or a moment before: what comes back is seen with the next look. After the view fell back, what it was then
         counts, until writers have rebuilt it or its edge has seen it stand still.
         """
@@ -78,8 +87,11 @@ class ClientAuditor:
         return min(time, to - GATE_LAG_S) if time < set_back_at else time
 
     def _was_empty(self, product_id: str, since: float) -> bool:
-        left = self._model.available.get(product_id, [1])[-1]
-        return left <= 0 or self._empty_at.get(product_id, -math.inf) >= since
+        return all(self._slice_was_empty(i, since) for i in self._slices.get(product_id) or {product_id})
+
+    def _slice_was_empty(self, stock_id: str, since: float) -> bool:
+        left = self._model.available.get(stock_id, [1])[-1]
+        return left <= 0 or self._empty_at.get(stock_id, -math.inf) >= since
 
     def waits(self, partition: int, offset: int, ahead: int, asked_at: float, *, by_postgres: bool) -> None:
         """A line has so many before it, as who asked at this time is told. That is not older than it may be.

@@ -76,7 +76,7 @@ class LedgerClient(Remote):
 
     async def load(self, need: Need, entries: dict[str, Entry]) -> Loaded:
         node = await self.reach("load", Unavailable)
-        decided = await self._ledger.load(Need(need.checkouts, [], []), entries)
+        decided = await self._ledger.load(Need(need.checkouts, [], [], need.sliced), entries)
         await self.server.delay()
         self.server.answer(node, Unavailable)
         others = await self._ledger.load(Need([], need.limited, need.addresses), {})

@@ -7,7 +7,8 @@ import msgspec
 import orjson
 
 from contracts.outcomes import Outcome, Refusal
-from deploy.simulation.model import Model
+from contracts.slices import slice_of, stock_id
+from deploy.simulation.model import Goods, Model, Violation
 
 _NEXT = {
     "pending_payment": {"cancel": "closed_by_user", "close": "closed_by_merchant", "expire": "closed_by_timeout"},
@@ -15,6 +16,7 @@ _NEXT = {
     "picked": {"close": "closed_by_merchant", "ship": "shipped"},
     "shipped": {"complete": "completed"},
 }  # fmt: skip
+_MOMENT_MS = 2000  # no batch takes longer to be decided
 _HOLD_NEXT = {
     "held": ("pending", "released"),
     "pending": ("paid", "released"),
@@ -60,17 +62,27 @@ class Gathering(msgspec.Struct):
 class Life:
     """Commands decided one by one, in the order in which they and the lines are persisted."""
 
-    def __init__(self, model: Model, hold_ttl_s: float) -> None:
+    def __init__(self, model: Model, hold_ttl_s: float, partitions: int) -> None:
+        self._partitions = partitions
         self._hold_ttl_ms = round(hold_ttl_s * 1000)
         self.orders: dict[str, Order] = {}
         self.holds: dict[tuple[str, str], Hold] = {}  # (checkout, product)
         self.gatherings: dict[str, Gathering] = {}
         self.put_in: dict[str, int] = defaultdict(int)  # units of products, after what there was at first
+        self._opened_ms: dict[str, int] = {}  # when slices were opened that were not there from the start
+        self._due = (0, 0)  # how many slices the command decided now must tell, and of how many units
+        self._opens = False  # whether it must tell the first one that all are there
+        self.moving: dict[str, int] = {}  # by command id, units on their way to another slice
         self._model = model
         self._known: set[str] = set()  # command ids
 
-    def decide(self, value: bytes, at_ms: int) -> Expected:
-        """The decision that this command must get."""
+    def decide(
+        self, value: bytes, at_ms: int, told: list[dict[str, Any]], actual: Refusal | None
+    ) -> Expected:
+        """The decision that this command must get, given what slices are `told` if it is that.
+
+        Where another slice's writer may have changed what it goes by while it was decided, the `actual` one may be right.
+        """
         command = orjson.loads(value)
         if command["command_id"] in self._known:
             return Outcome.REPEATED, None
@@ -79,19 +91,106 @@ class Life:
             "pay": self._pay,
             "restock": self._stock,
             "adjust": self._stock,
-            "patch_product": self._shelve,
+            "patch_product": self._patch,
+            "take_over": self._take_over,
+            "open_slices": self._open_slices,
+            "move": self._move_on,
+            "take_in": self._take_in,
             "hold_answer": self._answer,
             "abandon": self._abandon,
             "settle": self._settle,
         }
-        return handlers.get(command["action"], self._step)(command, at_ms)
+        self._due, self._opens = (0, 0), False
+        expected = handlers.get(command["action"], self._step)(command, at_ms)
+        if actual is Refusal.SLICES_NOT_ALLOWED and self._is_just_opened(command, at_ms):
+            return _refused(actual)
+        if expected == APPLIED:
+            self._hand_on(command, told)
+        return expected
 
-    def _shelve(self, command: dict[str, Any], _: int) -> Expected:
+    def _patch(self, command: dict[str, Any], _: int) -> Expected:
         goods = self._model.goods.get(command["product_id"])
         if goods is None:
             return _refused(Refusal.UNKNOWN_PRODUCT)
-        self._model.goods[goods.product_id] = msgspec.structs.replace(goods, on_shelf=command["on_shelf"])
+        slices = command.get("slices", goods.slices)
+        if slices != goods.slices and (goods.slices > 1 or slices > self._partitions):
+            return _refused(Refusal.SLICES_NOT_ALLOWED)
+        changes = {"slices": slices, "is_open": goods.is_open and slices == goods.slices}
+        if "on_shelf" in command:
+            changes["on_shelf"] = command["on_shelf"]
+        self._model.goods[goods.product_id] = msgspec.structs.replace(
+            goods, **changes, version=goods.version + 1
+        )
+        self._due = (int(slices > 1), 0)
         return APPLIED
+
+    def _open_slices(self, command: dict[str, Any], _: int) -> Expected:
+        """All slices have the entry, and get their part of what the first one has."""
+        goods = self._model.goods[command["product_id"]]
+        if not goods.is_open:
+            self._model.goods[goods.product_id] = msgspec.structs.replace(
+                goods, is_open=True, version=goods.version + 1
+            )
+            share = self._model.available[goods.product_id][-1] // goods.slices
+            self._due = (1, share * (goods.slices - 1))
+        return APPLIED
+
+    def _is_just_opened(self, command: dict[str, Any], at_ms: int) -> bool:
+        """Whether the slice that units are moved to may not have been there a moment ago."""
+        if command["action"] != "move" or command["slice"] == command["to"]:
+            return False
+        opened_ms = self._opened_ms.get(stock_id(command["product_id"], command["to"]))
+        return opened_ms is not None and at_ms - opened_ms < _MOMENT_MS
+
+    def _take_over(self, command: dict[str, Any], at_ms: int) -> Expected:
+        """What slice 0 is like comes to the slice, and units with it, of which those for the slices after it go on."""
+        stock = command["product_id"]
+        known = self._model.goods.get(stock)
+        if known is None or known.version < command["version"]:
+            names = ("product_id", "on_shelf", "slices", "version")
+            limit = command.get("buyer_limit")
+            self._model.goods[stock] = Goods(**{n: command[n] for n in names}, units=0, buyer_limit=limit)
+        is_last = slice_of(stock) + 1 == command["slices"]
+        if stock not in self._model.available:
+            self._opened_ms[stock] = at_ms
+            self._model.available[stock] = [0, 0]
+            self._opens = is_last
+        self._due = (int(not is_last), sum(command.get("units", ())[1:]))
+        return self._take_in(command, 0)
+
+    def _take_in(self, command: dict[str, Any], _: int) -> Expected:
+        if self.moving.pop(command["command_id"], None) != units_of(command):
+            raise Violation(f"units came that are not on their way: {command}")
+        units = command.get("units", ())
+        if own := units if isinstance(units, int) else sum(units[:1]):
+            self._move(command["product_id"], own)
+        return APPLIED
+
+    def _move_on(self, command: dict[str, Any], _: int) -> Expected:
+        known = self._model.available
+        if command["product_id"] not in known:
+            return _refused(Refusal.UNKNOWN_PRODUCT)
+        giver, taker = (stock_id(command["product_id"], command[name]) for name in ("slice", "to"))
+        if giver == taker or not {giver, taker} <= known.keys() or not self._model.goods[giver].is_open:
+            return _refused(Refusal.SLICES_NOT_ALLOWED)
+        if known[giver][-1] < command["units"]:
+            return _refused(Refusal.BELOW_COMMITTED)
+        self._due = (1, command["units"])
+        return APPLIED
+
+    def _hand_on(self, command: dict[str, Any], told: list[dict[str, Any]]) -> None:
+        """What the slice tells others is what it must be, and the units that go with it leave its stock."""
+        opening = [one for one in told if one["action"] == "open_slices"]
+        to_others = [one for one in told if one["action"] in ("take_over", "take_in")]
+        gone = (len(to_others), sum(units_of(one) for one in to_others))
+        if gone != self._due or len(opening) != self._opens:
+            raise Violation(f"{gone} (slices, units) are told, must be {self._due}: {command}, {told}")
+        for one in to_others:
+            if one["command_id"] in self.moving:
+                raise Violation(f"asked twice: {one}")
+            self.moving[one["command_id"]] = units_of(one)
+        if gone[1] and command["action"] != "take_over":  # those never were in its stock
+            self._move(stock_id(command["product_id"], command.get("slice", 0)), -gone[1])
 
     def _step(self, command: dict[str, Any], _: int) -> Expected:
         order = self.orders.get(command["order_id"])
@@ -197,6 +296,9 @@ class Life:
             return _refused(Refusal.BELOW_COMMITTED)
         self._move(product_id, command["units"])
         self.put_in[product_id] += command["units"]
+        goods = self._model.goods[product_id]
+        if command["action"] == "restock" and goods.slices > 1 and goods.is_open:
+            self._due = (1, command["units"] // goods.slices * (goods.slices - 1))
         return APPLIED
 
     def _is_there(self, order: Order) -> bool:
@@ -204,10 +306,18 @@ class Life:
 
     def _move(self, product_id: str, units: int) -> None:
         by_seq = self._model.available[product_id]
+        if by_seq[-1] + units < 0:
+            raise Violation(f"{units:+} units of {product_id}, but there are {by_seq[-1]}")
         by_seq.append(by_seq[-1] + units)
 
     def _buys(self, buyer_id: str, product_id: str, units: int) -> None:
-        self._model.bought[product_id, buyer_id] += units
+        self._model.bought.add(product_id, buyer_id, units)
+
+
+def units_of(command: dict[str, Any]) -> int:
+    """Units that come with a command from another slice, for that one and those after it."""
+    units = command.get("units", ())
+    return units if isinstance(units, int) else sum(units)
 
 
 def _refused(reason: Refusal) -> Expected:

@@ -3,11 +3,14 @@
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
+import orjson
+
 from contracts.commands import encode_command
 from contracts.decisions import Decision, made_by_command
 from contracts.events import Event
 from contracts.kafka import Record
 from contracts.outcomes import Kind, Outcome, Reason
+from contracts.slices import product_of
 from contracts.times import to_ms
 from deploy.simulation.life import APPLIED, Hold, Life, Order
 from deploy.simulation.model import Model, Violation
@@ -24,7 +27,7 @@ class LifeAuditor:
     def __init__(
         self, broker: MemoryBroker, ledger: MemoryCommandLedger, model: Model, hold_ttl_s: float
     ) -> None:
-        self.life = Life(model, hold_ttl_s)
+        self.life = Life(model, hold_ttl_s, broker.partitions)
         self.poison: set[tuple[int, int]] = set()
         self._model = model
         self._broker = broker
@@ -40,12 +43,12 @@ class LifeAuditor:
     def created(self, decision: Decision) -> None:
         """A line became an order, or a hold."""
         if decision.hold is not None and decision.checkout_id is not None:
-            place = (decision.checkout_id, decision.product_id)
+            place = (decision.checkout_id, decision.stock_id)
             self.life.holds[place] = Hold(decision.buyer_id, decision.quantity)
         order = decision.order
         if order is not None:
             self.life.orders[order.order_id] = Order(
-                decision.buyer_id, str(order.total), to_ms(order.expires_at), [(decision.product_id, decision.quantity)]
+                decision.buyer_id, str(order.total), to_ms(order.expires_at), [(decision.stock_id, decision.quantity)]
             )  # fmt: skip
 
     def persisted(self, advances: Sequence[Advance], obeyed: Obeyed) -> None:
@@ -69,7 +72,10 @@ class LifeAuditor:
         if (partition, offset) in self.poison:
             expected: object = (Outcome.DEAD, None)
         else:
-            expected = self.life.decide(message.value or b"", to_ms(decision.decided_at))
+            told = [orjson.loads(value) for _, _, value in decision.told.commands]
+            expected = self.life.decide(
+                message.value or b"", to_ms(decision.decided_at), told, decision.reason
+            )
         if expected == APPLIED and decision.told.results:
             self._was_answered(decision)
         if (decision.outcome, decision.reason) != expected:
@@ -167,6 +173,7 @@ class LifeAuditor:
         """Every order has come to its end, and nothing got lost: given the units of each product at first."""
         self._nobody_waits()
         paid: dict[str, int] = defaultdict(int)
+        there: dict[str, int] = defaultdict(int)  # by product, in all slices
         for order in self.life.orders.values():
             for product_id, quantity in order.items if not order.status.startswith("closed") else ():
                 paid[product_id] += quantity
@@ -174,9 +181,13 @@ class LifeAuditor:
             counts = self._ledger.ledger.counts.get(product_id, Counts())
             if counts != Counts(paid=paid[product_id]):
                 raise Violation(f"{product_id}: {counts}, but {paid[product_id]} are paid")
+            there[product_of(product_id)] += by_seq[-1] + counts.committed()
+        for product_id, total in there.items():
             put_in = units[product_id] + self.life.put_in[product_id]
-            if by_seq[-1] + counts.committed() != put_in:
-                raise Violation(f"{product_id}: {by_seq[-1]} left, {counts}, but {put_in} were put in")
+            if total != put_in:
+                raise Violation(f"{product_id}: {total} are there, but {put_in} were put in")
+        if moving := {i: n for i, n in self.life.moving.items() if n}:
+            raise Violation(f"units are on their way between slices for ever: {moving}")
 
     def _nobody_waits(self) -> None:
         for order_id, order in self.life.orders.items():

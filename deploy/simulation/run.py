@@ -13,7 +13,7 @@ from deploy.simulation.clients import Purchase, purchase
 from deploy.simulation.faults import FAULTS, Fault
 from deploy.simulation.loop import Stuck
 from deploy.simulation.model import Goods, Violation
-from deploy.simulation.shop import Errand, Shop, errand
+from deploy.simulation.shop import SLICES_MAX, Errand, Shop, errand, slicing
 from deploy.simulation.world import SETTINGS, World
 
 CHECKOUTS = 200
@@ -23,6 +23,7 @@ _HEALED_WITHIN_S = 30.0  # after the last fault: every buyer has an answer
 _DRAINED_WITHIN_S = 5.0  # and after that: everything is told and committed, the view complete
 _LOOK_S = 0.05
 
+_SLICED_EVERY = 3  # of so many seeds one is of a product with slices
 FAULTS_MIN, FAULTS_MAX = 5, 9
 # Of how many kinds they are. Some kinds hide what others would show, so each run leaves most of them out:
 # Groce, Zhang, Eide, Chen, Regehr: Swarm testing, ISSTA 2012.
@@ -55,6 +56,8 @@ def simulate(seed: int, trace: Callable[[str], None] | None = None) -> Outcome:
     """Run a seed. The same seed is the same run, on any machine."""
     random = Random(seed)  # noqa: S311 - for repeatable runs
     sale = plan(random)
+    if seed % _SLICED_EVERY == 0:
+        sale = sliced(sale, Random(f"slices {seed}"))  # noqa: S311
     world = World(random, sale.goods)
     digest = 0
 
@@ -114,6 +117,25 @@ def plan(random: Random) -> Sale:
     )
     errands = [errand(random, _SALE_S, known) for _ in range(ERRANDS)]
     return Sale(goods, purchases, errands, faults)
+
+
+def sliced(sale: Sale, random: Random) -> Sale:
+    """The same, but the hot product has slices, from the start or after a while, and perhaps a limit for each buyer; so
+    may the limited one.
+    """
+    hot, other, limited, *rest = sale.goods
+    limit = random.choice((None, None, 1, 2, 4))
+    hot = msgspec.structs.replace(hot, buyer_limit=limit)
+    count = random.randint(2, SLICES_MAX)
+    errands = slicing(random, _SALE_S, hot.product_id, count)
+    if not any(one.kind == "split" for one in errands):
+        hot = msgspec.structs.replace(hot, slices=count)
+    if random.random() < 0.4:
+        limited = msgspec.structs.replace(limited, slices=random.randint(2, SLICES_MAX))
+        errands += [e for e in slicing(random, _SALE_S, limited.product_id, 2) if e.kind == "move"]
+    return msgspec.structs.replace(
+        sale, goods=[hot, other, limited, *rest], errands=[*sale.errands, *errands]
+    )
 
 
 def _purchase(random: Random, number: int, known: list[str]) -> Purchase:

@@ -13,6 +13,7 @@ from contracts.commands import (
     Close,
     Command,
     Complete,
+    Move,
     PatchProduct,
     Pay,
     Pick,
@@ -35,7 +36,8 @@ _STEPS: dict[str, type[Close | Pick | Ship | Complete]] = {
     "ship": Ship,
     "complete": Complete,
 }
-_STOCK_KINDS = ("restock", "adjust", "shelve")
+_STOCK_KINDS, _SLICE_KINDS = ("restock", "adjust", "shelve"), ("split", "move")
+SLICES_MAX = 3  # of a product, as many as there are partitions
 
 
 class Errand(msgspec.Struct, frozen=True):
@@ -61,6 +63,26 @@ def errand(random: Random, sale_s: float, known: list[str]) -> Errand:
         units=random.randint(1, 8) if kind == "restock" else random.choice((-30, -5, -1, 2)),
         copies=random.choices((1, 2), (90, 10))[0],
     )
+
+
+def slicing(random: Random, sale_s: float, product_id: str, slices: int) -> list[Errand]:
+    """A product is split while it sells, unless it is from the start, and units are moved between its slices."""
+    splits = (
+        [_to_slices("split", random.uniform(0.0, sale_s), product_id, slices)]
+        if random.random() < 0.6
+        else []
+    )
+    if splits and slices > 2 and random.random() < 0.5:
+        splits.append(_to_slices("split", random.uniform(0.0, sale_s), product_id, 2))
+    moves = [
+        _to_slices("move", random.uniform(0.0, 2 * sale_s), product_id, random.randint(1, 6), random.random())
+        for _ in range(random.randint(0, 12))
+    ]
+    return [*splits, *moves]
+
+
+def _to_slices(kind: str, at_s: float, product_id: str, units: int, draw: float = 0.0) -> Errand:
+    return Errand(at_s, kind, draw, product_id, units, copies=1)
 
 
 class Shop:
@@ -105,13 +127,8 @@ class Shop:
             "actor": "shop",
             "asked_at_ms": self._world.now_ms(),
         }
-        match one.kind:
-            case "restock":
-                return Restock(**base, product_id=one.product_id, units=one.units)
-            case "adjust":
-                return Adjust(**base, product_id=one.product_id, units=one.units, why="counted")
-            case "shelve":
-                return PatchProduct(**base, product_id=one.product_id, on_shelf=one.units > 0)
+        if one.kind in (*_STOCK_KINDS, *_SLICE_KINDS):
+            return _about_stock(one, base)
         orders = list(self._world.truth.orders.values())
         if not orders:
             return None
@@ -146,6 +163,21 @@ class Shop:
         while True:
             await current_node().loop.after(_TIMER_S)
             await timers.ask(send)
+
+
+def _about_stock(one: Errand, base: dict[str, Any]) -> Command:
+    base["product_id"] = one.product_id
+    match one.kind:
+        case "restock":
+            return Restock(**base, units=one.units)
+        case "adjust":
+            return Adjust(**base, units=one.units, why="counted")
+        case "split":
+            return PatchProduct(**base, slices=one.units)
+        case "move":
+            taker, giver = divmod(int(one.draw * SLICES_MAX**2), SLICES_MAX)
+            return Move(**base, slice=giver, to=taker, units=one.units)
+    return PatchProduct(**base, on_shelf=one.units > 0)
 
 
 def _about(one: Errand, order: OrderState, base: dict[str, Any]) -> Command:

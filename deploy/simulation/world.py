@@ -11,6 +11,7 @@ from contracts.auth import BearerVerifier
 from contracts.errors import SluicewayError
 from contracts.receipts import ReceiptSigner
 from contracts.settings import Settings
+from contracts.slices import product_of
 from contracts.times import from_ms, to_ms
 from contracts.topics import partition_of
 from deploy.simulation.auditor import Auditor
@@ -117,9 +118,9 @@ class World:
         self.group = Group(self.loop, self.broker, self.kafka, self.arrivals, session_s)
         self.truth = MemoryLedger()
         self.cached = MemoryView()
-        for good in goods:
+        for part in (part for good in goods for part in good.parts()):
             self.truth.put(
-                product(good), Stock(good.units, 1), partition_of(good.product_id, settings.partitions)
+                product(part), Stock(part.units, 1), partition_of(part.product_id, settings.partitions)
             )
         self.commanded = MemoryCommandLedger(self.truth)
         self.auditor = Auditor(
@@ -252,10 +253,11 @@ class World:
 
 
 def product(good: Goods) -> Product:
-    name = f"Name of {good.product_id}"
+    name = f"Name of {product_of(good.product_id)}"
     return Product(
-        good.product_id, name, "", PRICE, "CNY", good.on_shelf, good.buyer_limit, payment_ttl_s=2, version=1
-    )
+        good.product_id, name, "", PRICE, "CNY", good.on_shelf, good.buyer_limit, payment_ttl_s=2, version=1,
+        slices=good.slices,
+    )  # fmt: skip
 
 
 def brief(name: str, arguments: tuple[Any, ...]) -> str:

@@ -139,13 +139,11 @@ def _judge_arrival(
 
 
 def _strangers(book: Book, law: Law, asked: dict[Sent, list[MessageFact]], sent: set[Sent]) -> None:
-    """What only a writer can have sent: to a slice that its buyer never belonged to, or as forwarded."""
+    """What only a writer can have sent: to a slice that is not its buyer's, or as forwarded."""
     for key, messages in asked.items():
         _, stock, forwarded = key
-        buyer_id = messages[0].buyer_id
-        slices = book.slices.get(product_of(stock), 1)
-        own = {slice_of_buyer(buyer_id, count) for count in range(1, slices + 1)}
-        if key in sent or (not forwarded and slice_of(stock) in own):
+        own = slice_of_buyer(messages[0].buyer_id, book.slices.get(product_of(stock), 1))
+        if key in sent or (not forwarded and slice_of(stock) == own):
             continue
         for message in messages:
             p = message.partition

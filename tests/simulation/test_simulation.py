@@ -20,11 +20,12 @@ from tests.simulation.command_plants import COMMAND_PLANTS
 from tests.simulation.plants import PLANTS, Plant
 from tests.simulation.postgres_plants import POSTGRES_PLANTS
 from tests.simulation.regression_plants import REGRESSION_PLANTS
+from tests.simulation.slice_plants import SLICE_PLANTS
 
 SEEDS = 500
 PLANT_SEEDS_MAX = 2000
 
-ALL_PLANTS = (*PLANTS, *COMMAND_PLANTS, *POSTGRES_PLANTS, *REGRESSION_PLANTS)
+ALL_PLANTS = (*PLANTS, *COMMAND_PLANTS, *POSTGRES_PLANTS, *REGRESSION_PLANTS, *SLICE_PLANTS)
 
 
 @pytest.mark.timeout(900)  # it takes all cores, which may have other work
