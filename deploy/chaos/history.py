@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from itertools import chain
 
 from api.marks import CONFIRMED_FOR_S
+from contracts.slices import product_of
 from deploy.chaos.lives import Lives
 from deploy.chaos.operations import History, Poll, Submit, Told, Violation
 from deploy.chaos.stock import sold_out_without_ground, sold_without_stock
@@ -76,7 +77,8 @@ class Check:
                 if message is None or (message.checkout_id, message.product_id) != expected:
                     yield _at("lost", place, f"{expected} was acknowledged, the log has {message}", submit)
                 elif decision is None or (
-                    decision.kind != DEAD and (decision.checkout_id, decision.product_id) != expected
+                    decision.kind != DEAD
+                    and (decision.checkout_id, product_of(decision.product_id)) != expected
                 ):
                     yield _at("lost", place, f"{expected} lies there, decided was {decision}", submit)
 
@@ -101,7 +103,7 @@ class Check:
             if len(found) > 1:
                 yield Violation("duplicated", f"key {key} became the checkouts {sorted(found)}")
         decided = Counter(
-            (row.checkout_id or "", row.product_id)
+            (row.checkout_id or "", product_of(row.product_id))
             for row in self._facts.postgres.decisions
             if row.kind in (CREATED, HELD, REFUSED)
         )
@@ -254,13 +256,13 @@ def _says(row: DecisionRow, told: Told, checkout_id: str, whole: GatheringRow | 
     if row.kind == DEAD:
         return told.status == "dead_lettered"
     if row.kind == HELD:
-        if whole is None or whole.decided_at_ms is None or row.product_id != told.product_id:
+        if whole is None or whole.decided_at_ms is None or product_of(row.product_id) != told.product_id:
             return False
         confirmed = whole.order_id is not None
         return (told.status == "created") == confirmed and told.order_id == (whole.order_id or "")
     return (
         row.checkout_id == checkout_id
-        and row.product_id == told.product_id
+        and product_of(row.product_id) == told.product_id
         and (told.status == "created") == (row.kind == CREATED)
         and told.reason == (row.reason or "")
         and told.order_id == (row.order_id or "")

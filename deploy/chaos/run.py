@@ -59,6 +59,7 @@ class Options(msgspec.Struct, frozen=True):
     brokers: int = 1
     workers: int = 3
     checkouts_per_s: float = 25.0
+    slices: int = 1  # of the hot product
 
 
 class Result(msgspec.Struct, frozen=True):
@@ -99,7 +100,11 @@ async def history(servers: Servers, options: Options, data_dir: Path, say: Say) 
     settings = servers.settings()
     stock = int(options.duration_s * options.checkouts_per_s * _HOT_SHARE * _HOT_SOLD_OUT_AFTER)
     products = [
-        msgspec.structs.replace(product, payment_ttl_s=_PAYMENT_TTL_S)
+        msgspec.structs.replace(
+            product,
+            payment_ttl_s=_PAYMENT_TTL_S,
+            slices=options.slices if product.product_id == sample.HOT_PRODUCT else 1,
+        )
         for product in sample.products(_PRODUCTS, stock)
     ]
     await prepare(settings, products, sample.addresses(_BUYERS))

@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 
 from contracts.settings import Settings
+from contracts.slices import stock_ids
 from deploy.chaos.operations import Submit, Violation
 from stock_ledger.audit.book import REFUSED, TAKEN_BY_LINES
 from stock_ledger.audit.facts import Facts, LedgerRow
@@ -16,7 +17,7 @@ Span = tuple[float, float]
 
 
 def sold_without_stock(facts: Facts) -> Iterator[Violation]:
-    """After a refusal as sold out, a unit is sold only if some have come in between."""
+    """After a refusal as sold out, a unit of the slice is sold only if some have come in between."""
     refused: dict[str, list[int]] = defaultdict(list)
     for row in facts.postgres.decisions:  # by partition and offset
         if row.kind == REFUSED and row.reason == "sold_out":
@@ -37,17 +38,21 @@ def sold_without_stock(facts: Facts) -> Iterator[Violation]:
 
 
 def sold_out_without_ground(submits: Iterable[Submit], facts: Facts) -> Iterator[Violation]:
-    """What is refused at the edge as sold out was so then, or a moment before."""
+    """What is refused at the edge as sold out was so then, or a moment before, in every slice."""
     spans = sold_out_spans(facts)
+    slices = {row.product_id: stock_ids(row.product_id, row.slices) for row in facts.postgres.products}
     for submit in submits:
         if submit.status != 409:
             continue
         there = [
             product
             for product in submit.products
-            if not any(
-                start <= submit.until and submit.at - SOLD_OUT_FOR_S <= end
-                for start, end in spans.get(product, ())
+            if not all(
+                any(
+                    start <= submit.until and submit.at - SOLD_OUT_FOR_S <= end
+                    for start, end in spans.get(stock, ())
+                )
+                for stock in slices.get(product, [product])
             )
         ]
         if there:
@@ -57,7 +62,7 @@ def sold_out_without_ground(submits: Iterable[Submit], facts: Facts) -> Iterator
 
 
 def sold_out_spans(facts: Facts) -> dict[str, list[Span]]:
-    """When nothing was left of a product, as (from, to) in seconds since the epoch, by when it was decided."""
+    """When nothing was left of a stock id, as (from, to) in seconds since the epoch, by when it was decided."""
     lines = {(d.partition, d.offset): d.decided_at_ms for d in facts.postgres.decisions}
     commands = {(c.partition, c.offset): c.decided_at_ms for c in facts.postgres.commands}
 

@@ -102,6 +102,7 @@ def chaos(
     runs: Annotated[int, typer.Option(min=1, help="This many, with consecutive seeds.")] = 1,
     brokers: Annotated[int, typer.Option(min=1, max=9, help="Nodes of Kafka.")] = 1,
     workers: Workers = 3,
+    slices: Annotated[int, typer.Option(min=1, max=16, help="Of the hot product.")] = 1,
     keep: Annotated[bool, typer.Option("--keep", help="Keep data and logs also of runs that hold.")] = False,
     json: JsonFile = None,
 ) -> None:
@@ -115,7 +116,7 @@ def chaos(
 
     results = []
     for number in range(seed, seed + runs):
-        options = Options(duration, kinds.kinds_of(faults), number, brokers, workers)
+        options = Options(duration, kinds.kinds_of(faults), number, brokers, workers, slices=slices)
         results.append(report.one(options, run, console, keep=keep))
         write_json(json, results)
     typer.echo(report.table(results))

@@ -18,7 +18,7 @@ DURATION = "45"
 def test_a_history_of_45_seconds_holds(env: dict[str, str], tmp_path: Path) -> None:
     report = tmp_path / "report.json"
     done = subprocess.run(
-        [*CLI, "chaos", "--duration", DURATION, "--seed", str(SEED), "--json", str(report)],
+        [*CLI, "chaos", "--duration", DURATION, "--seed", str(SEED), "--slices", "2", "--json", str(report)],
         env=env,
         cwd=tmp_path,
         capture_output=True,
@@ -34,6 +34,7 @@ def test_a_history_of_45_seconds_holds(env: dict[str, str], tmp_path: Path) -> N
     assert {"pay", "cancel", "close", "restock"} <= set(result["asked"])
     assert result["looks"] > 100
     assert result["totals"]["held"] > 0
+    assert result["totals"]["forwarded"] > 0
     assert result["totals"]["created"] > 0
     assert result["violations"] == []
     assert result["broken"] == {}
