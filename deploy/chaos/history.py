@@ -74,7 +74,7 @@ class Check:
                 place = (line.partition, line.offset)
                 message, decision = log.get(place), self._decisions.get(place)
                 expected = (submit.checkout_id, line.product_id)
-                if message is None or (message.checkout_id, message.product_id) != expected:
+                if message is None or (message.checkout_id, product_of(message.product_id)) != expected:
                     yield _at("lost", place, f"{expected} was acknowledged, the log has {message}", submit)
                 elif decision is None or (
                     decision.kind != DEAD
