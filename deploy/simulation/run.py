@@ -13,7 +13,8 @@ from deploy.simulation.clients import Purchase, purchase
 from deploy.simulation.faults import FAULTS, Fault
 from deploy.simulation.loop import Stuck
 from deploy.simulation.model import Goods, Violation
-from deploy.simulation.shop import SLICES_MAX, Errand, Shop, errand, slicing
+from deploy.simulation.shop import Errand, Shop, errand
+from deploy.simulation.slicing import sliced
 from deploy.simulation.world import SETTINGS, World
 
 CHECKOUTS = 200
@@ -57,7 +58,9 @@ def simulate(seed: int, trace: Callable[[str], None] | None = None) -> Outcome:
     random = Random(seed)  # noqa: S311 - for repeatable runs
     sale = plan(random)
     if seed % _SLICED_EVERY == 0:
-        sale = sliced(sale, Random(f"slices {seed}"))  # noqa: S311
+        more = Random(f"slices {seed}")  # noqa: S311
+        goods, buying, errands = sliced(sale.goods, sale.purchases, _SALE_S, more)
+        sale = msgspec.structs.replace(sale, goods=goods, purchases=buying, errands=[*sale.errands, *errands])
     world = World(random, sale.goods)
     digest = 0
 
@@ -117,25 +120,6 @@ def plan(random: Random) -> Sale:
     )
     errands = [errand(random, _SALE_S, known) for _ in range(ERRANDS)]
     return Sale(goods, purchases, errands, faults)
-
-
-def sliced(sale: Sale, random: Random) -> Sale:
-    """The same, but the hot product has slices, from the start or after a while, and perhaps a limit for each buyer; so
-    may the limited one.
-    """
-    hot, other, limited, *rest = sale.goods
-    limit = random.choice((None, None, 1, 2, 4))
-    hot = msgspec.structs.replace(hot, buyer_limit=limit)
-    count = random.randint(2, SLICES_MAX)
-    errands = slicing(random, _SALE_S, hot.product_id, count)
-    if not any(one.kind == "split" for one in errands):
-        hot = msgspec.structs.replace(hot, slices=count)
-    if random.random() < 0.4:
-        limited = msgspec.structs.replace(limited, slices=random.randint(2, SLICES_MAX))
-        errands += [e for e in slicing(random, _SALE_S, limited.product_id, 2) if e.kind == "move"]
-    return msgspec.structs.replace(
-        sale, goods=[hot, other, limited, *rest], errands=[*sale.errands, *errands]
-    )
 
 
 def _purchase(random: Random, number: int, known: list[str]) -> Purchase:

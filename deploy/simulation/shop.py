@@ -65,26 +65,6 @@ def errand(random: Random, sale_s: float, known: list[str]) -> Errand:
     )
 
 
-def slicing(random: Random, sale_s: float, product_id: str, slices: int) -> list[Errand]:
-    """A product is split while it sells, unless it is from the start, and units are moved between its slices."""
-    splits = (
-        [_to_slices("split", random.uniform(0.0, sale_s), product_id, slices)]
-        if random.random() < 0.6
-        else []
-    )
-    if splits and slices > 2 and random.random() < 0.5:
-        splits.append(_to_slices("split", random.uniform(0.0, sale_s), product_id, 2))
-    moves = [
-        _to_slices("move", random.uniform(0.0, 2 * sale_s), product_id, random.randint(1, 6), random.random())
-        for _ in range(random.randint(0, 12))
-    ]
-    return [*splits, *moves]
-
-
-def _to_slices(kind: str, at_s: float, product_id: str, units: int, draw: float = 0.0) -> Errand:
-    return Errand(at_s, kind, draw, product_id, units, copies=1)
-
-
 class Shop:
     """Everything that sends commands."""
 
