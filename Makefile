@@ -14,7 +14,7 @@ up: .venv/installed ## start everything and stay up
 	@$(BIN)/python -m deploy.cli up $(ARGS)
 
 test: .venv/installed ## the whole suite; starts its own servers
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
+	@$(BIN)/python -m pytest -n 2 $(ARGS)
 
 bench: .venv/installed ## measure beside the alternatives
 	@$(BIN)/python -m deploy.cli bench $(ARGS)

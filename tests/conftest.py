@@ -9,6 +9,8 @@ from urllib.parse import urlsplit, urlunsplit
 import asyncpg
 import msgspec
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from contracts.settings import Settings
 from deploy.stack import LocalStack, Urls
@@ -22,12 +24,16 @@ TEMPLATE = "sluiceway_template"
 _numbers = count(1)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Two groups, for the two processes of `make test`: what shares real servers, and beside it what needs none."""
-    for item in items:
-        folder = item.path.relative_to(TESTS).parts[0]
-        group = "without servers" if folder in ("unit", "simulation") else "on servers"
-        item.add_marker(pytest.mark.xdist_group(group))
+class _TwoGroups(LoadScopeScheduling):  # type: ignore[misc] - the library has no types
+    """For the two processes of `make test`: what shares real servers, and beside it what needs none."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        folder = Path(nodeid).parts[1]
+        return "without servers" if folder in ("unit", "simulation") else "on servers"
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> _TwoGroups:
+    return _TwoGroups(config, log)
 
 
 @pytest.fixture
