@@ -24,7 +24,7 @@ TEMPLATE = "sluiceway_template"
 _numbers = count(1)
 
 
-class _TwoGroups(LoadScopeScheduling):  # type: ignore[misc] - the library has no types
+class _TwoGroups(LoadScopeScheduling):  # type: ignore[misc]
     """For the two processes of `make test`: what shares real servers, and beside it what needs none."""
 
     def _split_scope(self, nodeid: str) -> str:

@@ -182,9 +182,9 @@ def _cache(ledger: MemoryLedger, view: MemoryView, partitions: int) -> CacheFact
     slices = []
     for stock_id, product in sorted(ledger.catalogue.items()):
         shown = data.slices.get(keys.slices(ledger.partitions[stock_id]), {})
-        true = product.slices if product.slices_open and not slice_of(stock_id) else 1
-        if true > 1 or stock_id in shown:
-            slices.append(ShownSlices(stock_id, shown.get(stock_id, 1), true))
+        of_all = product.slices if product.slices_open and not slice_of(stock_id) else 1
+        if of_all > 1 or stock_id in shown:
+            slices.append(ShownSlices(stock_id, shown.get(stock_id, 1), of_all))
     progress = []
     for p in range(partitions):
         claim = ledger.claims[p]
