@@ -8,7 +8,7 @@ import msgspec
 
 from contracts.decisions import Decision
 from contracts.outcomes import Kind, Reason
-from contracts.slices import product_of, slice_of_buyer, stock_id, stock_ids
+from contracts.slices import others, product_of, slice_of_buyer, stock_id, stock_ids
 from workers.fakes import MemoryMessage
 
 
@@ -87,9 +87,9 @@ class Model:
         known = self._hashes.get((line.checkout_id, partition))
         if known is None and identity in self._sent_on:
             known = self._sent_on[identity][1]
-        others = self._elsewhere[line.checkout_id] - {line.payload_hash}
-        if known is None and actual.kind is Kind.CONFLICT and others:
-            known = min(others)
+        elsewhere = self._elsewhere[line.checkout_id] - {line.payload_hash}
+        if known is None and actual.kind is Kind.CONFLICT and elsewhere:
+            known = min(elsewhere)
         if known not in (None, line.payload_hash):
             self._hashes.setdefault((line.checkout_id, partition), known or "")
             return Kind.CONFLICT, Reason.IDEMPOTENCY_CONFLICT, None
@@ -131,20 +131,13 @@ class Model:
         if actual.kind is not Kind.FORWARDED:
             return must
         onward = _decoder.decode(actual.detail)
-        for_stock = not (must or line.forwarded) and self._refusal(line, None) in (
-            *_OF_STOCK,
-            Reason.BUYER_LIMIT,
-        )
-        allowed = {
-            (settled, True): settled != line.stock_id,
-            (onward.stock_id, False): passes_on and onward.slice == belongs,
-            (onward.stock_id, True): for_stock and onward.slice != line.slice and onward.slice < goods.slices,
-        }  # of equal keys the last counts: it is not for stock where it is settled
-        if settled == onward.stock_id != line.stock_id:
-            allowed[settled, True] = True
-        if not allowed.get((onward.stock_id, onward.forwarded)) or _content(actual.detail) != _content(
-            message.value or b""
-        ):
+        allowed = {(settled, True)} - {(line.stock_id, True)}
+        if passes_on:
+            allowed.add((stock_id(line.product_id, belongs), False))
+        if not must and not line.forwarded and self._refusal(line, None) in (*_OF_STOCK, Reason.BUYER_LIMIT):
+            allowed |= {(other, True) for other in others(line.stock_id, goods.slices)}
+        is_same = _content(actual.detail) == _content(message.value or b"")
+        if (onward.stock_id, onward.forwarded) not in allowed or not is_same:
             raise Violation(
                 f"{line} is sent on as {onward}: it is settled in {settled}, belongs to {belongs}"
             )
