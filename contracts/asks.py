@@ -61,7 +61,7 @@ class MoveRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class ProductRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A product as it is to be. `stock` counts only when it is new; `sale_price`, if given, is what it sells for. Its stock
-    may be split into `slices`, so that several writers sell it: it keeps those that it has, and they only become more.
+    may be split into `slices`, once, so that several writers sell it; it keeps those that it has.
 
     With `stock_source` a second system has to agree before it is sold; while that does not answer, checkouts are refused
     (`refuse`) or decided by the stock that is known here (`trust_local`).

@@ -166,7 +166,7 @@ class StockChanged(_OfCommand, frozen=True):
 
 
 class ProductChanged(_OfCommand, frozen=True):
-    """A product as it is from now on."""
+    """A product as it is from now on. While `slices_open` is false, the first of its `slices` sells alone."""
 
     product_id: Id
     name: str
@@ -182,6 +182,7 @@ class ProductChanged(_OfCommand, frozen=True):
     sale_to: Moment | None
     stock_source: WhenSourceIsDown | None
     slices: Slices = 1
+    slices_open: bool = True
 
 
 class Kind(msgspec.Struct, frozen=True):

@@ -218,9 +218,11 @@ async def test_the_gate_follows_the_stock(world: World) -> None:
     assert (await world.view.gates([0]))[0] == Gate(Progress(1, 3, 7, 1), frozenset({"a"}))
 
 
-def sliced(stock: dict[str, int], slices: int, beat: int, *, whole: bool = False) -> Shown:
+def sliced(
+    stock: dict[str, int], slices: int, beat: int, *, are_open: bool = True, whole: bool = False
+) -> Shown:
     """Units by stock id, of a product of so many slices."""
-    entries = {name: product_of(name, slices=slices) for name in stock}
+    entries = {name: product_of(name, slices=slices, slices_open=are_open) for name in stock}
     units = {name: Stock(available, beat) for name, available in stock.items()}
     return Shown(0, Progress(1, beat, 7, beat), units, entries, whole=whole)
 
@@ -229,30 +231,33 @@ async def slices_shown(world: World) -> dict[str, int]:
     return dict((await world.view.gates([0]))[0].slices)
 
 
-async def test_the_gate_tells_slices_where_there_are_several(world: World) -> None:
+async def test_the_gate_tells_slices_of_the_first_one_where_there_are_several(world: World) -> None:
     await world.view.show([sliced({"hot": 0, "hot~3": 2}, 4, 1), shown(1, 1, {"a": Stock(1, 1)})], [])
-    assert (await world.view.gates([0]))[0] == Gate(
-        Progress(1, 1, 7, 1), frozenset({"hot"}), {"hot": 4, "hot~3": 4}
-    )
+    assert (await world.view.gates([0]))[0] == Gate(Progress(1, 1, 7, 1), frozenset({"hot"}), {"hot": 4})
     assert (await loaded(world, "hot~3")).entries == {"hot~3": (product_of("hot~3", slices=4), Stock(2, 1))}
     other = Shown(1, Progress(1, 1, 0, 1), {"hot~1": Stock(1, 1)}, {"hot~1": product_of("hot~1", slices=4)})
     await world.view.show([other], [])
     gates = await world.view.gates([0, 1, 2])
-    assert [gates[p].slices for p in (0, 1, 2)] == [{"hot": 4, "hot~3": 4}, {"hot~1": 4}, {}]
+    assert [gates[p].slices for p in (0, 1, 2)] == [{"hot": 4}, {}, {}]
 
 
-async def test_a_product_has_more_slices_once_its_writer_says_so(world: World) -> None:
-    await world.view.show([sliced({"hot": 1, "warm": 1}, 2, 1)], [])
-    await world.view.show([sliced({"hot": 1}, 3, 2)], [])
-    assert await slices_shown(world) == {"hot": 3, "warm": 2}
-    await world.view.show([shown(1, 3, {"hot": Stock(0, 3)}, products=False)], [])
-    assert await slices_shown(world) == {"hot": 3, "warm": 2}
+async def test_slices_are_told_once_they_are_open(world: World) -> None:
+    await world.view.show([sliced({"hot": 1, "warm": 1}, 3, 1, are_open=False)], [])
+    assert await slices_shown(world) == {}
+    await world.view.show([sliced({"warm": 1}, 3, 2)], [])
+    assert await slices_shown(world) == {"warm": 3}
+    await world.view.show([sliced({"hot": 1}, 3, 3)], [])
+    assert await slices_shown(world) == {"hot": 3, "warm": 3}
+    await world.view.show([shown(1, 4, {"hot": Stock(0, 4)}, products=False)], [])
+    assert await slices_shown(world) == {"hot": 3, "warm": 3}
 
 
 async def test_whole_drops_the_slices_of_what_is_not_in_it(world: World) -> None:
     await world.view.show([sliced({"hot": 1, "gone": 1}, 3, 1)], [])
-    await world.view.show([sliced({"hot": 1}, 2, 2, whole=True)], [])
-    assert await slices_shown(world) == {"hot": 2}
+    await world.view.show([sliced({"hot": 1}, 3, 2, whole=True)], [])
+    assert await slices_shown(world) == {"hot": 3}
+    await world.view.show([sliced({"hot": 1}, 3, 3, are_open=False, whole=True)], [])
+    assert await slices_shown(world) == {}
     await world.view.show([shown(2, 2, whole=True)], [])
     assert await slices_shown(world) == {}
 

@@ -66,7 +66,9 @@ def sold() -> list[Event]:
     desk.obey(
         asked(Restock, product_id=A, units=5, why="delivery 4711"),
         asked(PatchProduct, product_id=A, sale_price="99.00"),
+        asked(PatchProduct, product_id=B, slices=2),
     )
+    desk.deliver()
     return desk.events
 
 

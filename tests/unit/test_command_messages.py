@@ -6,7 +6,7 @@ from typing import Any, get_args
 import msgspec
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contracts.commands import Command, PutProduct, Restock, decode_command, encode_command
@@ -21,7 +21,8 @@ from tests.harness import NOON
 GOOD = sorted(examples().glob("command.good.*.json"))
 BAD = sorted(examples().glob("command.bad.*.json"))
 OF_PRODUCT = {
-    "restock", "adjust", "set_stock", "put_product", "patch_product", "take_over", "take_in", "move", "settle",
+    "restock", "adjust", "set_stock", "put_product", "patch_product", "take_over", "open_slices", "take_in", "move",
+    "settle",
 }  # fmt: skip
 OF_CHECKOUT = {"hold_answer", "abandon"}
 
@@ -119,6 +120,7 @@ def test_what_is_encoded_decodes_to_the_same(command: Command) -> None:
     assert decoded(encode_command(command)) == command
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_no_bytes_at_all_raise_anything_else(value: bytes) -> None:
     with pytest.raises(UndecodableMessage):
@@ -126,6 +128,7 @@ def test_no_bytes_at_all_raise_anything_else(value: bytes) -> None:
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: type(command).__name__)
+@settings(deadline=None)
 @given(data=st.data())
 def test_no_damage_raises_anything_else(command: Command, data: st.DataObject) -> None:
     good = encode_command(command)

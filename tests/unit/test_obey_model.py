@@ -20,9 +20,9 @@ from contracts.commands import (
     TakeOver,
 )
 from contracts.messages import CheckoutLine
-from contracts.outcomes import FIRST, Outcome
+from contracts.outcomes import FIRST, Outcome, Reason
 from contracts.slices import product_of as product_of_slice
-from contracts.slices import slice_of_buyer, stock_id
+from contracts.slices import slice_of_buyer, stock_ids
 from contracts.times import to_ms
 from stock_ledger.commands.book import OrderState, Told
 from stock_ledger.lifecycle import ACTIONS, CLOSED
@@ -51,10 +51,11 @@ class Sale(RuleBasedStateMachine):
         for product_id in PRODUCTS:
             self.desk.put(product_of(product_id, buyer_limit=LIMIT), 8)
 
-    @initialize(slices=st.integers(1, 3))
-    def begin(self, slices: int) -> None:
+    @initialize(slices=st.integers(1, 3), is_split=st.booleans())
+    def begin(self, slices: int, *, is_split: bool) -> None:
         self.split(slices)
-        self.desk.deliver()
+        if is_split:
+            self.desk.deliver()
 
     def obey(self, *commands: Command) -> None:
         self.sent += commands
@@ -70,10 +71,9 @@ class Sale(RuleBasedStateMachine):
         self.desk.sell(line)
 
     def shown(self, product_id: str, data: st.DataObject) -> int:
-        """How many slices the edge knows: all, once the last one has taken over, or fewer, since it looked before."""
-        slices = self.desk.ledger.catalogue[product_id].slices
-        is_known = stock_id(product_id, slices - 1) in self.desk.ledger.stock
-        return data.draw(st.integers(1, slices if is_known else 1))
+        """How many slices the edge knows: all, once they are open, or one, since it looked before."""
+        product = self.desk.ledger.catalogue[product_id]
+        return data.draw(st.sampled_from([1, product.slices])) if product.slices_open else 1
 
     @rule(product_id=product_ids, quantity=units, buyer=buyers, data=st.data())
     def buy(self, product_id: str, quantity: int, buyer: str, data: st.DataObject) -> None:
@@ -87,21 +87,20 @@ class Sale(RuleBasedStateMachine):
         line = data.draw(st.sampled_from(self.came))
         self.come(line, self.shown(line.product_id, data))
 
-    @precondition(lambda self: self.ready_to_go_on())
+    @precondition(lambda self: self.desk.sent_on)
     @rule(data=st.data())
     def go_on(self, data: st.DataObject) -> None:
         """A line that was sent on comes to its slice."""
-        line = data.draw(st.sampled_from(self.ready_to_go_on()))
+        line = data.draw(st.sampled_from(self.desk.sent_on))
         self.desk.sent_on.remove(line)
         self.desk.sell(line)
 
-    def ready_to_go_on(self) -> list[CheckoutLine]:
-        return [line for line in self.desk.sent_on if line.stock_id in self.desk.ledger.stock]
-
     @rule(slices=st.integers(1, PARTITIONS + 1))
     def split(self, slices: int) -> None:
+        before = self.desk.ledger.catalogue[SPLIT].slices
         self.obey(asked(PatchProduct, product_id=SPLIT, slices=slices))
-        assert self.desk.ledger.catalogue[SPLIT].slices <= PARTITIONS
+        may_be = slices <= PARTITIONS and before in (1, slices)
+        assert self.desk.ledger.catalogue[SPLIT].slices == (slices if may_be else before)
 
     @rule(origin=st.integers(0, 2), to=st.integers(0, 2), units=units)
     def move(self, origin: int, to: int, units: int) -> None:
@@ -211,6 +210,14 @@ class Sale(RuleBasedStateMachine):
         assert moved == -on_their_way
 
     @invariant()
+    def slices_open_when_all_are_there(self) -> None:
+        """So no line ever comes to one that is not there."""
+        product = self.desk.ledger.catalogue[SPLIT]
+        if product.slices_open:
+            assert self.desk.ledger.stock.keys() >= set(stock_ids(SPLIT, product.slices))
+        assert Reason.UNKNOWN_PRODUCT not in {d.reason for d in self.desk.ledger.decided.values()}
+
+    @invariant()
     def a_line_is_decided_once(self) -> None:
         decided = Counter(
             (d.checkout_id, d.product_id) for d in self.desk.ledger.decided.values() if d.kind in FIRST
@@ -248,6 +255,13 @@ class Sale(RuleBasedStateMachine):
             sequences = [sequence for _, sequence in self.desk.told(order.order_id)]
             assert sequences == list(range(1, order.sequence + 1))
 
+    def slices_are_open_and_alike(self) -> None:
+        """In the end: the last change has come to each of them."""
+        product = self.desk.ledger.catalogue[SPLIT]
+        assert product.slices_open
+        for name in stock_ids(SPLIT, product.slices):
+            assert self.desk.ledger.catalogue[name] == msgspec.structs.replace(product, product_id=name)
+
     def teardown(self) -> None:
         """In the end, with every deadline over and everything passed on, each checkout has its one answer."""
         self.desk.deliver()
@@ -258,6 +272,7 @@ class Sale(RuleBasedStateMachine):
         self.desk.deliver()
         self.every_unit_is_in_one_place()
         self.units_between_slices_are_on_their_way()
+        self.slices_are_open_and_alike()
         self.a_line_is_decided_once()
         for checkout in {(line.checkout_id, line.product_id) for line in self.came}:
             assert checkout in {

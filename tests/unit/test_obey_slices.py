@@ -15,7 +15,6 @@ from contracts.commands import (
     Restock,
     SetStock,
     TakeIn,
-    TakeOver,
 )
 from contracts.outcomes import Kind, Outcome, Reason, Refusal
 from contracts.slices import slice_of_buyer, stock_ids
@@ -65,7 +64,7 @@ def test_a_product_is_split_into_equal_parts(desk: Desk) -> None:
     split(desk, 3)
     assert available(desk) == [5, 3, 3]
     entries = [desk.ledger.catalogue[i] for i in stock_ids(A, 3)]
-    assert entries == [product_of(i, name=f"Name of {A}", cover=f"https://img.example/{A}.jpg", buyer_limit=5, version=2,
+    assert entries == [product_of(i, name=f"Name of {A}", cover=f"https://img.example/{A}.jpg", buyer_limit=5, version=3,
                                   slices=3) for i in stock_ids(A, 3)]  # fmt: skip
     assert desk.entries[A] == [("initial", 11), ("move", -6)]
     assert desk.entries[f"{A}~1"] == desk.entries[f"{A}~2"] == [("initial", 0), ("move", 3)]
@@ -77,34 +76,22 @@ def test_a_product_is_split_into_equal_parts(desk: Desk) -> None:
         for t in desk.data("stock.changed")
     ]
     assert told == [(A, 0, "move", -6, 5), (A, 1, "move", 3, 3), (A, 2, "move", 3, 3)]
-    assert [(t["product_id"], t["slices"]) for t in desk.data("product.changed")] == [(A, 3)]
+    changed = [
+        (t["product_id"], t["version"], t["slices"], t["slices_open"]) for t in desk.data("product.changed")
+    ]
+    assert changed == [(A, 2, 3, False), (A, 3, 3, True)]
     assert {key for key, _, _ in desk.events} == {A.encode()}
-
-
-def test_more_slices_later_take_from_the_first_alone(desk: Desk) -> None:
-    split(desk, 2)
-    assert available(desk) == [6, 5]
-    split(desk, 4)
-    assert available(desk) == [4, 5, 1, 1]
-    assert [desk.ledger.catalogue[i].slices for i in stock_ids(A, 4)] == [4] * 4
-
-
-def test_a_new_product_begins_with_slices(desk: Desk) -> None:
-    desk.obey(asked(PutProduct, **WHOLE, stock=10, slices=3))
-    desk.deliver()
-    assert available(desk, NEW) == [4, 3, 3]
-    assert desk.entries[NEW] == [("initial", 10), ("move", -6)]
 
 
 def test_a_product_put_or_patched_keeps_its_slices_and_all_have_its_entry(desk: Desk) -> None:
     split(desk, 3)
-    desk.obey(asked(PatchProduct, product_id=A, sale_price="99.50", buyer_limit=None))
+    desk.obey(asked(PatchProduct, product_id=A, sale_price="99.50", buyer_limit=None, slices=3))
     desk.deliver()
     desk.obey(asked(PutProduct, product_id=A, name="Other", price="1", currency="USD"))
     desk.deliver()
     entries = [desk.ledger.catalogue[i] for i in stock_ids(A, 3)]
     assert {(e.name, e.price, e.sale_price, e.version, e.slices) for e in entries} == {
-        ("Other", Decimal(1), None, 4, 3)
+        ("Other", Decimal(1), None, 5, 3)
     }
     assert available(desk) == [5, 3, 3]
 
@@ -178,20 +165,12 @@ def test_units_that_cannot_be_moved(desk: Desk, fields: dict[str, Any], reason: 
     assert refusal_of(desk, asked(Move, **{"product_id": A, **fields})) is reason
 
 
-def test_units_move_only_to_a_slice_that_has_taken_over(desk: Desk) -> None:
-    desk.obey(asked(PatchProduct, product_id=A, slices=2))
-    (waiting,) = desk.asked
-    desk.asked.clear()
-    assert refusal_of(desk, asked(Move, product_id=A, slice=0, to=1, units=1)) is Refusal.SLICES_NOT_ALLOWED
-    assert isinstance(waiting, TakeOver)
-    desk.obey(waiting)
-    assert available(desk) == [6, 5]
-
-
 @pytest.mark.parametrize(
     ("there", "command"),
     [
         (2, asked(PatchProduct, product_id=A, slices=1)),
+        (2, asked(PatchProduct, product_id=A, slices=3)),
+        (2, asked(PutProduct, product_id=A, name="A", price="1", currency="CNY", slices=4)),
         (3, asked(PutProduct, product_id=A, name="A", price="1", currency="CNY", slices=2)),
         (1, asked(PatchProduct, product_id=A, slices=PARTITIONS + 1)),
         (1, asked(PutProduct, **WHOLE, slices=PARTITIONS + 1)),
@@ -288,5 +267,5 @@ def test_of_a_product_with_one_slice_nothing_is_handed_on_or_told_anew(desk: Des
     desk.obey(asked(PatchProduct, product_id=A, slices=1), asked(Restock, product_id=A, units=4))
     assert not desk.asked
     assert desk.entries[A] == [("initial", 11), ("restock", 4)]
-    assert "slices" not in desk.data("product.changed")[0]
+    assert {"slices", "slices_open"}.isdisjoint(desk.data("product.changed")[0])
     assert "slice" not in desk.data("stock.changed")[0]

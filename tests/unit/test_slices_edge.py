@@ -13,7 +13,6 @@ from contracts.settings import Settings
 from contracts.slices import slice_of_buyer, stock_ids
 from contracts.topics import partition_of
 from ingest.backpressure import Backpressure
-from ingest.gate import slices_of
 from stock_ledger.decide import Stock
 from stock_ledger.view import Progress, Shown
 from tests.harness import Clock, product_in, product_of
@@ -46,9 +45,15 @@ class Writers:
         self.beats = 0
 
     async def show(
-        self, available: Mapping[str, int], slices: int = SLICES, next_offset: int = 0, *, whole: bool = False
+        self,
+        available: Mapping[str, int],
+        slices: int = SLICES,
+        next_offset: int = 0,
+        *,
+        are_open: bool = True,
+        whole: bool = False,
     ) -> None:
-        """Units by stock id, of a product of so many slices."""
+        """Units by stock id, of a product of so many slices. Whether they are open, the first one tells."""
         for _ in range(2):
             self.beats += 1
             progress = Progress(1, next_offset, 4, self.beats)
@@ -57,7 +62,7 @@ class Writers:
                     partition_of(name, PARTITIONS),
                     progress,
                     {name: Stock(units, self.beats)},
-                    {name: product_of(name, slices=slices)},
+                    {name: product_of(name, slices=slices, slices_open=are_open or name != HOT)},
                     whole=whole,
                 )
                 for name, units in available.items()
@@ -65,8 +70,8 @@ class Writers:
             await self.edge.view.show(parts, ())
             await self.edge.gate.refresh()
 
-    async def show_all(self, units: int = 5, slices: int = SLICES) -> None:
-        await self.show(dict.fromkeys(stock_ids(HOT, slices), units), slices)
+    async def show_all(self, units: int = 5) -> None:
+        await self.show(dict.fromkeys(stock_ids(HOT, SLICES), units))
 
 
 @pytest.fixture
@@ -138,26 +143,15 @@ async def test_where_the_number_is_not_known_lines_go_to_the_first_slice(edge: E
     assert await slices_asked(edge) == FIRST
 
 
-async def test_the_number_counts_once_the_last_slice_knows(edge: Edge, writers: Writers) -> None:
-    await writers.show({HOT: 5, f"{HOT}~1": 5})
+async def test_the_number_counts_once_the_first_slice_has_opened_them(edge: Edge, writers: Writers) -> None:
+    await writers.show({HOT: 5}, are_open=False)
     assert await slices_asked(edge) == FIRST
-    await writers.show({f"{HOT}~2": 5})
+    await writers.show({f"{HOT}~1": 0, f"{HOT}~2": 0})
+    assert await slices_asked(edge) == FIRST
+    assert edge.gate.slices == {}
+    await writers.show({HOT: 5})
+    assert edge.gate.slices == {HOT: 3}
     assert await slices_asked(edge) == ALL
-
-
-async def test_a_product_that_grows_keeps_its_slices_meanwhile(edge: Edge, writers: Writers) -> None:
-    await writers.show_all(slices=2)
-    await writers.show({HOT: 5}, slices=4)
-    two = {buyer: slice_of_buyer(buyer, 2) for buyer in BUYERS}
-    assert await slices_asked(edge) == two
-    await writers.show({f"{HOT}~2": 5, f"{HOT}~3": 5}, slices=4)
-    assert edge.gate.slices == {HOT: 4}
-
-
-def test_of_several_that_were_the_last_slice_the_largest_number_counts() -> None:
-    """Whichever partition is looked at first: that of two slices has not heard of four yet."""
-    shown = [{f"{HOT}~1": 2}, {f"{HOT}~3": 4, f"{HOT}~2": 4}]
-    assert slices_of(shown) == slices_of(shown[::-1]) == {HOT: 4}
 
 
 async def test_what_is_known_stays_while_the_cache_does_not_tell(edge: Edge, writers: Writers) -> None:
@@ -173,7 +167,7 @@ async def test_what_is_known_stays_while_the_cache_does_not_tell(edge: Edge, wri
 
 async def test_a_view_rebuilt_from_before_the_split_is_believed(edge: Edge, writers: Writers) -> None:
     await writers.show_all()
-    await writers.show({f"{HOT}~2": 5}, slices=1, whole=True)
+    await writers.show({HOT: 5}, slices=1, whole=True)
     assert await slices_asked(edge) == FIRST
 
 
@@ -198,9 +192,14 @@ async def test_the_slices_of_one_product_tell_nothing_of_another(edge: Edge, wri
 async def test_a_first_slice_that_is_sold_out_is_not_all_of_a_product_that_was_split(
     edge: Edge, writers: Writers
 ) -> None:
-    """Nobody knows of its last slice yet."""
     await writers.show({HOT: 0})
-    assert edge.gate.slices == {}
+    assert await post(edge) == (202, "")
+
+
+async def test_a_first_slice_that_sells_alone_is_all_of_its_product(edge: Edge, writers: Writers) -> None:
+    await writers.show({HOT: 0, f"{HOT}~1": 5}, are_open=False)
+    assert await post(edge) == (409, "sold_out")
+    await writers.show({HOT: 0})
     assert await post(edge) == (202, "")
 
 
