@@ -41,7 +41,7 @@ WHERE (p.name, p.cover, p.price, p.currency, p.on_shelf, p.buyer_limit, p.paymen
 """
 
 # $1 ids
-SLICES = "SELECT product_id, slices FROM products WHERE product_id = ANY($1::text[])"
+SLICES = "SELECT product_id, slices, slices_open FROM products WHERE product_id = ANY($1::text[]) FOR NO KEY UPDATE"
 
 # Stock is given once, with the first ledger entry. $1 ids, $2 partitions, $3 units
 OPEN_STOCK = """
@@ -114,8 +114,10 @@ def _read(ndjson: bytes, kind: type[T]) -> list[T]:
     return entries
 
 
-def _parts(entry: ProductEntry, slices: int, partitions: int) -> list[ProductEntry]:
-    """Slices with the entry of their product and an equal part of its stock; slice 0 has the rest as well."""
+def _parts(entry: ProductEntry, slices: int, partitions: int, *, are_open: bool) -> list[ProductEntry]:
+    """Slices with the entry of their product and an equal part of its stock; slice 0 has the rest as well. Where they are
+    not open, slice 0 alone: it hands its entry on to the others then.
+    """
     if slices > partitions or (slices > 1 and entry.stock_source is not None):
         raise Invalid(
             f"{entry.product_id}: no more slices than {partitions}, one for a partition; only 1 with a stock_source"
@@ -128,7 +130,7 @@ def _parts(entry: ProductEntry, slices: int, partitions: int) -> list[ProductEnt
             stock=share if number else entry.stock - share * (slices - 1),
             slices=slices,
         )
-        for number in range(slices)
+        for number in range(slices if are_open else 1)
     ]
 
 
@@ -147,8 +149,11 @@ async def store(
     a = list(addresses)
     async with acquired(pool) as connection, connection.transaction():
         rows = await connection.fetch(SLICES, [e.product_id for e in wanted])
-        there = {row["product_id"]: row["slices"] for row in rows}
-        p = [part for e in wanted for part in _parts(e, there.get(e.product_id, e.slices), partitions)]
+        there = {row["product_id"]: (row["slices"], row["slices_open"]) for row in rows}
+        p = []
+        for entry in wanted:
+            slices, are_open = there.get(entry.product_id, (entry.slices, True))
+            p += _parts(entry, slices, partitions, are_open=are_open)
         await connection.execute(
             STORE_PRODUCTS,
             [e.product_id for e in p],

@@ -52,6 +52,20 @@ async def test_slices_and_their_stock_are_stored_once(database_settings: Setting
     }
 
 
+async def test_a_file_stores_no_slice_of_a_product_that_is_being_split(database_settings: Settings) -> None:
+    """Its own entry would keep it from telling that it has taken over, and its stock would be from nowhere."""
+    async with postgres_world(database_settings) as base:
+        await base.put(product_of("p", slices=3, slices_open=False), Stock(8, 1), 0)
+        await base.put(product_of("p~1", slices=3), Stock(0, 1), 1)
+        await store(base.pool, read_products(orjson.dumps(LINE | {"name": "Mug"})), (), 4)
+        found = await base.ledger.products(["p", "p~1", "p~2"])
+        with pytest.raises(Invalid, match="slices"):
+            await store(base.pool, read_products(orjson.dumps(LINE | {"stock_source": "refuse"})), (), 4)
+    assert {i: (p.name, p.version, p.slices, p.slices_open, s.available) for i, (p, s) in found.items()} == {
+        "p": ("Mug", 2, 3, False, 8), "p~1": ("Name of p~1", 1, 3, True, 0),
+    }  # fmt: skip
+
+
 async def test_of_a_slice_a_buyer_is_told_its_product_and_nothing_of_the_buyer_stays(
     database_settings: Settings,
 ) -> None:
