@@ -2,12 +2,21 @@
 
 import pytest
 
-from contracts.commands import Cancel, Command, Move, PatchProduct, PutProduct, TakeOver, decode_command
+from contracts.commands import (
+    Cancel,
+    Command,
+    Move,
+    OpenSlices,
+    PatchProduct,
+    PutProduct,
+    TakeOver,
+    decode_command,
+)
 from contracts.errors import StaleView
 from contracts.settings import Settings
 from contracts.slices import stock_id
 from contracts.topics import Stream, partition_of
-from stock_ledger.commands.book import Counts, Need, Obeyed
+from stock_ledger.commands.book import Counts, Need
 from stock_ledger.commands.reads import PostgresCommandReads
 from stock_ledger.decide import Received, Stock, decide
 from stock_ledger.ledger import Advance
@@ -21,15 +30,21 @@ __all__ = ["world", "world_settings"]
 SLICES = [stock_id(NEW, number) for number in range(3)]
 
 
-async def done(world: World, command: Command) -> Obeyed:
-    """Decide it in its partition, and then all that it asks of others."""
+async def step(world: World, command: Command) -> list[Command]:
+    """Decide it in its partition. Gives what it asks of others."""
     place = command.partition(PARTITIONS)
     claim = (await world.ledger.state([place]))[place]
     advances, obeyed = await world.decide(claim, command, partition=place)
     await world.commands.persist(advances, obeyed)
-    for to, key, value in obeyed.decisions[0].told.commands:
-        await done(world, decode_command(value, key, to, PARTITIONS))
-    return obeyed
+    return [
+        decode_command(value, key, to, PARTITIONS) for to, key, value in obeyed.decisions[0].told.commands
+    ]
+
+
+async def done(world: World, command: Command) -> None:
+    """Decide it in its partition, and then all that it asks of others."""
+    for asked_then in await step(world, command):
+        await done(world, asked_then)
 
 
 async def opened(world: World) -> None:
@@ -44,7 +59,7 @@ async def test_slices_are_stored_in_partitions_of_their_own(world: World) -> Non
     book = await world.commands.load(Need([], [], [], [], [*SLICES, stock_id(NEW, 3)]))
     assert [book.stock[i] for i in SLICES] == [Stock(4, 2), Stock(3, 2), Stock(3, 2)]
     assert {(p.name, str(p.price), p.version, p.slices) for p in book.products.values()} == {
-        ("New", "2.50", 1, 3)
+        ("New", "2.50", 2, 3)
     }
     assert set(book.products) == set(SLICES)
     for i in SLICES:
@@ -54,10 +69,31 @@ async def test_slices_are_stored_in_partitions_of_their_own(world: World) -> Non
 
 async def test_a_change_reaches_the_rows_of_all_slices(world: World) -> None:
     await opened(world)
-    await done(world, asked(PatchProduct, product_id=NEW, sale_price="1.25", slices=4))
-    entries = await world.ledger.products([*SLICES, stock_id(NEW, 3)])
-    assert {(str(p.sale_price), p.version, p.slices) for p, _ in entries.values()} == {("1.25", 2, 4)}
-    assert [stock.available for _, stock in entries.values()] == [3, 3, 3, 1]
+    await done(world, asked(PatchProduct, product_id=NEW, sale_price="1.25"))
+    entries = await world.ledger.products(SLICES)
+    assert {(str(p.sale_price), p.version, p.slices) for p, _ in entries.values()} == {("1.25", 3, 3)}
+    assert [stock.available for _, stock in entries.values()] == [4, 3, 3]
+
+
+async def test_until_the_last_slice_is_there_they_are_not_open(world: World) -> None:
+    await world.open()
+    await world.ledger.claim(range(1, PARTITIONS), "a", NOON)
+    command: Command = asked(
+        PutProduct, product_id=NEW, name="New", price="2.50", currency="EUR", stock=10, slices=3
+    )
+    found = []
+    while not isinstance(command, OpenSlices):
+        (command,) = await step(world, command)
+        entries = await world.ledger.products(SLICES)
+        product, stock = entries[NEW]
+        found.append((len(entries), product.slices_open, stock.available))
+        assert (await world.ledger.partition_products(partition_of(NEW, PARTITIONS)))[NEW] == entries[NEW]
+    assert found == [(1, False, 10), (2, False, 10), (3, False, 10)]
+    (first,) = await step(world, command)
+    product, stock = (await world.ledger.products(SLICES))[NEW]
+    assert (product.slices_open, product.version, stock) == (True, 2, Stock(4, 2))
+    assert isinstance(first, TakeOver)
+    assert first.units == (3, 3)
 
 
 async def test_units_moved_are_entries_of_both_slices(world: World) -> None:
@@ -79,7 +115,7 @@ async def test_units_that_were_sold_meanwhile_are_not_moved(world: World) -> Non
         await world.commands.persist(advances, stale)
 
 
-async def test_a_slice_is_opened_once(world: World) -> None:
+async def test_a_slice_takes_over_once(world: World) -> None:
     await opened(world)
     entry = {"name": "X", "price": "1", "currency": "EUR", "on_shelf": True, "payment_ttl_s": 9, "version": 1}
     take = asked(TakeOver, product_id=stock_id(NEW, 3), slices=4, units=(5,), **entry)

@@ -119,7 +119,9 @@ async def check_slices(shop: Shop, settings: Settings) -> None:
     assert await shop.ask("POST", f"{path}/stock/moves", move, **MERCHANT) == "below_committed"
     assert await shop.ask("POST", f"{path}/stock", b'{"kind":"restock","units":7}', **MERCHANT) == "applied"
     await until(5, 3, 2)
-    assert await shop.ask("PATCH", path, b'{"slices":2}', **MERCHANT) == "slices_not_allowed"
+    for slices in (1, 2, 4):
+        body = b'{"slices":%d}' % slices
+        assert await shop.ask("PATCH", path, body, **MERCHANT) == "slices_not_allowed"
     assert await shop.ask("POST", f"/v1/orders/{order['order_id']}/cancel", **BUYER) == "applied"
     await until(7, 3, 2)
     exported = await call(shop.app, "/v1/products/export?format=ndjson", **MERCHANT)
