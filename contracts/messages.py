@@ -139,7 +139,7 @@ def decode_checkout_line(
     """
     line = read_checkout_line(value)
     if key != line.partition_key():
-        raise UndecodableMessage("the key is not the product id, or the stock id of its slice")
+        raise UndecodableMessage("the key is not the product id")
     if partition_of(line.stock_id, partitions) != partition:
         raise UndecodableMessage(f"product {line.stock_id} does not belong to partition {partition}")
     if (line.address_id is None) == (line.shipping is None):

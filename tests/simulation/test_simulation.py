@@ -139,8 +139,8 @@ def test_an_interrupted_run_tells_what_was_done() -> None:
 
 def test_the_command_line_tells_a_violation(capsys: pytest.CaptureFixture[str]) -> None:
     with next(p for p in PLANTS if p.__name__ == "published_before_persisted")():
-        assert report.many(0, 2, 1, Console(width=200)) is False
-        assert report.one(0, Console(width=200), trace=False) is False
+        assert report.many(1, 2, 1, Console(width=200)) is False
+        assert report.one(1, Console(width=200), trace=False) is False
     shown = capsys.readouterr().out
-    assert "seed 0 VIOLATES: event" in shown
+    assert "seed 1 VIOLATES: event" in shown
     assert "2 violations" in shown
