@@ -164,9 +164,9 @@ async def test_a_sale_that_ends_before_it_begins(service: Service) -> None:
 
 
 def sliced(product_id: str = "p") -> Shelf:
-    """5 and 3 units available; a third slice has not taken over yet."""
-    part = Shelf(product_of(f"{product_id}~1", slices=3), Stock(3, 2), Counts(0, 1, 4))
-    return Shelf(product_of(product_id, slices=3), Stock(5, 4), Counts(1, 2, 3), (part,))
+    """5 and 3 units available."""
+    part = Shelf(product_of(f"{product_id}~1", slices=2), Stock(3, 2), Counts(0, 1, 4))
+    return Shelf(product_of(product_id, slices=2), Stock(5, 4), Counts(1, 2, 3), (part,))
 
 
 async def test_the_units_of_a_product_with_slices_are_told_in_all_and_of_each(service: Service) -> None:
@@ -179,7 +179,20 @@ async def test_the_units_of_a_product_with_slices_are_told_in_all_and_of_each(se
         ],
     }  # fmt: skip
     shown = (await service.get("/v1/products/p", buyer=None)).json
-    assert (shown["available"], shown["slices"]) == (8, 3)
+    assert (shown["available"], shown["slices"]) == (8, 2)
+
+
+async def test_a_product_that_is_being_split_has_its_units_in_the_first_slice(service: Service) -> None:
+    """The second one has taken over, the third one has not."""
+    part = Shelf(product_of("p~1", slices=3), Stock(0, 1), Counts())
+    product = product_of("p", slices=3, slices_open=False)
+    service.command_reads.shelves["p"] = Shelf(product, Stock(5, 4), Counts(1, 2, 3), (part,))
+    stock = (await service.get("/v1/products/p/stock", **MERCHANT)).json
+    assert [(part["slice"], part["available"], part["total"]) for part in stock["slices"]] == [
+        (0, 5, 11),
+        (1, 0, 0),
+    ]
+    assert (stock["available"], stock["total"]) == (5, 11)
 
 
 async def test_units_are_moved_between_slices(service: Service) -> None:

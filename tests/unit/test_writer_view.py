@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from contracts.outcomes import Kind, Reason
-from contracts.slices import stock_id
+from contracts.slices import slice_of_buyer, stock_id
 from contracts.topics import partition_of
 from stock_ledger.decide import Decided, Loaded, Stock
 from stock_ledger.ledger import Advance
@@ -224,28 +224,46 @@ async def test_a_lost_reply_of_the_view_changes_nothing(world: World) -> None:
 
 
 async def test_the_edge_is_shown_slices_also_by_a_view_that_is_rebuilt(world: World) -> None:
+    """Of them, the writer of the first one tells."""
     last = stock_id(A, 2)
     place = partition_of(last, PARTITIONS)
+    world.ledger.put(product_of(A, slices=3), Stock(2, 1), 0)
     world.ledger.put(product_of(last, slices=3), Stock(2, 1), place)
     writer, log = world.writer()
-    line = line_of(1, A, slice=2, forwarded=True)
+    buyer = next(name for name in (f"b{n}" for n in range(99)) if slice_of_buyer(name, 3) == 0)
+    line = line_of(1, A, buyer_id=buyer)
     async with running(writer):
         await world.share_out(log)
-        world.send(line, partition=place)
+        world.send(line)
+        world.send(line_of(2, A, slice=2, forwarded=True), partition=place)
         await world.all_done()
-        assert (await world.view.gates([place]))[place].slices == {last: 3}
+        gates = await world.view.gates([0, place])
+        assert [gates[p].slices for p in (0, place)] == [{A: 3}, {}]
         world.view.flush()
         world.clock.tick(world.settings.idle_beat_s)
-        await eventually(lambda: world.view.keys.progress(place) in world.view.data.values)
-        gate = (await world.view.gates([place]))[place]
-    assert gate == Gate(gate.progress, frozenset(), {last: 3})
-    world.ledger.put(product_of(last, slices=4), Stock(1, 2), place)
+        await eventually(lambda: world.view.keys.progress(0) in world.view.data.values)
+        gate = (await world.view.gates([0]))[0]
+    assert gate == Gate(gate.progress, frozenset(), {A: 3})
     world.view.flush()
     successor, log = world.writer("successor")
     async with running(successor):
         await world.share_out(log)
-        world.send(msgspec.structs.replace(line, checkout_id=uuid_of(2)), partition=place)
+        world.send(msgspec.structs.replace(line, checkout_id=uuid_of(3)))
         await world.all_done()
-    assert (await world.view.gates([place]))[place] == Gate(
-        (await world.view.progress([place]))[place], frozenset({last}), {last: 4}
-    )
+    gate = (await world.view.gates([0]))[0]
+    assert gate == Gate((await world.view.progress([0]))[0], frozenset({A}), {A: 3})
+
+
+async def test_the_edge_is_shown_no_slices_that_are_not_open_by_a_view_that_is_rebuilt(world: World) -> None:
+    world.ledger.put(product_of(A, slices=3, slices_open=False), Stock(2, 1), 0)
+    writer, log = world.writer()
+    async with running(writer):
+        await world.share_out(log)
+        world.send(line_of(1, A))
+        await world.all_done()
+        world.view.flush()
+        world.clock.tick(world.settings.idle_beat_s)
+        await eventually(lambda: world.view.keys.progress(0) in world.view.data.values)
+        gate = (await world.view.gates([0]))[0]
+    assert world.kinds() == [Kind.CREATED]
+    assert gate == Gate(gate.progress, frozenset())
