@@ -5,11 +5,13 @@ from random import Random
 
 import msgspec
 
+from contracts.slices import slice_of_buyer
 from deploy.simulation.clients import Purchase
 from deploy.simulation.model import Goods
 from deploy.simulation.shop import SLICES_MAX, Errand
 
-_FEW = 6  # buyers who want all of it
+_BUYERS = 100
+_BURSTS, _BURST_S = 40, 0.02
 _AGAIN_S = 2.0  # within which a buyer sends a checkout once more
 
 Course = tuple[list[Goods], list[Purchase], list[Errand]]
@@ -21,20 +23,18 @@ def sliced(goods: Sequence[Goods], purchases: Sequence[Purchase], sale_s: float,
     """
     hot, other, limited, *rest = goods
     hot = msgspec.structs.replace(hot, buyer_limit=random.choice((None, None, 1, 2, 4)))
-    buying = [_again(random, one) for one in purchases if not one.other and random.random() < 0.15]
-    errands = _moves(random, hot.product_id, sale_s, random.randint(0, 12), 6)
-    if random.random() < 0.4:
-        [hot], some, more = _scarce(random, hot, purchases, sale_s)
-        buying += some
-        errands += more
+    if random.random() < 0.3:
+        [hot], purchases, errands = _forwarding(random, hot, purchases, sale_s)
     else:
-        buying += purchases
-    slices = random.randint(2, SLICES_MAX)
-    if random.random() < 0.6:
-        times = random.randint(1, 2)
-        errands += [_split(random.uniform(0.0, sale_s), hot.product_id, slices - n) for n in range(times)]
-    else:
-        hot = msgspec.structs.replace(hot, slices=slices)
+        slices = random.randint(2, SLICES_MAX)
+        errands = _moves(random, hot.product_id, sale_s, random.randint(0, 12), 6)
+        if random.random() < 0.7:
+            times = random.randint(1, 2)
+            errands += [_split(random.uniform(0.0, sale_s), hot.product_id, slices - n) for n in range(times)]
+        else:
+            hot = msgspec.structs.replace(hot, slices=slices)
+    again = [_again(random, one) for one in purchases if not one.other and random.random() < 0.15]
+    buying = [*purchases, *again]
     if random.random() < 0.4:
         limited = msgspec.structs.replace(limited, slices=random.randint(2, SLICES_MAX))
         errands += _moves(random, limited.product_id, sale_s, 4, 3)
@@ -48,21 +48,25 @@ def _again(random: Random, purchase: Purchase) -> Purchase:
     )
 
 
-def _scarce(random: Random, hot: Goods, purchases: Sequence[Purchase], sale_s: float) -> Course:
-    """Few buyers who come up to their limit, and units one by one: slices run out, and have some again."""
-    limited = msgspec.structs.replace(hot, units=random.randint(2, 12), buyer_limit=random.randint(2, 6))
-    buying = [
-        msgspec.structs.replace(one, buyer_id=f"buyer-{random.randrange(_FEW)}")
-        if one.items[0][0] == hot.product_id
-        else one
-        for one in purchases
-    ]
-    errands = _moves(random, hot.product_id, sale_s, 20, 1)
-    errands += [
-        Errand(random.uniform(0.0, sale_s), "restock", 0.0, hot.product_id, random.randint(1, 4), copies=1)
-        for _ in range(20)
-    ]
-    return [limited], buying, errands
+def _forwarding(random: Random, hot: Goods, purchases: Sequence[Purchase], sale_s: float) -> Course:
+    """The first slice has nothing but single units, now and then, and the others have the same. Its buyers, who may have one
+    or two, send several checkouts at once: more than one slice is forwarded lines of one buyer.
+    """
+    hot = msgspec.structs.replace(hot, slices=SLICES_MAX, units=60, buyer_limit=random.randint(1, 2))
+    own = [b for b in (f"buyer-{n}" for n in range(_BUYERS)) if slice_of_buyer(b, SLICES_MAX) == 0]
+    errands = [Errand(0.0, "adjust", 0.0, hot.product_id, -hot.parts()[0].units, copies=1)]
+    restocks = [random.uniform(0.0, sale_s) for _ in range(random.randint(0, 10))]
+    errands += [Errand(at_s, "restock", 0.0, hot.product_id, 1, copies=1) for at_s in restocks]
+    bursts = [(random.uniform(0.05, sale_s), random.choice(own)) for _ in range(_BURSTS)]
+    buying = []
+    for one in purchases:
+        if [product_id for product_id, _ in one.items] == [hot.product_id]:
+            at_s, buyer_id = random.choice(bursts)
+            at_s += random.uniform(0.0, _BURST_S)
+            buying.append(msgspec.structs.replace(one, at_s=at_s, buyer_id=buyer_id))
+        else:
+            buying.append(one)
+    return [hot], buying, errands
 
 
 def _split(at_s: float, product_id: str, slices: int) -> Errand:
