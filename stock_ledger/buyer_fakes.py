@@ -9,8 +9,8 @@ from contracts.errors import Unavailable
 from contracts.messages import Shipping
 from contracts.slices import stock_ids
 from stock_ledger.addresses import Address, StoredAddress, default_first
+from stock_ledger.batch import Product, Stock
 from stock_ledger.carts import CartLine, CartRefusal, StoredLine
-from stock_ledger.decide import Product, Stock
 
 
 class _Entry(msgspec.Struct, frozen=True):

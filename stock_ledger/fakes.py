@@ -8,10 +8,10 @@ from contracts.errors import FenceLost, StaleView, Unavailable
 from contracts.messages import Shipping
 from contracts.outcomes import FIRST, Kind, OrderStatus, PaymentStatus
 from contracts.topics import Stream
+from stock_ledger.batch import Decided, Loaded, OpenRow, Product, Stock
 from stock_ledger.buyer_fakes import MemoryCarts
 from stock_ledger.commands.book import Counts, Gathering, HoldState, Item, OrderState
 from stock_ledger.commands.whole import whole_answer
-from stock_ledger.decide import Decided, Loaded, OpenRow, Product, Stock
 from stock_ledger.ledger import Advance, Claim, Entry, Need
 from stock_ledger.upstream.source import Intended, Reserve
 

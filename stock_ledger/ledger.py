@@ -8,7 +8,7 @@ import msgspec
 
 from contracts.decisions import Decision
 from contracts.topics import Stream
-from stock_ledger.decide import Decided, Loaded, Product, Received, Stock
+from stock_ledger.batch import Decided, Loaded, Product, Received, Stock
 from stock_ledger.upstream.source import Intended, Reserve
 
 Entry = tuple[Product, Stock]

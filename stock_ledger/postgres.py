@@ -18,7 +18,7 @@ from contracts.slices import product_of as product_of_slice
 from contracts.slices import slice_of
 from contracts.topics import Stream
 from stock_ledger import sql
-from stock_ledger.decide import Decided, Loaded, Product, Stock
+from stock_ledger.batch import Decided, Loaded, Product, Stock
 from stock_ledger.ledger import Advance, Claim, Entry, Need
 from stock_ledger.rows import columns_of
 from stock_ledger.upstream import sql as upstream_sql

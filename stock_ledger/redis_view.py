@@ -17,7 +17,7 @@ from redis.exceptions import RedisError
 from contracts.errors import Unavailable
 from contracts.keys import Keys
 from contracts.settings import Settings
-from stock_ledger.decide import Product, Stock
+from stock_ledger.batch import Product, Stock
 from stock_ledger.ledger import Entry
 from stock_ledger.view import CheckoutsView, Gate, PartitionView, Progress, Shown
 

@@ -6,7 +6,7 @@ from decimal import Decimal
 from typing import Any, NamedTuple
 
 from contracts.decisions import Decision, Order
-from stock_ledger.decide import Stock
+from stock_ledger.batch import Stock
 
 
 class _Terms(NamedTuple):

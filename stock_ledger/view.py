@@ -6,7 +6,7 @@ from typing import Protocol
 import msgspec
 
 from contracts.slices import slice_of
-from stock_ledger.decide import Product, Stock
+from stock_ledger.batch import Product, Stock
 from stock_ledger.ledger import Entry
 
 

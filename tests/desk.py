@@ -28,12 +28,13 @@ from contracts.messages import CheckoutLine, Money, read_checkout_line
 from contracts.outcomes import Kind
 from contracts.times import to_ms
 from contracts.topics import partition_of
+from stock_ledger.batch import Product, Received, Stock
 from stock_ledger.commands.book import CommandDecision, Counts, Given, LedgerEntry, OrderState
 from stock_ledger.commands.fakes import MemoryCommandLedger
 from stock_ledger.commands.holds import answer_to
 from stock_ledger.commands.obey import need_of as needed_by_commands
 from stock_ledger.commands.obey import obey
-from stock_ledger.decide import Product, Received, Stock, decide
+from stock_ledger.decide import decide
 from stock_ledger.fakes import MemoryLedger
 from stock_ledger.ledger import Advance, need_of
 from tests.harness import HOME, NOON, uuid_of

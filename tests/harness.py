@@ -16,9 +16,9 @@ from contracts.messages import CheckoutLine, Shipping
 from contracts.settings import Settings
 from contracts.topics import partition_of
 from deploy.records import reading
+from stock_ledger.batch import Product
 from stock_ledger.commands.ledger import CommandLedger
 from stock_ledger.commands.postgres import PostgresCommandLedger
-from stock_ledger.decide import Product
 from stock_ledger.ledger import Ledger
 from stock_ledger.postgres import PostgresLedger, connect_pool
 from stock_ledger.redis_view import RedisView, connect_redis

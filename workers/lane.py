@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequen
 from typing import NamedTuple, Protocol
 
 from contracts.topics import Stream
-from stock_ledger.decide import Decided
+from stock_ledger.batch import Decided
 from stock_ledger.ledger import Claim
 from stock_ledger.view import Shown
 from workers.intake import Intake

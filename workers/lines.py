@@ -17,8 +17,9 @@ from contracts.settings import Settings
 from contracts.slices import others as other_slices
 from contracts.times import to_ms
 from contracts.topics import Stream, partition_of
+from stock_ledger.batch import Decided, Loaded, Received
 from stock_ledger.commands.holds import answer_to
-from stock_ledger.decide import Decided, Loaded, Received, decide
+from stock_ledger.decide import decide
 from stock_ledger.ledger import Advance, Claim, Ledger, advanced, need_of
 from stock_ledger.upstream.source import StockSource
 from stock_ledger.view import Shown

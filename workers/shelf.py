@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from contracts.errors import Unavailable
 from contracts.settings import Settings
-from stock_ledger.decide import Product, Stock
+from stock_ledger.batch import Product, Stock
 from stock_ledger.ledger import Claim, Entry, Ledger
 from stock_ledger.view import PartitionView, Progress, Shown, View
 from workers.lane import UnderWay

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from stock_ledger.decide import Decided, Loaded, Received
+from stock_ledger.batch import Decided, Loaded, Received
 from stock_ledger.ledger import Advance, Ledger
 from stock_ledger.upstream.source import (
     Allowance,

@@ -18,8 +18,8 @@ from contracts.topics import partition_of
 from deploy import sample
 from deploy.bench.checkouts import BUYERS
 from deploy.bench.ground import until
+from stock_ledger.batch import Product, Stock
 from stock_ledger.commands.fakes import MemoryCommandLedger
-from stock_ledger.decide import Product, Stock
 from stock_ledger.fakes import MemoryLedger
 from stock_ledger.view_fakes import MemoryView
 from workers.fakes import MemoryBroker, MemoryLog

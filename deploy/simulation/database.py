@@ -9,9 +9,9 @@ from contracts.errors import Unavailable
 from contracts.settings import Settings
 from deploy.simulation.network import After, Remote, Server
 from deploy.simulation.node import Node
+from stock_ledger.batch import Decided, Loaded
 from stock_ledger.commands.book import Obeyed
 from stock_ledger.commands.fakes import MemoryCommandLedger
-from stock_ledger.decide import Decided, Loaded
 from stock_ledger.fakes import MemoryLedger
 from stock_ledger.ledger import Advance, Claim, Entry, Need
 

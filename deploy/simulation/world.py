@@ -25,8 +25,8 @@ from ingest.app import Ingest
 from ingest.backpressure import Backpressure
 from ingest.gate import PayloadMemory, SoldOutGate
 from ingest.publisher import Publisher
+from stock_ledger.batch import Product, Stock
 from stock_ledger.commands.fakes import MemoryCommandLedger, MemoryDue
-from stock_ledger.decide import Product, Stock
 from stock_ledger.fakes import MemoryLedger, MemoryReads
 from stock_ledger.view_fakes import MemoryView, Snapshot
 from workers.fakes import MemoryBroker

@@ -9,7 +9,7 @@ from contracts.commands import Command, HoldAnswer
 from contracts.events import Event
 from contracts.messages import Shipping
 from contracts.outcomes import OrderStatus, Outcome, PaymentStatus, Refusal
-from stock_ledger.decide import Product, Stock
+from stock_ledger.batch import Product, Stock
 from stock_ledger.upstream.source import GiveBack
 
 

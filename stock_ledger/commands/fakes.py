@@ -6,6 +6,7 @@ from datetime import datetime
 from contracts.errors import StaleView, Unavailable
 from contracts.outcomes import Outcome, PaymentStatus
 from contracts.topics import Stream
+from stock_ledger.batch import Stock
 from stock_ledger.commands.book import (
     Book,
     CommandDecision,
@@ -18,7 +19,6 @@ from stock_ledger.commands.book import (
 )
 from stock_ledger.commands.due import Due
 from stock_ledger.commands.refunds import DueRefund
-from stock_ledger.decide import Stock
 from stock_ledger.fakes import MemoryLedger
 from stock_ledger.ledger import Advance
 from stock_ledger.upstream.source import Outstanding, rows_of

@@ -13,6 +13,7 @@ from contracts.errors import StaleView
 from contracts.outcomes import OrderStatus, PaymentStatus
 from contracts.times import from_ms
 from contracts.topics import Stream, partition_of
+from stock_ledger.batch import Stock
 from stock_ledger.commands import sql
 from stock_ledger.commands.book import (
     Book,
@@ -28,7 +29,6 @@ from stock_ledger.commands.book import (
     Refund,
     Told,
 )
-from stock_ledger.decide import Stock
 from stock_ledger.ledger import Advance
 from stock_ledger.postgres import (
     StockMove,

@@ -7,9 +7,9 @@ import msgspec
 
 from contracts.commands import Adjust, PatchProduct, PutProduct, Restock, SetStock
 from contracts.outcomes import Refusal
+from stock_ledger.batch import Product
 from stock_ledger.commands.slices import hand_on, keep
 from stock_ledger.commands.work import Work
-from stock_ledger.decide import Product
 
 _AMOUNTS = ("price", "sale_price")
 

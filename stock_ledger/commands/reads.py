@@ -9,8 +9,8 @@ import asyncpg
 import msgspec
 
 from contracts.slices import stock_ids
+from stock_ledger.batch import Product, Stock
 from stock_ledger.commands.book import Counts
-from stock_ledger.decide import Product, Stock
 from stock_ledger.postgres import fetch, product_of
 from stock_ledger.sql import PRODUCT_PAGE, PRODUCTS
 

@@ -14,8 +14,8 @@ from contracts.commands import Move, OpenSlices, TakeIn, TakeOver
 from contracts.outcomes import Refusal
 from contracts.slices import product_of, slice_of, stock_id
 from contracts.times import to_ms
+from stock_ledger.batch import Product
 from stock_ledger.commands.work import Work
-from stock_ledger.decide import Product
 
 _CONSEQUENCES = uuid.UUID("b1f6a0de-3c47-5d0c-9c1e-7f4a2d8e6b35")
 # Of a product with slices there is no second stock source.

@@ -11,6 +11,7 @@ from contracts.commands import Command, encode_command
 from contracts.decisions import number_of
 from contracts.events import command_event
 from contracts.slices import product_of, slice_of
+from stock_ledger.batch import Product, Stock
 from stock_ledger.commands.book import (
     Book,
     CommandDecision,
@@ -22,7 +23,6 @@ from stock_ledger.commands.book import (
     OrderState,
     Told,
 )
-from stock_ledger.decide import Product, Stock
 from stock_ledger.upstream.source import GiveBack
 
 

@@ -8,7 +8,7 @@ from typing import Protocol
 import msgspec
 
 from contracts.messages import CheckoutLine
-from stock_ledger.decide import Loaded, OpenRow, Received
+from stock_ledger.batch import Loaded, OpenRow, Received
 
 
 class WhenDown(StrEnum):

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from contracts.errors import FenceLost
-from stock_ledger.decide import OpenRow
+from stock_ledger.batch import OpenRow
 from stock_ledger.ledger import Advance
 from stock_ledger.upstream.source import Intended, Reserve
 

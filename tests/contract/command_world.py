@@ -11,12 +11,13 @@ from contracts.decisions import Order
 from contracts.messages import CheckoutLine
 from contracts.settings import Settings
 from contracts.topics import partition_of
+from stock_ledger.batch import Received, Stock
 from stock_ledger.commands.book import Given, LedgerEntry, Need, Obeyed
 from stock_ledger.commands.fakes import MemoryCommandLedger
 from stock_ledger.commands.ledger import CommandLedger
 from stock_ledger.commands.obey import need_of, obey
 from stock_ledger.commands.postgres import PostgresCommandLedger
-from stock_ledger.decide import Received, Stock, decide
+from stock_ledger.decide import decide
 from stock_ledger.ledger import Advance, Claim, Ledger
 from stock_ledger.ledger import Need as LineNeed
 from stock_ledger.ledger import need_of as needed_by_lines

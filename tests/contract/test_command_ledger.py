@@ -9,12 +9,12 @@ from contracts.commands import Abandon, Cancel, Command, PatchProduct, PutProduc
 from contracts.errors import FenceLost, StaleView, Unavailable
 from contracts.outcomes import OrderStatus, PaymentStatus, Refusal
 from contracts.settings import Settings
+from stock_ledger.batch import Stock
 from stock_ledger.commands.book import Book, Counts, Given, Need, Told
 from stock_ledger.commands.fakes import MemoryCommandLedger
 from stock_ledger.commands.ledger import CommandLedger
 from stock_ledger.commands.obey import need_of, obey
 from stock_ledger.commands.postgres import PostgresCommandLedger
-from stock_ledger.decide import Stock
 from stock_ledger.ledger import Advance, Claim
 from stock_ledger.ledger import Need as LineNeed
 from tests.contract.command_world import CHECKOUT, NEW, A, B, World, answers, need, world, world_settings

@@ -8,9 +8,9 @@ from contracts.commands import Abandon
 from contracts.errors import Unavailable
 from contracts.settings import Settings
 from contracts.topics import partition_of
+from stock_ledger.batch import Stock
 from stock_ledger.commands.due import DueReads, DueStore, Position
 from stock_ledger.commands.fakes import MemoryCommandLedger, MemoryDue
-from stock_ledger.decide import Stock
 from stock_ledger.ledger import Claim
 from tests.contract.command_world import CHECKOUT, A, World, need, world, world_settings
 from tests.contract.test_ledger import PostgresWorld, postgres_world

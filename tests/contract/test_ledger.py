@@ -15,8 +15,9 @@ from contracts.errors import FenceLost, StaleView, Unavailable
 from contracts.messages import CheckoutLine, Shipping
 from contracts.outcomes import Kind, Reason
 from contracts.settings import Settings
+from stock_ledger.batch import Decided, Loaded, Product, Received, Stock
 from stock_ledger.carts import Carts, PostgresCarts
-from stock_ledger.decide import Decided, Loaded, Product, Received, Stock, decide
+from stock_ledger.decide import decide
 from stock_ledger.fakes import MemoryLedger, MemoryReads
 from stock_ledger.ledger import Advance, Claim, Ledger, Need, need_of
 from stock_ledger.postgres import PostgresLedger, connect_pool

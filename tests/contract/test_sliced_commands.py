@@ -16,9 +16,10 @@ from contracts.errors import StaleView
 from contracts.settings import Settings
 from contracts.slices import stock_id
 from contracts.topics import Stream, partition_of
+from stock_ledger.batch import Received, Stock
 from stock_ledger.commands.book import Counts, Need
 from stock_ledger.commands.reads import PostgresCommandReads
-from stock_ledger.decide import Received, Stock, decide
+from stock_ledger.decide import decide
 from stock_ledger.ledger import Advance
 from stock_ledger.ledger import Need as LineNeed
 from tests.contract.command_world import NEW, A, World, world, world_settings

@@ -7,7 +7,8 @@ from contracts.errors import StaleView
 from contracts.messages import read_checkout_line
 from contracts.outcomes import Kind
 from contracts.slices import slice_of_buyer
-from stock_ledger.decide import Received, Stock, decide
+from stock_ledger.batch import Received, Stock
+from stock_ledger.decide import decide
 from stock_ledger.ledger import Advance, Claim, need_of
 from tests.contract.test_ledger import World, world, world_settings
 from tests.harness import NOON, line_of, product_of, uuid_of

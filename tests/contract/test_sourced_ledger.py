@@ -6,7 +6,8 @@ import pytest
 from contracts.errors import FenceLost, Unavailable
 from contracts.messages import CheckoutLine
 from contracts.settings import Settings
-from stock_ledger.decide import Decided, OpenRow, Received, Stock, decide
+from stock_ledger.batch import Decided, OpenRow, Received, Stock
+from stock_ledger.decide import decide
 from stock_ledger.ledger import Advance, Claim, need_of
 from stock_ledger.upstream.fakes import MemoryOpen
 from stock_ledger.upstream.settle import MadeGood, Short

@@ -12,7 +12,7 @@ from contracts.errors import Unavailable
 from contracts.keys import Keys
 from contracts.settings import Settings
 from stock_ledger import redis_view
-from stock_ledger.decide import Product, Stock
+from stock_ledger.batch import Product, Stock
 from stock_ledger.redis_view import RedisView, connect_redis
 from stock_ledger.view import CheckoutsView, Gate, PartitionView, Progress, Shown, View
 from stock_ledger.view_fakes import MemoryView

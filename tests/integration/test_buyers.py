@@ -12,9 +12,10 @@ from contracts.settings import Settings
 from stock_ledger import carts as cart_sql
 from stock_ledger import sql
 from stock_ledger.addresses import PostgresAddressBook
+from stock_ledger.batch import Received
 from stock_ledger.carts import CartRefusal, PostgresCarts
 from stock_ledger.catalogue import AddressEntry, store
-from stock_ledger.decide import Received, decide
+from stock_ledger.decide import decide
 from stock_ledger.ledger import Advance, need_of
 from stock_ledger.postgres import PostgresLedger, connect_pool
 from stock_ledger.reads import OrderFilter, PostgresReads

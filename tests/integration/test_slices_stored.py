@@ -12,9 +12,10 @@ from contracts.settings import Settings
 from contracts.slices import slice_of_buyer
 from contracts.topics import partition_of
 from stock_ledger import buyer_data
+from stock_ledger.batch import Received, Stock
 from stock_ledger.catalogue import read_products, store
 from stock_ledger.commands.reads import PostgresCommandReads
-from stock_ledger.decide import Received, Stock, decide
+from stock_ledger.decide import decide
 from stock_ledger.ledger import Advance
 from stock_ledger.ledger import Need as LineNeed
 from tests.contract.test_ledger import postgres_world

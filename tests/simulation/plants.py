@@ -18,7 +18,7 @@ from contracts.topics import partition_of
 from ingest.gate import SoldOutGate
 from ingest.publisher import Publisher, Submission
 from stock_ledger import decide as deciding
-from stock_ledger.decide import Decided, Loaded, Received, Stock
+from stock_ledger.batch import Decided, Loaded, Received, Stock
 from stock_ledger.fakes import MemoryLedger
 from stock_ledger.ledger import Advance, Claim, advanced
 from stock_ledger.view import Shown

@@ -15,11 +15,11 @@ from contracts.outcomes import Kind, Reason
 from contracts.slices import slice_of
 from ingest.gate import SoldOutGate
 from stock_ledger import decide as deciding
+from stock_ledger.batch import Decided, Loaded, Product, Received
 from stock_ledger.commands import obey as obeying
 from stock_ledger.commands.book import Told
 from stock_ledger.commands.fakes import MemoryCommandLedger
 from stock_ledger.commands.work import Work
-from stock_ledger.decide import Decided, Loaded, Product, Received
 from stock_ledger.fakes import MemoryLedger
 from stock_ledger.view import Shown
 from workers import lines as deciding_lines

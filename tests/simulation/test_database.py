@@ -12,7 +12,8 @@ from deploy.simulation.loop import Loop
 from deploy.simulation.network import Server
 from deploy.simulation.node import Node
 from deploy.simulation.world import SETTINGS, untold
-from stock_ledger.decide import Received, Stock, decide
+from stock_ledger.batch import Received, Stock
+from stock_ledger.decide import decide
 from stock_ledger.fakes import MemoryLedger
 from stock_ledger.ledger import Advance, Claim, Need, need_of
 from tests.harness import NOON, line_of, product_of

@@ -15,9 +15,9 @@ from contracts.settings import Settings
 from contracts.times import to_ms
 from contracts.topics import partition_of
 from stock_ledger.audit.facts import Facts, LedgerRow
+from stock_ledger.batch import Decided, Loaded, Stock
 from stock_ledger.commands.book import Obeyed
 from stock_ledger.commands.fakes import MemoryCommandLedger
-from stock_ledger.decide import Decided, Loaded, Stock
 from stock_ledger.fakes import MemoryLedger
 from stock_ledger.ledger import Advance
 from stock_ledger.view_fakes import MemoryView

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from contracts.buyers import CartView
-from stock_ledger.decide import Stock
+from stock_ledger.batch import Stock
 from tests.harness import product_of
 from tests.unit.api_fakes import NOW
 from tests.unit.api_service import Service, is_problem

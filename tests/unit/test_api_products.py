@@ -7,9 +7,9 @@ import pytest
 
 from contracts.commands import Adjust, Move, PatchProduct, PutProduct, Restock, SetStock
 from contracts.topics import partition_of
+from stock_ledger.batch import Stock
 from stock_ledger.commands.book import Counts
 from stock_ledger.commands.reads import Shelf
-from stock_ledger.decide import Stock
 from tests.harness import product_of
 from tests.unit.api_service import Service, is_problem
 

@@ -11,7 +11,7 @@ from contracts.errors import BacklogFull
 from contracts.settings import Settings
 from contracts.topics import partition_of
 from ingest.backpressure import Backpressure, Policy
-from stock_ledger.decide import Stock
+from stock_ledger.batch import Stock
 from stock_ledger.view import Progress, Shown
 from tests.harness import Clock, eventually, product_in, product_of
 from tests.unit.ingest_fakes import Edge

@@ -14,9 +14,9 @@ from contracts.asks import ProductLine
 from contracts.commands import PutProduct
 from contracts.errors import Unavailable
 from contracts.problems import Problem
+from stock_ledger.batch import Product, Stock
 from stock_ledger.commands.book import Counts
 from stock_ledger.commands.reads import Shelf
-from stock_ledger.decide import Product, Stock
 from tests.harness import product_of
 from tests.unit.api_service import Service, is_problem
 

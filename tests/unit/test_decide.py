@@ -15,7 +15,8 @@ from contracts.decisions import order_id_of
 from contracts.messages import CheckoutLine, Money
 from contracts.outcomes import OF_THE_WHOLE, Kind, Reason
 from contracts.times import from_ms, to_ms
-from stock_ledger.decide import Decided, Loaded, Product, Received, Stock, decide
+from stock_ledger.batch import Decided, Loaded, Product, Received, Stock
+from stock_ledger.decide import decide
 from tests.harness import HOME, NOON, line_of, product_of, uuid_of
 
 HASH, OTHER_HASH = "0" * 32, "f" * 32

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from contracts.messages import CheckoutLine, read_checkout_line
 from contracts.outcomes import FIRST, Kind, Reason
 from contracts.slices import others, slice_of_buyer, stock_id
-from stock_ledger.decide import Decided, Loaded, Received, Stock, decide
+from stock_ledger.batch import Decided, Loaded, Received, Stock
+from stock_ledger.decide import decide
 from tests.harness import NOON, line_of, product_of
 
 P = "p"

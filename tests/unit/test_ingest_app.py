@@ -10,7 +10,7 @@ import pytest
 from contracts.messages import decode_checkout_line
 from contracts.settings import Settings
 from contracts.topics import partition_of
-from stock_ledger.decide import Stock
+from stock_ledger.batch import Stock
 from stock_ledger.view import Progress, Shown
 from tests.harness import eventually, product_of
 from tests.unit.ingest_fakes import NOW_MS, Edge

@@ -7,7 +7,7 @@ import pytest
 
 from contracts.commands import Adjust, Command, PatchProduct, PutProduct, Restock, SetStock
 from contracts.outcomes import Kind, Outcome, Reason, Refusal
-from stock_ledger.decide import Product
+from stock_ledger.batch import Product
 from tests.desk import PARTITIONS, Desk, asked, order_from, step_of
 from tests.harness import NOON, line_of, product_in, product_of
 

@@ -18,7 +18,7 @@ from contracts.commands import (
 )
 from contracts.outcomes import Kind, Outcome, Reason, Refusal
 from contracts.slices import slice_of_buyer, stock_ids
-from stock_ledger.decide import Stock
+from stock_ledger.batch import Stock
 from tests.desk import PARTITIONS, Desk, asked, order_from, run, step_of, whole_order
 from tests.harness import NOON, line_of, product_in, product_of
 

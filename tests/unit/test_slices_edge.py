@@ -13,7 +13,7 @@ from contracts.settings import Settings
 from contracts.slices import slice_of_buyer, stock_ids
 from contracts.topics import partition_of
 from ingest.backpressure import Backpressure
-from stock_ledger.decide import Stock
+from stock_ledger.batch import Stock
 from stock_ledger.view import Progress, Shown
 from tests.harness import Clock, product_in, product_of
 from tests.unit.ingest_fakes import Edge

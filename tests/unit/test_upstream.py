@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contracts.messages import CheckoutLine
-from stock_ledger.decide import Loaded, Received, Stock
+from stock_ledger.batch import Loaded, Received, Stock
 from stock_ledger.upstream.agree import Finding, differences
 from stock_ledger.upstream.fakes import MemoryStockSource
 from stock_ledger.upstream.settle import Settled, Short, make_good, settle

@@ -8,7 +8,7 @@ import pytest
 from contracts.messages import CheckoutLine
 from contracts.outcomes import Kind, Reason
 from contracts.topics import Stream
-from stock_ledger.decide import Stock
+from stock_ledger.batch import Stock
 from tests.harness import (
     encoded,
     eventually,

@@ -9,7 +9,7 @@ import pytest
 from contracts.errors import Unavailable
 from contracts.outcomes import Kind, Reason
 from contracts.topics import Stream
-from stock_ledger.decide import Stock
+from stock_ledger.batch import Stock
 from tests.harness import eventually, line_of, product_of, running
 from tests.unit.writer_world import A, B, World
 

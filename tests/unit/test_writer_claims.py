@@ -8,7 +8,7 @@ import pytest
 from contracts.errors import LogTruncated
 from contracts.outcomes import Kind
 from contracts.topics import Stream
-from stock_ledger.decide import Decided, Loaded, Stock
+from stock_ledger.batch import Decided, Loaded, Stock
 from stock_ledger.ledger import Advance, Claim
 from tests.harness import (
     eventually,

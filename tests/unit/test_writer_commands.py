@@ -20,8 +20,8 @@ from contracts.keys import WHOLE
 from contracts.messages import CheckoutLine
 from contracts.outcomes import Kind, OrderStatus, Outcome, Reason
 from contracts.topics import Stream, partition_of
+from stock_ledger.batch import Stock
 from stock_ledger.commands.book import Counts, OrderState
-from stock_ledger.decide import Stock
 from stock_ledger.ledger import Claim
 from tests.desk import asked, notice_of, step_of
 from tests.harness import eventually, failing, line_of, product_in, results_of, running, uuid_of

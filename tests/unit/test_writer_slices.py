@@ -10,7 +10,7 @@ from contracts.messages import CheckoutLine
 from contracts.outcomes import Kind, Reason
 from contracts.slices import slice_of_buyer, stock_id
 from contracts.topics import partition_of
-from stock_ledger.decide import Stock
+from stock_ledger.batch import Stock
 from tests.harness import eventually, line_of, product_of, results_of, running, uuid_of
 from tests.unit.writer_world import PARTITIONS, A, Crash, World, dies, distinct
 

@@ -6,7 +6,7 @@ import pytest
 from contracts.outcomes import Kind, Reason
 from contracts.slices import slice_of_buyer, stock_id
 from contracts.topics import partition_of
-from stock_ledger.decide import Decided, Loaded, Stock
+from stock_ledger.batch import Decided, Loaded, Stock
 from stock_ledger.ledger import Advance
 from stock_ledger.view import Gate, Progress
 from tests.harness import (

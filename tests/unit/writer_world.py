@@ -8,8 +8,8 @@ from contracts.kafka import Record
 from contracts.messages import CheckoutLine
 from contracts.outcomes import Kind
 from contracts.settings import Settings
+from stock_ledger.batch import Stock
 from stock_ledger.commands.fakes import MemoryCommandLedger
-from stock_ledger.decide import Stock
 from stock_ledger.fakes import MemoryLedger
 from stock_ledger.upstream.source import StockSource
 from stock_ledger.view_fakes import MemoryView
