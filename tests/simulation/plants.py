@@ -241,8 +241,10 @@ def event_ids_made_anew() -> AbstractContextManager[Any]:
 
     async def publish_again(self: LineLane, partition: int, start: int, end: int) -> None:
         def anew(self: LineLane, decisions: Sequence[Decision]) -> Any:
-            results, events, answers = original_tell(self, decisions)
-            return results, {p: [_renumbered(e) for e in of_p] for p, of_p in events.items()}, answers
+            told = original_tell(self, decisions)
+            return told._replace(
+                events={p: [_renumbered(e) for e in of_p] for p, of_p in told.events.items()}
+            )
 
         with patch.object(LineLane, "_tell", anew):
             await original(self, partition, start, end)
