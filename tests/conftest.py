@@ -24,16 +24,16 @@ TEMPLATE = "sluiceway_template"
 _numbers = count(1)
 
 
-class _TwoGroups(LoadScopeScheduling):  # type: ignore[misc]
-    """For the two processes of `make test`: what shares real servers, and beside it what needs none."""
+class _Files(LoadScopeScheduling):  # type: ignore[misc]
+    """Whole files to the two processes of `make test`; the simulation as one, which looks for planted bugs on every core."""
 
     def _split_scope(self, nodeid: str) -> str:
-        folder = Path(nodeid).parts[1]
-        return "without servers" if folder in ("unit", "simulation") else "on servers"
+        path = Path(nodeid.split("::", 1)[0])
+        return path.parts[1] if path.parts[1] == "simulation" else str(path)
 
 
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> _TwoGroups:
-    return _TwoGroups(config, log)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> _Files:
+    return _Files(config, log)
 
 
 @pytest.fixture
