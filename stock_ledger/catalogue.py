@@ -41,7 +41,10 @@ WHERE (p.name, p.cover, p.price, p.currency, p.on_shelf, p.buyer_limit, p.paymen
 """
 
 # $1 ids
-SLICES = "SELECT product_id, slices, slices_open FROM products WHERE product_id = ANY($1::text[]) FOR NO KEY UPDATE"
+THERE = """
+SELECT product_id, name, cover, price, currency, on_shelf, buyer_limit, payment_ttl_s, stock_source, slices FROM products
+WHERE product_id = ANY($1::text[]) ORDER BY product_id FOR NO KEY UPDATE
+"""
 
 # Stock is given once, with the first ledger entry. $1 ids, $2 partitions, $3 units
 OPEN_STOCK = """
@@ -114,10 +117,26 @@ def _read(ndjson: bytes, kind: type[T]) -> list[T]:
     return entries
 
 
-def _parts(entry: ProductEntry, slices: int, partitions: int, *, are_open: bool) -> list[ProductEntry]:
-    """Slices with the entry of their product and an equal part of its stock; slice 0 has the rest as well. Where they are
-    not open, slice 0 alone: it hands its entry on to the others then.
+def _new_or_changed(entry: ProductEntry, row: Any, partitions: int) -> list[ProductEntry]:
+    """What is to be stored of a product, given its row if it is there. All slices of one that is new; of one that has several
+    nothing: its slices are told of changes through the log alone. Raises Invalid if there are any.
     """
+    if row is None:
+        return _parts(entry, entry.slices, partitions)
+    if row["slices"] == 1:
+        return _parts(entry, 1, partitions)
+    told = (entry.name, entry.cover, Decimal(entry.price), entry.currency, entry.on_shelf, entry.buyer_limit,
+            entry.payment_ttl_s, entry.stock_source)  # fmt: skip
+    if told != tuple(row)[1:-1]:
+        raise Invalid(
+            f"{entry.product_id} has {row['slices']} slices: change it by PUT or PATCH /v1/products/{entry.product_id}, "
+            "which reaches all of them through the log"
+        )
+    return []
+
+
+def _parts(entry: ProductEntry, slices: int, partitions: int) -> list[ProductEntry]:
+    """Slices with the entry of their product and an equal part of its stock; slice 0 has the rest as well."""
     if slices > partitions or (slices > 1 and entry.stock_source is not None):
         raise Invalid(
             f"{entry.product_id}: no more slices than {partitions}, one for a partition; only 1 with a stock_source"
@@ -130,7 +149,7 @@ def _parts(entry: ProductEntry, slices: int, partitions: int, *, are_open: bool)
             stock=share if number else entry.stock - share * (slices - 1),
             slices=slices,
         )
-        for number in range(slices if are_open else 1)
+        for number in range(slices)
     ]
 
 
@@ -143,17 +162,18 @@ async def store(
     """Add or change products and addresses, and open the stock of new products; all or nothing.
 
     Writers notice changed products by their version; drop the view afterwards so that they do at once. Raises Invalid for
-    slices that a product cannot have.
+    slices that a product cannot have, and for changes of one that has several.
     """
     wanted = list(products)
     a = list(addresses)
     async with acquired(pool) as connection, connection.transaction():
-        rows = await connection.fetch(SLICES, [e.product_id for e in wanted])
-        there = {row["product_id"]: (row["slices"], row["slices_open"]) for row in rows}
-        p = []
-        for entry in wanted:
-            slices, are_open = there.get(entry.product_id, (entry.slices, True))
-            p += _parts(entry, slices, partitions, are_open=are_open)
+        rows = await connection.fetch(THERE, [e.product_id for e in wanted])
+        there = {row["product_id"]: row for row in rows}
+        p = [
+            part
+            for entry in wanted
+            for part in _new_or_changed(entry, there.get(entry.product_id), partitions)
+        ]
         await connection.execute(
             STORE_PRODUCTS,
             [e.product_id for e in p],

@@ -121,10 +121,11 @@ def _onward(
         return msgspec.structs.replace(line, slice=belongs)
     if reason in (Reason.SOLD_OUT, Reason.INSUFFICIENT_STOCK):
         left = loaded.elsewhere
-        most = max(others(line.stock_id, product.slices), key=lambda other: left.get(other, 0))
-        if left.get(most, 0) >= line.quantity:
-            left[most] -= line.quantity
-            return msgspec.structs.replace(line, slice=slice_of(most), forwarded=True)
+        enough = [i for i in others(line.stock_id, product.slices) if left.get(i, 0) >= line.quantity]
+        if enough:  # not the one with the most: if its writer is away, all would wait for that one
+            one = enough[int(line.checkout_id[:8], 16) % len(enough)]
+            left[one] -= line.quantity
+            return msgspec.structs.replace(line, slice=slice_of(one), forwarded=True)
     return None
 
 

@@ -94,7 +94,17 @@ def buyers_of(number: int, slices: int, count: int) -> list[str]:
     return [next(fitting) for _ in range(count)]
 
 
-def test_a_slice_that_runs_out_forwards_to_the_one_with_the_most() -> None:
+def test_what_runs_out_is_forwarded_to_all_that_have_enough() -> None:
+    """Not to the one with the most alone: its writer may be away."""
+    lines = [Received(0, n, line_of(n, P, buyer_id=buyer)) for n, buyer in enumerate(buyers_of(0, 4, 40))]
+    left = {"p~1": 1, "p~2": 1000, "p~3": 100}
+    loaded = Loaded({P: product_of(P, slices=4)}, {P: Stock(0, 0)}, {}, {}, {}, {}, elsewhere=left)
+    sent = [read_checkout_line(d.detail).slice for d in decide(lines, loaded, NOON).decisions]
+    assert sent.count(1) == 1
+    assert min(sent.count(2), sent.count(3)) >= 10
+
+
+def test_a_slice_that_runs_out_forwards_to_those_that_have_some() -> None:
     slices = Slices([1, 1, 2])
     for n, buyer in enumerate(buyers_of(0, 3, 6)):
         slices.come(line_of(n, P, buyer_id=buyer))
