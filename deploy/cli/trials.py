@@ -32,8 +32,8 @@ def bench(
 ) -> None:
     """Measure Sluiceway beside its alternatives and its limits, in interleaved rounds on local servers.
 
-    A goal that is missed is told, and is no failure. Suites: accept, drain-hot, drain-many, baselines, sold-out,
-    end-to-end, poll, growth, cost, memory.
+    A goal that is missed is told, and is no failure. Suites: accept, drain-hot, drain-many, slices, baselines,
+    sold-out, end-to-end, poll, growth, cost, memory.
     """
     from deploy.bench import report
     from deploy.bench.ground import Bench
