@@ -1,6 +1,7 @@
 """Growth: what stays of the rate with many stored orders, many partitions, several workers, many lines."""
 
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 from itertools import islice
 
 from contracts.kafka import Record
@@ -14,13 +15,13 @@ _LINES = 20
 _WORKERS = 3
 _PARTITIONS = (8, 64)
 
-# Orders that were stored before: $1 of them, over half a day, in a partition that no topic has.
+# Orders that were stored before $2: $1 of them, over half a day, in a partition that no topic has.
 # Their numbers are those of `contracts.decisions.order_id_of`, their checkouts' are spread as real ones.
 _STORED = """
 WITH stored AS MATERIALIZED (
     SELECT n, md5(n::text)::uuid AS checkout_id, 'buyer-' || lpad((n % 5000 + 1)::text, 5, '0') AS buyer_id,
-           'stored-' || n % 100 AS product_id, now() - interval '12 hours' + n * interval '20 ms' AS at,
-           (lpad(to_hex((extract(epoch FROM now()) * 1000)::bigint - 43200000 + n * 20), 12, '0')
+           'stored-' || n % 100 AS product_id, $2::timestamptz - interval '12 hours' + n * interval '20 ms' AS at,
+           (lpad(to_hex((extract(epoch FROM $2::timestamptz) * 1000)::bigint - 43200000 + n * 20), 12, '0')
             || '8fff8' || lpad(to_hex(n), 15, '0'))::uuid AS order_id
     FROM generate_series(1, $1::bigint) AS n)
 """
@@ -97,8 +98,9 @@ async def _stored(bench: Bench) -> Row:
 
 async def store(ground: Ground, orders: int) -> None:
     """So many orders, whole in every table and index."""
+    now = datetime.now(UTC)
     for statement in STORE:
-        await ground.execute(statement, orders)
+        await ground.execute(statement, orders, now)
     await ground.execute("VACUUM ANALYZE")
 
 
