@@ -159,7 +159,7 @@ class Model:
         limit, bought = goods.buyer_limit, self.bought.range(line.product_id, line.buyer_id)
         if limit is None:
             return of_stock
-        if goods.slices > 1 and actual is Reason.BUYER_LIMIT and bought.most + line.quantity > limit:
+        if goods.slices > 1 and actual is Reason.BUYER_LIMIT and bought.taken + line.quantity > limit:
             return actual
         if (
             goods.slices > 1
@@ -172,11 +172,13 @@ class Model:
 
 
 class Range(msgspec.Struct):
-    """Units that a buyer has of a product, and the least and the most that it ever was."""
+    """Units that a buyer has of a product, the least that it ever was, and all that the buyer ever took: who was given
+    some back a moment ago may be refused for what was taken before and since.
+    """
 
     now: int = 0
     least: int = 0
-    most: int = 0
+    taken: int = 0
 
 
 class Bought:
@@ -188,7 +190,7 @@ class Bought:
     def add(self, product_id: str, buyer_id: str, units: int) -> None:
         has = self._ranges[product_of(product_id), buyer_id]
         has.now += units
-        has.least, has.most = min(has.least, has.now), max(has.most, has.now)
+        has.least, has.taken = min(has.least, has.now), has.taken + max(units, 0)
 
     def range(self, product_id: str, buyer_id: str) -> Range:
         return self._ranges[product_of(product_id), buyer_id]
