@@ -64,9 +64,8 @@ class Stock(msgspec.Struct, frozen=True):
 class Loaded(msgspec.Struct):
     """All that deciding a batch needs, `products` and `stock` by stock id. What is absent does not exist.
 
-    `decided` maps (checkout_id, stock id) to the offset of its decision, `forwarded` to where it was sent on; `settled` maps
-    (checkout_id, product_id) to the stock id where it was decided; `hashes` maps a checkout id to the payload hash of its decided lines,
-    whichever their product. Of products with a second stock source, `granted` is how many units may be sold, and `down`
+    `decided` maps (checkout_id, stock id) to the offset of its decision, `forwarded` to where it was sent on; `hashes` maps a
+    checkout id to the payload hash of its decided lines, whichever their product. Of products with a second stock source, `granted` is how many units may be sold, and `down`
     are those that are refused because it does not answer. Where slices may not have enough, `elsewhere` is what the others
     have, as far as is known.
     """
@@ -78,7 +77,6 @@ class Loaded(msgspec.Struct):
     decided: dict[tuple[str, str], int]
     hashes: dict[str, str]
     forwarded: dict[tuple[str, str], int] = {}
-    settled: dict[tuple[str, str], str] = {}
     granted: dict[str, int] = {}
     down: frozenset[str] = frozenset()
     elsewhere: dict[str, int] = {}
@@ -98,23 +96,19 @@ class Loaded(msgspec.Struct):
         """As it is once `before` is persisted, whether it was loaded before that or since; but for `bought`, of which
         that cannot be told.
         """
-        decided, forwarded, settled = dict(self.decided), dict(self.forwarded), dict(self.settled)
-        hashes = dict(self.hashes)
+        decided, forwarded, hashes = dict(self.decided), dict(self.forwarded), dict(self.hashes)
         for d in before.decisions:
             if d.checkout_id is None:
                 continue
             if d.kind in FIRST:
                 decided[d.checkout_id, d.stock_id] = d.offset
-                settled[d.checkout_id, d.product_id] = d.stock_id
             elif d.kind is Kind.FORWARDED:
                 forwarded[d.checkout_id, d.stock_id] = d.offset
             else:
                 continue
             hashes[d.checkout_id] = d.payload_hash
         stock = self.stock | {i: s for i, s in before.stock.items() if i in self.stock}
-        return msgspec.structs.replace(
-            self, stock=stock, decided=decided, forwarded=forwarded, settled=settled, hashes=hashes
-        )
+        return msgspec.structs.replace(self, stock=stock, decided=decided, forwarded=forwarded, hashes=hashes)
 
 
 # Of what is open with a second stock source; see `upstream.source.rows_of`.

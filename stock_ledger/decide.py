@@ -111,9 +111,8 @@ def _onward(
     """The line as it is sent on, if another slice is to decide it: the one that has, the one that its buyer belongs to, or
     one that has enough where this one has not. See docs/decisions/0012-stock-slices.md.
     """
-    settled = loaded.settled.get((line.checkout_id, line.product_id), line.stock_id)
-    if settled != line.stock_id:
-        return msgspec.structs.replace(line, slice=slice_of(settled), forwarded=True)
+    if (decided_in := _other_that_decided(line, product, loaded)) is not None:
+        return msgspec.structs.replace(line, slice=slice_of(decided_in), forwarded=True)
     if line.forwarded:
         return None
     belongs = slice_of_buyer(line.buyer_id, product.slices)
@@ -127,6 +126,12 @@ def _onward(
             left[one] -= line.quantity
             return msgspec.structs.replace(line, slice=slice_of(one), forwarded=True)
     return None
+
+
+def _other_that_decided(line: CheckoutLine, product: Product, loaded: Loaded) -> str | None:
+    """The stock id of the other slice that has decided the line, if there is one."""
+    of_others = others(line.stock_id, product.slices)
+    return next((i for i in of_others if (line.checkout_id, i) in loaded.decided), None)
 
 
 def _count(

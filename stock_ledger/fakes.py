@@ -81,7 +81,6 @@ class MemoryLedger:
             decided={(d.checkout_id or "", d.stock_id): d.offset for d in found},
             forwarded={(d.checkout_id or "", d.stock_id): d.offset for d in sent},
             hashes={d.checkout_id or "": d.payload_hash for d in [*found, *sent]},
-            settled={(d.checkout_id or "", d.product_id): d.stock_id for d in found},
         )
 
     async def intend(self, advances: Sequence[Advance], requests: Sequence[Reserve]) -> Intended:

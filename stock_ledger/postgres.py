@@ -119,9 +119,6 @@ class PostgresLedger:
             decided={(str(r["checkout_id"]), r["product_id"]): r["offset"] for r in decided},
             forwarded={(str(r["checkout_id"]), r["product_id"]): r["offset"] for r in forwarded},
             hashes={str(r["checkout_id"]): r["payload_hash"] for r in [*decided, *forwarded]},
-            settled={
-                (str(r["checkout_id"]), product_of_slice(r["product_id"])): r["product_id"] for r in decided
-            },
         )
 
     async def intend(self, advances: Sequence[Advance], requests: Sequence[Reserve]) -> Intended:

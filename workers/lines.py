@@ -152,16 +152,16 @@ class LineLane:
         found = await self._ledger.products(sorted(wanted)) if wanted else {}
         return {i: stock.available for i, (_, stock) in found.items()}
 
-    async def _publish(self, told: "_Told") -> None:
+    async def _publish(self, told: _Told) -> None:
         at_ms = to_ms(self._clock())
         await self._log.publish(told.events, at_ms)
         for stream, messages in told.sent.items():
             await self._log.send(stream, messages, at_ms)
 
-    def _tell(self, decisions: Sequence[Decision]) -> "_Told":
+    def _tell(self, decisions: Sequence[Decision]) -> _Told:
         results: list[tuple[str, str, bytes]] = []
         events: dict[int, list[Event]] = defaultdict(list)
-        sent: dict[Stream, dict[int, list[Record]]] = {}
+        sent: dict[Stream, dict[int, list[Record]]] = defaultdict(lambda: defaultdict(list))
         for decision in decisions:
             if decision.checkout_id is None or decision.kind is Kind.REPEATED:
                 continue
@@ -169,7 +169,7 @@ class LineLane:
                 onward = read_checkout_line(decision.detail)
                 place = partition_of(onward.stock_id, self._settings.partitions)
                 record: Record = (onward.partition_key(), decision.detail.encode(), [])
-                sent.setdefault(Stream.CHECKOUTS, defaultdict(list))[place].append(record)
+                sent[Stream.CHECKOUTS][place].append(record)
                 continue
             document = decision.document()
             conflict = decision.kind is Kind.CONFLICT
@@ -181,5 +181,5 @@ class LineLane:
             elif answer := answer_to(decision):
                 record = (answer.subject().encode(), encode_command(answer), [])
                 place = answer.partition(self._settings.partitions)
-                sent.setdefault(Stream.COMMANDS, defaultdict(list))[place].append(record)
+                sent[Stream.COMMANDS][place].append(record)
         return _Told(results, events, sent)

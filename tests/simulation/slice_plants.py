@@ -96,7 +96,7 @@ def repeats_of_what_was_sent_on_not_known() -> AbstractContextManager[Any]:
 
 def settled_in_another_slice_not_known() -> AbstractContextManager[Any]:
     """A copy of a line that was decided before the product was split is decided once more, by its buyer's new slice."""
-    return _loaded_without(settled={})
+    return patch.object(deciding, "_other_that_decided", lambda line, product, loaded: None)
 
 
 def limit_of_each_slice_for_itself() -> AbstractContextManager[Any]:

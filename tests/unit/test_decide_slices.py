@@ -70,10 +70,13 @@ class Slices:
             stock={own: self.stock[own]},
             bought=dict(self.bought),
             addresses={},
-            decided=dict(self.decided),
+            decided={
+                (checkout_id, at): offset
+                for (checkout_id, at), offset in self.decided.items()
+                if at == own or (checkout_id, P) in self.alone
+            },
             hashes={},
             forwarded=dict(self.forwarded),
-            settled={line: at for line, at in self.settled.items() if at == own or line in self.alone},
             elsewhere={other: self.stock[other].available for other in others(own, self.known[number])},
         )
         return decide([Received(number, self.offsets[number], line)], loaded, NOON)
