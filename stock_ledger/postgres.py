@@ -83,6 +83,11 @@ async def fetch(pool: "asyncpg.Pool[Any]", query: str, *arguments: Any) -> list[
         return rows
 
 
+async def fetch_any(pool: "asyncpg.Pool[Any]", query: str, wanted: Sequence[Any], *more: Any) -> list[Any]:
+    """As `fetch`, but where none are wanted, none are there."""
+    return await fetch(pool, query, wanted, *more) if wanted else []
+
+
 class PostgresLedger:
     """See `stock_ledger.ledger.Ledger`."""
 
@@ -104,7 +109,7 @@ class PostgresLedger:
     async def load(self, need: Need, entries: dict[str, Entry]) -> Loaded:
         decided, forwarded, bought, addresses = await asyncio.gather(
             fetch(self._pool, sql.DECIDED, need.checkouts),
-            fetch(self._pool, sql.FORWARDED, need.sliced) if need.sliced else _nothing(),
+            fetch_any(self._pool, sql.FORWARDED, need.sliced),
             self._fetch_pairs(sql.BOUGHT, need.limited),
             self._fetch_pairs(sql.ADDRESSES, need.addresses),
         )
@@ -222,10 +227,6 @@ async def add_purchases(connection: Any, bought: Mapping[tuple[str, str], int]) 
     products, buyers = zip(*pairs, strict=True)
     rows = await connection.fetch(sql.ADD_PURCHASES, products, buyers, [bought[pair] for pair in pairs])
     return {(r["product_id"], r["buyer_id"]): r["quantity"] for r in rows}
-
-
-async def _nothing() -> list[Any]:
-    return []
 
 
 async def clear_bought(connection: Any, from_carts: Sequence[tuple[str, str]]) -> None:

@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Any
 
 from contracts import commands as c
+from contracts.command_parts import OfSlice
 from contracts.outcomes import Outcome, Refusal
 from contracts.slices import stock_id
 from stock_ledger.commands import holds, orders, payments, products, slices
@@ -75,17 +76,7 @@ def need_of(batch: Sequence[Given]) -> Need:
             checkouts.add(command.checkout_id)
         elif isinstance(command, c.Move):
             of_products |= {command.product_id, command.subject(), stock_id(command.product_id, command.to)}
-        elif isinstance(
-            command,
-            c.Restock
-            | c.Adjust
-            | c.SetStock
-            | c.PutProduct
-            | c.PatchProduct
-            | c.TakeOver
-            | c.OpenSlices
-            | c.TakeIn,
-        ):
+        elif isinstance(command, OfSlice):
             of_products.add(command.product_id)
         else:
             of_orders.add(command.order_id)

@@ -38,6 +38,7 @@ from stock_ledger.postgres import (
     clear_bought,
     copy,
     fetch,
+    fetch_any,
     pass_fence,
     product_of,
     rows_of,
@@ -62,14 +63,14 @@ class PostgresCommandLedger:
 
     async def load(self, need: Need) -> Book:
         decided, orders, holds, gatherings = await asyncio.gather(
-            self._fetch(sql.DECIDED, need.commands),
-            self._fetch(sql.ORDERS, need.orders),
-            self._fetch(sql.HOLDS, [c for c, _ in need.holds], [p for _, p in need.holds]),
-            self._fetch(sql.GATHERINGS, need.checkouts),
+            fetch_any(self._pool, sql.DECIDED, need.commands),
+            fetch_any(self._pool, sql.ORDERS, need.orders),
+            fetch_any(self._pool, sql.HOLDS, [c for c, _ in need.holds], [p for _, p in need.holds]),
+            fetch_any(self._pool, sql.GATHERINGS, need.checkouts),
         )
         found = {o.order_id: o for o in orders_of(orders)}
         of_orders = {item.product_id for order in found.values() for item in order.items}
-        products = await self._fetch(PRODUCTS, sorted({*need.products, *of_orders}))
+        products = await fetch_any(self._pool, PRODUCTS, sorted({*need.products, *of_orders}))
         return Book(
             decided={str(r["command_id"]): r["offset"] for r in decided},
             orders=found,
@@ -108,7 +109,7 @@ class PostgresCommandLedger:
                 raise StaleView(f"{error.constraint_name}: {error.detail or error}") from error
 
     async def told(self, partition: int, start: int, end: int) -> list[Told]:
-        rows = await self._fetch(sql.TOLD_BETWEEN, partition, start, end)
+        rows = await fetch(self._pool, sql.TOLD_BETWEEN, partition, start, end)
         return [_told.decode(row["told"]) for row in rows]
 
     async def _put_products(self, connection: Any, obeyed: Obeyed) -> None:
@@ -128,10 +129,6 @@ class PostgresCommandLedger:
             raise StaleView(f"{len(p) - rows_of(status)} products are not as loaded")
         if new := sorted(obeyed.new_products):
             await connection.execute(sql.OPEN_STOCK, new, [partition_of(i, self._partitions) for i in new])
-
-    async def _fetch(self, query: str, first: Any, *more: Any) -> list[Any]:
-        """None are asked for, none are there."""
-        return await fetch(self._pool, query, first, *more) if first != [] else []
 
 
 async def _put_orders(connection: Any, obeyed: Obeyed) -> None:

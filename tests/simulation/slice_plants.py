@@ -81,17 +81,13 @@ def decided_where_it_was_forwarded_too() -> AbstractContextManager[Any]:
     return patch.object(LineLane, "_tell", tell)
 
 
-def _loaded_without(**fields: Any) -> AbstractContextManager[Any]:
+def repeats_of_what_was_sent_on_not_known() -> AbstractContextManager[Any]:
     original = MemoryLedger.load
 
     async def load(self: MemoryLedger, need: Any, entries: Any) -> Loaded:
-        return msgspec.structs.replace(await original(self, need, entries), **fields)
+        return msgspec.structs.replace(await original(self, need, entries), forwarded={})
 
     return patch.object(MemoryLedger, "load", load)
-
-
-def repeats_of_what_was_sent_on_not_known() -> AbstractContextManager[Any]:
-    return _loaded_without(forwarded={})
 
 
 def settled_in_another_slice_not_known() -> AbstractContextManager[Any]:
