@@ -14,8 +14,8 @@ from rich.table import Table
 
 from contracts.settings import Settings
 from contracts.topics import Topics
-from deploy.audit_commands import LOOK_S, PUBLISH_S, read_commands
-from deploy.records import Offsets, Records, reading
+from deploy.audit_commands import nothing_of, read_commands
+from deploy.records import LOOK_S, Offsets, Records, reading
 from stock_ledger.audit.book import DEAD, FORWARDED
 from stock_ledger.audit.cache import read_cache
 from stock_ledger.audit.decode import event_fact, letter_fact, message_fact
@@ -117,25 +117,23 @@ async def _messages(
     """
     dead = {(row.partition, row.offset) for row in postgres.decisions if row.kind == DEAD}
     missing = {hash(row.detail.encode()) for row in postgres.decisions if row.kind == FORWARDED}
-    deadline = max(deadline, time.monotonic() + PUBLISH_S)
     messages: list[MessageFact] = []
-    start = firsts = await log.firsts(topic)
-    ends = await log.ends(topic)
-    if not missing:
-        ends = {p: min(end, max(target[p], postgres.next_offset(p))) for p, end in ends.items()}
-    while True:
-        async for r in log.read(topic, start, ends):
-            keep = (r.partition, r.offset) in dead
-            message = message_fact(r.partition, r.offset, r.key, r.value, log.partitions, keep=keep)
-            messages.append(message)
-            missing.discard(message.value_hash)
-        start = ends
-        # Where retention has cut the topic, what is not there may have been.
-        if not missing or any(firsts.values()) or time.monotonic() > deadline:
-            messages.sort(key=lambda message: (message.partition, message.offset))
-            return messages
-        await asyncio.sleep(LOOK_S)
+
+    def take(r: Any) -> None:
+        keep = (r.partition, r.offset) in dead
+        message = message_fact(r.partition, r.offset, r.key, r.value, log.partitions, keep=keep)
+        messages.append(message)
+        missing.discard(message.value_hash)
+
+    if missing:  # where retention has cut the topic, what is not there may have been
+        await log.read_until(topic, take, lambda firsts: not missing or any(firsts.values()), deadline)
+    else:
         ends = await log.ends(topic)
+        due = {p: min(end, max(target[p], postgres.next_offset(p))) for p, end in ends.items()}
+        async for record in log.read(topic, await log.firsts(topic), due):
+            take(record)
+    messages.sort(key=lambda message: (message.partition, message.offset))
+    return messages
 
 
 async def _letters(log: Records, topic: str) -> list[LetterFact]:
@@ -155,22 +153,16 @@ async def _events(
             missing[row.partition].add(f"{row.partition}-{row.offset}")
     for command in postgres.commands:
         missing[command.partition].update(event.event_id for event in command.events)
-    deadline = max(deadline, time.monotonic() + PUBLISH_S)
     events: list[EventFact] = []
-    firsts = await log.firsts(topic)
-    start = firsts
-    while True:
-        ends = await log.ends(topic)
-        async for r in log.read(topic, start, ends):
-            event = event_fact(r.partition, r.offset, r.key, r.value, r.headers)
-            events.append(event)
-            missing[r.partition].discard(event.event_id)
-        start = ends
-        # Where retention has cut the topic, what is not there may have been.
-        if not any(of_p for p, of_p in missing.items() if firsts[p] == 0) or time.monotonic() > deadline:
-            events.sort(key=lambda event: (event.partition, event.offset))
-            return events, {p: TopicSpan(firsts[p], end) for p, end in ends.items()}
-        await asyncio.sleep(LOOK_S)
+
+    def take(r: Any) -> None:
+        event = event_fact(r.partition, r.offset, r.key, r.value, r.headers)
+        events.append(event)
+        missing[r.partition].discard(event.event_id)
+
+    spans = await log.read_until(topic, take, nothing_of(missing), deadline)
+    events.sort(key=lambda event: (event.partition, event.offset))
+    return events, spans
 
 
 def render(report: AuditReport, console: Console) -> None:

@@ -1,17 +1,14 @@
 """The commands topic as an audit reads it: all of it, and what decisions have asked and is still being sent."""
 
-import asyncio
-import time
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
 
 from contracts.topics import partition_of
-from deploy.records import Records
+from deploy.records import Offsets, Records
 from stock_ledger.audit.book import DEAD, FIRST
 from stock_ledger.audit.command_facts import CommandMessage
 from stock_ledger.audit.decode_commands import command_message
 from stock_ledger.audit.facts import PostgresFacts, TopicSpan
-
-LOOK_S = 0.2  # between looks at what is still under way
-PUBLISH_S = 2.0  # from a commit to what it publishes, at least waited for whatever the time limit
 
 
 async def read_commands(
@@ -20,26 +17,25 @@ async def read_commands(
     """All commands; waits for those that decisions ask for, which are sent a moment after the commit."""
     missing = _asked(postgres, log.partitions)
     dead = {(row.partition, row.offset) for row in postgres.commands if row.outcome == DEAD}
-    deadline = max(deadline, time.monotonic() + PUBLISH_S)
     commands: list[CommandMessage] = []
-    firsts = await log.firsts(topic)
-    start = firsts
-    while True:
-        ends = await log.ends(topic)
-        async for r in log.read(topic, start, ends):
-            keep = (r.partition, r.offset) in dead
-            message = command_message(r.partition, r.offset, r.key, r.value, log.partitions, keep=keep)
-            commands.append(message)
-            command = message.command
-            if command is not None:
-                missing[r.partition].discard(command.command_id)
-                missing[r.partition].discard(f"{command.subject()} {getattr(command, 'product_id', '')}")
-        start = ends
-        # Where retention has cut the topic, what is not there may have been.
-        if not any(of_p for p, of_p in missing.items() if firsts[p] == 0) or time.monotonic() > deadline:
-            commands.sort(key=lambda message: (message.partition, message.offset))
-            return commands, {p: TopicSpan(firsts[p], end) for p, end in ends.items()}
-        await asyncio.sleep(LOOK_S)
+
+    def take(r: Any) -> None:
+        keep = (r.partition, r.offset) in dead
+        message = command_message(r.partition, r.offset, r.key, r.value, log.partitions, keep=keep)
+        commands.append(message)
+        command = message.command
+        if command is not None:
+            missing[r.partition].discard(command.command_id)
+            missing[r.partition].discard(f"{command.subject()} {getattr(command, 'product_id', '')}")
+
+    spans = await log.read_until(topic, take, nothing_of(missing), deadline)
+    commands.sort(key=lambda message: (message.partition, message.offset))
+    return commands, spans
+
+
+def nothing_of(missing: Mapping[int, Collection[str]]) -> Callable[[Offsets], bool]:
+    """Whether nothing is missing any more. Where retention has cut the topic, what is not there may have been."""
+    return lambda firsts: not any(of_p for p, of_p in missing.items() if firsts[p] == 0)
 
 
 def _asked(postgres: PostgresFacts, partitions: int) -> dict[int, set[str]]:

@@ -1,6 +1,8 @@
 """Reading topics from offset to offset, outside of any group: for those who look from outside."""
 
-from collections.abc import AsyncIterator, Mapping
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -14,6 +16,8 @@ from contracts.settings import Settings
 from contracts.topics import Topics
 from stock_ledger.audit.facts import TopicSpan
 
+LOOK_S = 0.2  # between looks at what is still under way
+PUBLISH_S = 2.0  # from a commit to what it publishes, at least waited for whatever the time limit
 _STALL_MS = 15_000  # the log is known to go on, but gives nothing for so long
 _RECORDS_MAX = 10_000
 _GROUP_OPTIONS = ("session_timeout_ms", "heartbeat_interval_ms")
@@ -59,6 +63,23 @@ class Records:
             for where in reached:
                 del left[where]
             self._consumer.pause(*reached)
+
+    async def read_until(
+        self, topic: str, take: Callable[[Any], None], is_whole: Callable[[Offsets], bool], deadline: float
+    ) -> dict[int, TopicSpan]:
+        """Give all records to `take`, then those that come, until it `is_whole`, given the first offsets, or the deadline of the
+        monotonic clock is over. What is published a moment after a commit is waited for in any case. Gives what was read.
+        """
+        deadline = max(deadline, time.monotonic() + PUBLISH_S)
+        start = firsts = await self.firsts(topic)
+        while True:
+            ends = await self.ends(topic)
+            async for record in self.read(topic, start, ends):
+                take(record)
+            start = ends
+            if is_whole(firsts) or time.monotonic() > deadline:
+                return {p: TopicSpan(firsts[p], end) for p, end in ends.items()}
+            await asyncio.sleep(LOOK_S)
 
     def _all(self, topic: str) -> list[Any]:
         return [tp(topic, p) for p in range(self.partitions)]
