@@ -4,23 +4,18 @@ from typing import Any
 
 import pytest
 
-from api.checkouts import Checkouts
 from contracts.errors import Unavailable
 from contracts.outcomes import Kind, Reason
 from contracts.problems import Problem
 from contracts.requests import CheckoutStatus, CreatedLine, HeldLine, QueuedLine, RefusedLine
-from contracts.settings import Settings
 from stock_ledger.view import Progress
+from tests.unit import test_api_status
 from tests.unit.api_fakes import (
     BUYER,
     CHECKOUT,
-    Clock,
-    FakeReads,
-    FakeView,
     created,
     decided,
     held,
-    receipt,
     refused,
 )
 from tests.unit.api_service import Service
@@ -28,14 +23,11 @@ from tests.unit.api_service import Service
 FIRST, OTHER = "a" * 32, "b" * 32  # payload hashes
 
 
-class Bench:
+class Bench(test_api_status.Bench):
     """A line at (7, 150) that was sent on; partition 7 is decided up to 200, at 50 per second."""
 
     def __init__(self) -> None:
-        self.clock = Clock()
-        self.reads = FakeReads()
-        self.view = FakeView()
-        self.checkouts = Checkouts(self.reads, self.view, Settings(), self.clock.monotonic)
+        super().__init__()
         self.view.shown = {7: Progress(1, 200, 50, 1)}
         self.reads.next = {7: 200}
         self.send_on()
@@ -45,7 +37,7 @@ class Bench:
         self.reads.decisions = [decided(7, 150, **(forwarded | changes))]
 
     async def of(self, *positions: tuple[int, int]) -> CheckoutStatus:
-        return await self.checkouts.of_receipt(CHECKOUT, BUYER, receipt(*positions or ((7, 150),)))
+        return await super().of(*positions or ((7, 150),))
 
 
 @pytest.fixture

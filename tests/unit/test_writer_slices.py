@@ -12,7 +12,7 @@ from contracts.slices import slice_of_buyer, stock_id
 from contracts.topics import partition_of
 from stock_ledger.batch import Stock
 from tests.harness import eventually, line_of, product_of, results_of, running, uuid_of
-from tests.unit.writer_world import PARTITIONS, A, Crash, World, dies, distinct
+from tests.unit.writer_world import PARTITIONS, A, World, crashes_sending, distinct
 
 SECOND = partition_of(stock_id(A, 1), PARTITIONS)
 
@@ -135,15 +135,8 @@ async def test_what_is_forwarded_gets_there_though_its_writer_crashes(
     world: World, monkeypatch: pytest.MonkeyPatch, policy: str, *, after: bool
 ) -> None:
     split(world, 0, 5)
-    first, first_log = world.writer("first")
-    dies(monkeypatch, first_log, "send", after=after, once=lambda: True)
-    task = asyncio.create_task(first.run())
-    await world.share_out(first_log)
     lines = [line_of(n, A, buyer_id=buyer(0, 2, n), policy=policy) for n in range(3)]
-    send(world, *lines)
-    await asyncio.wait([task])
-    with pytest.raises(Crash):
-        task.result()
+    await crashes_sending(world, monkeypatch, lambda: send(world, *lines), after=after)
     second, second_log = world.writer("second")
     async with running(second):
         await world.share_out(second_log)

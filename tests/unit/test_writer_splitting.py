@@ -1,6 +1,5 @@
 """Writers of a product that is split while it sells: every line is decided once, and no unit is lost."""
 
-import asyncio
 from collections import Counter
 from collections.abc import Callable
 
@@ -16,7 +15,7 @@ from tests.desk import asked
 from tests.harness import eventually, line_of, running
 from tests.unit.test_writer_commands import Commands
 from tests.unit.test_writer_slices import buyer, send
-from tests.unit.writer_world import PARTITIONS, A, Crash, World, dies
+from tests.unit.writer_world import PARTITIONS, A, World, crashes_sending
 
 SLICES = 3
 NAMES = stock_ids(A, SLICES)
@@ -144,14 +143,7 @@ async def test_slices_open_though_a_writer_crashes(
     world: World, sale: Sale, monkeypatch: pytest.MonkeyPatch, once: Callable[[Sale], bool], *, after: bool
 ) -> None:
     """When it tells that the last one is there, and when it shares out the units."""
-    first, first_log = world.writer("first")
-    dies(monkeypatch, first_log, "send", after=after, once=lambda: once(sale))
-    task = asyncio.create_task(first.run())
-    await world.share_out(first_log)
-    sale.split()
-    await asyncio.wait([task])
-    with pytest.raises(Crash):
-        task.result()
+    await crashes_sending(world, monkeypatch, sale.split, after=after, once=lambda: once(sale))
     second, second_log = world.writer("second")
     async with running(second):
         await world.share_out(second_log)

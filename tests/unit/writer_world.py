@@ -1,5 +1,6 @@
 """A writer's world in memory: broker, ledger, view, and time that is turned by hand."""
 
+import asyncio
 from collections.abc import Callable
 
 import pytest
@@ -107,3 +108,18 @@ def dies(
         raise Crash
 
     monkeypatch.setattr(target, name, call)
+
+
+async def crashes_sending(
+    world: World, monkeypatch: pytest.MonkeyPatch, begin: Callable[[], object], *, after: bool,
+    once: Callable[[], object] = lambda: True,
+) -> None:  # fmt: skip
+    """A writer that does what `begin` brings about, until it sends other writers something and dies of it, as `dies` has it."""
+    writer, log = world.writer("first")
+    dies(monkeypatch, log, "send", after=after, once=once)
+    task = asyncio.create_task(writer.run())
+    await world.share_out(log)
+    begin()
+    await asyncio.wait([task])
+    with pytest.raises(Crash):
+        task.result()
