@@ -137,8 +137,8 @@ class Ingest:
         count = self._settings.partitions
         records: list[tuple[int, Record]] = []
         for line in admitted.lines:
-            stock_id = line.stock_id
-            records.append((partition_of(stock_id, count), (stock_id.encode(), _encode(line), _NO_HEADERS)))
+            record = (line.partition_key(), _encode(line), _NO_HEADERS)
+            records.append((partition_of(line.stock_id, count), record))
         payload = (admitted.checkout_id, admitted.payload_hash) if own_key else None
         return self._publisher.submit(records, payload, sold_out=sold_out)
 

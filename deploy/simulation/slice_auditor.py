@@ -72,4 +72,4 @@ class SliceAuditor:
     def _onward(self, decision: Decision) -> Sent:
         line = read_checkout_line(decision.detail)
         place = partition_of(line.stock_id, self._broker.partitions)
-        return place, line.stock_id.encode(), decision.detail.encode()
+        return place, line.partition_key(), decision.detail.encode()
