@@ -174,7 +174,7 @@ def purchases(book: Book) -> Law:
                 f"{before[product_id]} units counted are of no order or hold, {units} were of dropped ones",
                 product_id=product_id,
             )
-    _uncounted(book, law)
+    _uncounted(book, law, unchanged)
     return law
 
 
@@ -198,9 +198,8 @@ def _counting(book: Book) -> tuple[Counter[Buyer], Counter[Buyer]]:
     return bought, late
 
 
-def _uncounted(book: Book, law: Law) -> None:
+def _uncounted(book: Book, law: Law, unchanged: set[str]) -> None:
     """Where a limit never changed, whatever a line took counts against it."""
-    unchanged = _unchanged(book)
     limited = {
         p.product_id
         for p in book.facts.postgres.products
