@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from contracts.commands import Close, Complete, Pay, Pick, Ship
+from contracts.commands import Close, Complete, Move, PatchProduct, Pay, Pick, Restock, Ship
 from contracts.errors import Invalid
 from contracts.messages import Money
 from contracts.settings import Settings
@@ -114,6 +114,40 @@ async def test_what_is_old_goes_and_the_sums_stay(kept: Sale) -> None:
     names = [leaf.name for leaf in await _leaves(kept) if leaf.table == "orders" and leaf.since is None]
     assert len(names) == 1
     assert names[0].startswith("orders_before_")
+
+
+async def test_what_slices_have_moved_and_sent_on_goes_too(kept: Sale) -> None:
+    """Units of the plain product go from slice to slice before and after the period that is dropped, lines are sent on."""
+    await kept.sell()
+    plain = kept.plain
+    await kept.ask(PatchProduct(command_id=uuid_of("split"), **BASE, product_id=plain, slices=2))
+    await kept.decide()
+    await kept.ask(
+        Restock(command_id=uuid_of("more"), **BASE, product_id=plain, units=9),
+        Move(command_id=uuid_of("move"), **BASE, product_id=plain, slice=1, to=0, units=50),
+    )
+    await kept.send([kept.sent(line_of(n, plain)) for n in range(300, 320)])
+    await kept.decide()
+    await end_orders(kept)
+    report = await kept.audit()
+    assert report.ok, told(report)
+    assert 0 < report.totals.forwarded < 20
+    done = await retain(kept.settings, await end_period(kept))
+    assert len(done.dropped) == 1, done
+    report = await kept.audit()
+    assert report.ok, told(report)
+    assert report.totals.forwarded == 0
+    await kept.ask(Move(command_id=uuid_of("back"), **BASE, product_id=plain, slice=0, to=1, units=70))
+    await kept.send([kept.sent(line_of(n, plain)) for n in range(400, 420)])
+    await kept.decide()
+    report = await kept.audit()
+    assert report.ok, told(report)
+    assert 0 < report.totals.forwarded < 20
+    for name in (plain, f"{plain}~1"):
+        await kept.pool.execute("UPDATE history_stock SET given = given + 1 WHERE product_id = $1", name)
+        assert "conservation" in (await kept.audit(0.0)).broken()
+        await kept.pool.execute("UPDATE history_stock SET given = given - 1 WHERE product_id = $1", name)
+    assert (await kept.audit(0.0)).ok
 
 
 async def end_second_period(sale: Sale) -> datetime:
