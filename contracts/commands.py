@@ -136,8 +136,9 @@ class PatchProduct(OfProduct, frozen=True, tag="patch_product"):
 
 
 class TakeOver(OfSlice, frozen=True, tag="take_over"):
-    """The product of this slice is as told from here on, if that is newer than what the slice has. `units` are those that it
-    gets, then those of the slices after it, to which it hands the rest on; none where there is no number.
+    """The product of this slice is as told from here on, if that is newer than what the slice has; `units` come with it.
+
+    With `hand_on` not all slices are known to be there: none has units yet, and this one tells the next.
     """
 
     name: Name
@@ -152,14 +153,15 @@ class TakeOver(OfSlice, frozen=True, tag="take_over"):
     buyer_limit: BuyerLimit | None = None
     sale_from: Moment | None = None
     sale_to: Moment | None = None
-    units: tuple[StockUnits, ...] = ()
+    units: StockUnits = 0
+    hand_on: bool = False
 
     def wrong(self) -> str:
         number = slice_of(self.product_id)
         if not 0 < number < self.slices:
             return f"slice {number} is not one of {self.slices} that take over from another one"
-        if len(self.units) > self.slices - number:
-            return f"units for {len(self.units)} slices, but {self.slices - number} are left"
+        if self.hand_on and self.units:
+            return f"{self.units} units with an entry that is handed on: each slice would have them"
         return _wrong_window(self.sale_from, self.sale_to)
 
 

@@ -7,7 +7,7 @@ import msgspec
 import orjson
 
 from contracts.outcomes import Outcome, Refusal
-from contracts.slices import slice_of, stock_id
+from contracts.slices import others, product_of, slice_of, stock_id
 from deploy.simulation.model import Goods, Model, Violation
 
 _NEXT = {
@@ -70,7 +70,7 @@ class Life:
         self.gatherings: dict[str, Gathering] = {}
         self.put_in: dict[str, int] = defaultdict(int)  # units of products, after what there was at first
         self._opened_ms: dict[str, int] = {}  # when slices were opened that were not there from the start
-        self._due = (0, 0)  # how many slices the command decided now must tell, and of how many units
+        self._due: dict[str, int] = {}  # slices that the command decided now must tell, and of how many units
         self._opens = False  # whether it must tell the first one that all are there
         self.moving: dict[str, int] = {}  # by command id, units on their way to another slice
         self._model = model
@@ -100,12 +100,12 @@ class Life:
             "abandon": self._abandon,
             "settle": self._settle,
         }
-        self._due, self._opens = (0, 0), False
+        self._due, self._opens = {}, False
         expected = handlers.get(command["action"], self._step)(command, at_ms)
         if actual is Refusal.SLICES_NOT_ALLOWED and self._is_just_opened(command, at_ms):
             return _refused(actual)
         if expected == APPLIED:
-            self._hand_on(command, told)
+            self._tell(command, told)
         return expected
 
     def _patch(self, command: dict[str, Any], _: int) -> Expected:
@@ -121,7 +121,7 @@ class Life:
         self._model.goods[goods.product_id] = msgspec.structs.replace(
             goods, **changes, version=goods.version + 1
         )
-        self._due = (int(slices > 1), 0)
+        self._due = self._to_others(goods.product_id, 0)
         return APPLIED
 
     def _open_slices(self, command: dict[str, Any], _: int) -> Expected:
@@ -131,9 +131,16 @@ class Life:
             self._model.goods[goods.product_id] = msgspec.structs.replace(
                 goods, is_open=True, version=goods.version + 1
             )
-            share = self._model.available[goods.product_id][-1] // goods.slices
-            self._due = (1, share * (goods.slices - 1))
+            self._due = self._to_others(
+                goods.product_id, self._model.available[goods.product_id][-1] // goods.slices
+            )
         return APPLIED
+
+    def _to_others(self, product_id: str, units: int) -> dict[str, int]:
+        """All other slices, once they are there; until then the next one."""
+        goods = self._model.goods[product_id]
+        stocks = list(others(product_id, goods.slices))
+        return dict.fromkeys(stocks if goods.is_open else stocks[:1], units)
 
     def _is_just_opened(self, command: dict[str, Any], at_ms: int) -> bool:
         """Whether the slice that units are moved to may not have been there a moment ago."""
@@ -143,27 +150,27 @@ class Life:
         return opened_ms is not None and at_ms - opened_ms < _MOMENT_MS
 
     def _take_over(self, command: dict[str, Any], at_ms: int) -> Expected:
-        """What slice 0 is like comes to the slice, and units with it, of which those for the slices after it go on."""
+        """What slice 0 is like comes to the slice, and units with it; until all are there it tells the next one."""
         stock = command["product_id"]
         known = self._model.goods.get(stock)
         if known is None or known.version < command["version"]:
             names = ("product_id", "on_shelf", "slices", "version")
             limit = command.get("buyer_limit")
             self._model.goods[stock] = Goods(**{n: command[n] for n in names}, units=0, buyer_limit=limit)
-        is_last = slice_of(stock) + 1 == command["slices"]
+        number, is_last = slice_of(stock), slice_of(stock) + 1 == command["slices"]
         if stock not in self._model.available:
             self._opened_ms[stock] = at_ms
             self._model.available[stock] = [0, 0]
             self._opens = is_last
-        self._due = (int(not is_last), sum(command.get("units", ())[1:]))
+        if command.get("hand_on") and not is_last:
+            self._due = {stock_id(product_of(stock), number + 1): 0}
         return self._take_in(command, 0)
 
     def _take_in(self, command: dict[str, Any], _: int) -> Expected:
         if self.moving.pop(command["command_id"], None) != units_of(command):
             raise Violation(f"units came that are not on their way: {command}")
-        units = command.get("units", ())
-        if own := units if isinstance(units, int) else sum(units[:1]):
-            self._move(command["product_id"], own)
+        if units := units_of(command):
+            self._move(command["product_id"], units)
         return APPLIED
 
     def _move_on(self, command: dict[str, Any], _: int) -> Expected:
@@ -175,22 +182,22 @@ class Life:
             return _refused(Refusal.SLICES_NOT_ALLOWED)
         if known[giver][-1] < command["units"]:
             return _refused(Refusal.BELOW_COMMITTED)
-        self._due = (1, command["units"])
+        self._due = {taker: command["units"]}
         return APPLIED
 
-    def _hand_on(self, command: dict[str, Any], told: list[dict[str, Any]]) -> None:
+    def _tell(self, command: dict[str, Any], told: list[dict[str, Any]]) -> None:
         """What the slice tells others is what it must be, and the units that go with it leave its stock."""
         opening = [one for one in told if one["action"] == "open_slices"]
         to_others = [one for one in told if one["action"] in ("take_over", "take_in")]
-        gone = (len(to_others), sum(units_of(one) for one in to_others))
-        if gone != self._due or len(opening) != self._opens:
-            raise Violation(f"{gone} (slices, units) are told, must be {self._due}: {command}, {told}")
+        gone = {one["product_id"]: units_of(one) for one in to_others}
+        if gone != self._due or len(to_others) != len(gone) or len(opening) != self._opens:
+            raise Violation(f"{gone} (units by slice) are told, must be {self._due}: {command}, {told}")
         for one in to_others:
             if one["command_id"] in self.moving:
                 raise Violation(f"asked twice: {one}")
             self.moving[one["command_id"]] = units_of(one)
-        if gone[1] and command["action"] != "take_over":  # those never were in its stock
-            self._move(stock_id(command["product_id"], command.get("slice", 0)), -gone[1])
+        if units := sum(gone.values()):
+            self._move(stock_id(command["product_id"], command.get("slice", 0)), -units)
 
     def _step(self, command: dict[str, Any], _: int) -> Expected:
         order = self.orders.get(command["order_id"])
@@ -297,8 +304,9 @@ class Life:
         self._move(product_id, command["units"])
         self.put_in[product_id] += command["units"]
         goods = self._model.goods[product_id]
-        if command["action"] == "restock" and goods.slices > 1 and goods.is_open:
-            self._due = (1, command["units"] // goods.slices * (goods.slices - 1))
+        share = command["units"] // goods.slices
+        if command["action"] == "restock" and share and goods.is_open:
+            self._due = self._to_others(product_id, share)
         return APPLIED
 
     def _is_there(self, order: Order) -> bool:
@@ -315,9 +323,9 @@ class Life:
 
 
 def units_of(command: dict[str, Any]) -> int:
-    """Units that come with a command from another slice, for that one and those after it."""
-    units = command.get("units", ())
-    return units if isinstance(units, int) else sum(units)
+    """Units that come with a command from another slice."""
+    units: int = command.get("units", 0)
+    return units
 
 
 def _refused(reason: Refusal) -> Expected:

@@ -12,6 +12,7 @@ from deploy.simulation.shop import SLICES_MAX, Errand
 
 _BUYERS = 100
 _BURSTS, _BURST_S = 40, 0.02
+_SPLITTING_S = 0.2  # about as long as it takes
 _AGAIN_S = 2.0  # within which a buyer sends a checkout once more
 
 Course = tuple[list[Goods], list[Purchase], list[Errand]]
@@ -30,7 +31,8 @@ def sliced(goods: Sequence[Goods], purchases: Sequence[Purchase], sale_s: float,
         errands = _moves(random, hot.product_id, sale_s, random.randint(0, 12), 6)
         if random.random() < 0.7:
             times = random.randint(1, 2)
-            errands += [_split(random.uniform(0.0, sale_s), hot.product_id, slices - n) for n in range(times)]
+            for n in range(times):
+                errands += _split(random, random.uniform(0.0, sale_s), hot.product_id, slices - n)
         else:
             hot = msgspec.structs.replace(hot, slices=slices)
     again = [_again(random, one) for one in purchases if not one.other and random.random() < 0.15]
@@ -69,8 +71,16 @@ def _forwarding(random: Random, hot: Goods, purchases: Sequence[Purchase], sale_
     return [hot], buying, errands
 
 
-def _split(at_s: float, product_id: str, slices: int) -> Errand:
-    return Errand(at_s, "split", 0.0, product_id, slices, copies=1)
+def _split(random: Random, at_s: float, product_id: str, slices: int) -> list[Errand]:
+    """In half of all cases the product is taken off the shelf and put back while it is being split."""
+    errands = [Errand(at_s, "split", 0.0, product_id, slices, copies=1)]
+    if random.random() < 0.5:
+        off_s = at_s + random.uniform(0.0, _SPLITTING_S)
+        on_s = off_s + random.uniform(0.0, _SPLITTING_S)
+        errands += [
+            Errand(at, "shelve", 0.0, product_id, units, copies=1) for at, units in ((off_s, -1), (on_s, 1))
+        ]
+    return errands
 
 
 def _moves(random: Random, product_id: str, sale_s: float, count: int, units_max: int) -> list[Errand]:

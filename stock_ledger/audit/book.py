@@ -93,14 +93,14 @@ class Book:
                 self.command_entries.setdefault((entry.partition, entry.offset), []).append(entry)
         # Settlements that are told and not decided yet: holds on their way.
         self.under_way: set[tuple[str, str]] = set()
-        self.handed_on: list[Command] = []  # what slices are told by others and have not decided yet
+        self.to_slices: list[Command] = []  # what slices are told by others and have not decided yet
         decided = {row.command_id for row in postgres.commands if row.outcome in (APPLIED, "refused")}
         for row in postgres.commands:
             for _, command in row.asked:
                 if isinstance(command, Settle) and command.command_id not in decided:
                     self.under_way.add((command.checkout_id, command.product_id))
                 elif isinstance(command, TakeOver | TakeIn) and command.command_id not in decided:
-                    self.handed_on.append(command)
+                    self.to_slices.append(command)
 
     def command(self, place: Place) -> CommandRow | None:
         return self.command_rows.get(place[0], {}).get(place[1])

@@ -78,7 +78,7 @@ def _expected(book: Book) -> dict[Place, list[Entry]]:
 
 
 def _of_command(book: Book, row: CommandRow) -> list[Entry]:
-    """The entries that an applied command about a product or a slice makes. What it hands on leaves its stock."""
+    """The entries that an applied command about a product or a slice makes. What it gives others leaves its stock."""
     command = row.command
     opened = any(e.kind == "initial" for e in book.command_entries.get(where(row), ()))
     made: list[Entry] = []
@@ -96,10 +96,8 @@ def _moved(command: Command | None, row: CommandRow) -> int:
     """Units that come to the slice from others, or go to them, by what was told."""
     if isinstance(command, Move):
         return -command.units
-    if isinstance(command, TakeIn):
+    if isinstance(command, TakeOver | TakeIn):
         return command.units
-    if isinstance(command, TakeOver):
-        return command.units[0] if command.units else 0
     return -sum(units_of(asked) for _, asked in row.asked if isinstance(asked, TakeOver))
 
 

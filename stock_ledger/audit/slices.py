@@ -97,16 +97,14 @@ def _judge_sums(book: Book, law: Law) -> None:
 
 
 def units_of(command: Command | None) -> int:
-    """How many come with it from another slice, for it and those after it."""
-    if isinstance(command, TakeOver):
-        return sum(command.units)
-    return command.units if isinstance(command, TakeIn) else 0
+    """How many come with it from another slice."""
+    return command.units if isinstance(command, TakeOver | TakeIn) else 0
 
 
 def units_on_their_way(book: Book) -> Counter[str]:
     """By product, what left a slice and has not come to another one yet."""
     units: Counter[str] = Counter()
-    for command in book.handed_on:
+    for command in book.to_slices:
         if moving := units_of(command):
             units[product_of(command.subject())] += moving
     return units
@@ -115,7 +113,8 @@ def units_on_their_way(book: Book) -> Counter[str]:
 def entries(book: Book) -> Law:
     law = Law("slice-entries", "All slices of a product are there, with the catalogue entry of the first one")
     rows = {row.product_id: row for row in book.facts.postgres.products}
-    moving = {product_of(c.subject()) for c in book.handed_on if isinstance(c, TakeOver)}
+    told = [c for c in book.to_slices if isinstance(c, TakeOver)]
+    moving, handed_on = {c.subject() for c in told}, {product_of(c.subject()) for c in told if c.hand_on}
     for stock in sorted(rows):
         product_id = product_of(stock)
         first = rows.get(product_id)
@@ -124,11 +123,11 @@ def entries(book: Book) -> Law:
             law.deviate("a slice that its product does not have", product_id=stock)
         if stock != product_id or first is None or first.slices == 1:
             continue
-        if product_id in moving:
-            law.skip(1, "products whose slices are told of a change")
-            continue
         law.checked += 1
         for other in stock_ids(product_id, first.slices)[1:]:
+            if other in moving or product_id in handed_on:
+                law.skip(1, "slices that are being told of a change")
+                continue
             row = rows.get(other)
             own = None if row is None else (row.version, row.buyer_limit, row.slices)
             if own != (first.version, first.buyer_limit, first.slices):

@@ -8,7 +8,7 @@ import msgspec
 from contracts.commands import Adjust, PatchProduct, PutProduct, Restock, SetStock
 from contracts.outcomes import Refusal
 from stock_ledger.batch import Product
-from stock_ledger.commands.slices import hand_on, keep
+from stock_ledger.commands.slices import keep, tell_others
 from stock_ledger.commands.work import Work
 
 _AMOUNTS = ("price", "sale_price")
@@ -19,8 +19,9 @@ def restock(work: Work, command: Restock) -> Refusal | None:
         return Refusal.UNKNOWN_PRODUCT
     work.change_stock(command.product_id, "restock", command.units, command.why)
     product = work.book.products[command.product_id]
-    if product.slices > 1 and product.slices_open:
-        hand_on(work, product, [command.units // product.slices] * (product.slices - 1), command.why)
+    share = command.units // product.slices
+    if share and product.slices_open:
+        tell_others(work, product, share, command.why)
     return None
 
 
@@ -100,8 +101,8 @@ def _may_have(work: Work, before: Product | None, after: Product) -> bool:
 
 
 def _put(work: Work, before: Product | None, product: Product) -> None:
-    """Keep the product, tell it, and hand it on. While it is being split, slice 0 sells alone what there is."""
+    """Keep the product, and tell it. While it is being split, slice 0 sells alone what there is."""
     if product.slices > (1 if before is None else before.slices):
         product = msgspec.structs.replace(product, slices_open=False)
     keep(work, product)
-    hand_on(work, product)
+    tell_others(work, product)

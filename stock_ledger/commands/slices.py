@@ -1,10 +1,9 @@
-"""Slices of a product: entry and units handed on from each to the next, and units moved between two of them.
+"""Slices of a product: the entry and the units that slice 0 tells the others of, and units moved between two of them.
 
 Every message to another slice has an id that follows from what it is a consequence of: told again, it has no second effect.
 """
 
 import uuid
-from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -12,7 +11,7 @@ import msgspec
 
 from contracts.commands import Move, OpenSlices, TakeIn, TakeOver
 from contracts.outcomes import Refusal
-from contracts.slices import product_of, slice_of, stock_id
+from contracts.slices import others, product_of, slice_of, stock_id
 from contracts.times import to_ms
 from stock_ledger.batch import Product
 from stock_ledger.commands.work import Work
@@ -20,7 +19,7 @@ from stock_ledger.commands.work import Work
 _CONSEQUENCES = uuid.UUID("b1f6a0de-3c47-5d0c-9c1e-7f4a2d8e6b35")
 # Of a product with slices there is no second stock source.
 _KEPT = ("product_id", "stock_source", "slices_open")
-_HANDED_ON = tuple(name for name in Product.__struct_fields__ if name not in _KEPT)
+_TOLD = tuple(name for name in Product.__struct_fields__ if name not in _KEPT)
 
 
 def keep(work: Work, product: Product) -> None:
@@ -32,24 +31,27 @@ def keep(work: Work, product: Product) -> None:
     work.event("product.changed", product.product_id, data)
 
 
-def hand_on(work: Work, product: Product, units: Sequence[int] = (), why: str = "") -> None:
-    """Have the slices after slice 0, if there are any, take over the entry. `units` leave slice 0 for slice 1 and those
-    after it, in their order.
+def tell_others(work: Work, product: Product, units: int = 0, why: str = "") -> None:
+    """Have the other slices, if there are any, take over the entry. `units` for each of them leave slice 0.
+
+    Until slices are open only the next one is told, which hands it on: so when the last one has it, all have.
     """
     if product.slices == 1:
         return
-    if given := sum(units):
-        work.change_stock(product.product_id, "move", -given, why)
-    entry: dict[str, Any] = {name: getattr(product, name) for name in _HANDED_ON}
+    stocks = list(others(product.product_id, product.slices))
+    if units:
+        work.change_stock(product.product_id, "move", -units * len(stocks), why)
+    entry: dict[str, Any] = {name: getattr(product, name) for name in _TOLD}
     entry["price"] = f"{product.price:f}"
     entry["sale_price"] = None if product.sale_price is None else f"{product.sale_price:f}"
-    first = stock_id(product.product_id, 1)
-    work.ask(TakeOver(**_consequence(work, first), **entry, units=tuple(units) if given else ()))
+    hand_on = not product.slices_open
+    for stock in stocks[:1] if hand_on else stocks:
+        work.ask(TakeOver(**_consequence(work, stock), **entry, units=units, hand_on=hand_on))
 
 
 def take_over(work: Work, command: TakeOver) -> None:
-    """An entry that is not newer is handed on just the same: units may come with it. When the last slice is there, the first
-    one is told.
+    """An entry that is not newer is handed on just the same, and units that come with it count. When the last slice is
+    there, the first one is told.
     """
     own = command.product_id
     before = work.book.products.get(own)
@@ -57,11 +59,13 @@ def take_over(work: Work, command: TakeOver) -> None:
         work.put_product(_entry_of(command))
     if before is None:
         work.open_stock(own, 0)
-    if command.units and command.units[0]:
-        work.change_stock(own, "move", command.units[0], "")
+    if command.units:
+        work.change_stock(own, "move", command.units, "")
+    if not command.hand_on:
+        return
     if slice_of(own) + 1 < command.slices:
         following = stock_id(product_of(own), slice_of(own) + 1)
-        work.ask(msgspec.structs.replace(command, **_consequence(work, following), units=command.units[1:]))
+        work.ask(msgspec.structs.replace(command, **_consequence(work, following)))
     elif before is None:
         work.ask(OpenSlices(**_consequence(work, product_of(own))))
 
@@ -77,7 +81,7 @@ def open_slices(work: Work, command: OpenSlices) -> Refusal | None:
         product = msgspec.structs.replace(product, slices_open=True, version=product.version + 1)
         keep(work, product)
         share = work.book.stock[command.product_id].available // product.slices
-        hand_on(work, product, [share] * (product.slices - 1))
+        tell_others(work, product, share)
     return None
 
 
@@ -116,7 +120,7 @@ def _consequence(work: Work, stock: str) -> dict[str, Any]:
 
 
 def _entry_of(command: TakeOver) -> Product:
-    entry: dict[str, Any] = {name: getattr(command, name) for name in _HANDED_ON}
+    entry: dict[str, Any] = {name: getattr(command, name) for name in _TOLD}
     entry["price"] = Decimal(command.price)
     entry["sale_price"] = None if command.sale_price is None else Decimal(command.sale_price)
     return Product(product_id=command.product_id, **entry)

@@ -8,7 +8,7 @@ from unittest.mock import patch
 
 import msgspec
 
-from contracts.commands import Move, TakeIn
+from contracts.commands import Move, TakeIn, TakeOver
 from contracts.decisions import Decision
 from contracts.messages import CheckoutLine
 from contracts.outcomes import Kind, Reason
@@ -121,8 +121,8 @@ def moved_out_and_not_told() -> AbstractContextManager[Any]:
     return patch.dict(obeying.HANDLERS, {Move: move})
 
 
-def entries_not_handed_on_again() -> AbstractContextManager[Any]:
-    """At a claim, the next slice is not told of the catalogue entry a second time."""
+def entries_not_told_again() -> AbstractContextManager[Any]:
+    """At a claim, the other slices are not told of the catalogue entry a second time."""
     original = MemoryCommandLedger.told
 
     async def told(self: MemoryCommandLedger, partition: int, start: int, end: int) -> list[Told]:
@@ -135,27 +135,34 @@ def entries_not_handed_on_again() -> AbstractContextManager[Any]:
     return patch.object(MemoryCommandLedger, "told", told)
 
 
-def units_stay_with_the_first_of_new_slices() -> AbstractContextManager[Any]:
-    """Who takes over keeps what came for those after it, too, and hands it on just the same."""
-    handlers = obeying.HANDLERS
-    original = handlers[next(kind for kind in handlers if kind.__name__ == "TakeOver")]
+def units_handed_on_as_well() -> AbstractContextManager[Any]:
+    """Who takes over keeps the units that come to it, and hands them on just the same."""
+    original = obeying.HANDLERS[TakeOver]
 
-    def take_over(work: Work, command: Any) -> Any:
-        refusal = original(work, command)
-        if sum(command.units[1:]):
-            work.change_stock(command.product_id, "move", sum(command.units[1:]), "")
-        return refusal
+    def take_over(work: Work, command: TakeOver) -> Any:
+        return original(work, msgspec.structs.replace(command, hand_on=True))
 
-    return patch.dict(handlers, {next(k for k in handlers if k.__name__ == "TakeOver"): take_over})
+    return patch.dict(obeying.HANDLERS, {TakeOver: take_over})
+
+
+def units_lost_with_an_entry_that_is_not_newer() -> AbstractContextManager[Any]:
+    """An entry that the slice has already is left alone, with all that came with it."""
+    original = obeying.HANDLERS[TakeOver]
+
+    def take_over(work: Work, command: TakeOver) -> Any:
+        known = work.book.products.get(command.product_id)
+        return original(work, command) if known is None or known.version < command.version else None
+
+    return patch.dict(obeying.HANDLERS, {TakeOver: take_over})
 
 
 def slices_shown_before_they_open() -> AbstractContextManager[Any]:
     """The edge sends lines to slices that are not there yet."""
 
-    def slices(self: Shown) -> dict[str, int]:
+    def shown(self: Shown) -> dict[str, int]:
         return {i: p.slices for i, p in self.products.items() if p.slices > 1 and not slice_of(i)}
 
-    return patch.object(Shown, "slices", slices)
+    return patch.object(Shown, "slices", shown)
 
 
 def slices_open_before_they_are_there() -> AbstractContextManager[Any]:
@@ -189,8 +196,9 @@ SLICE_PLANTS: tuple[Plant, ...] = (
     limit_of_each_slice_for_itself,
     moved_out_and_never_in,
     moved_out_and_not_told,
-    entries_not_handed_on_again,
-    units_stay_with_the_first_of_new_slices,
+    entries_not_told_again,
+    units_handed_on_as_well,
+    units_lost_with_an_entry_that_is_not_newer,
     slices_shown_before_they_open,
     slices_open_before_they_are_there,
     gate_shuts_with_the_first_slice,

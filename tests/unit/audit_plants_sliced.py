@@ -8,9 +8,8 @@ import msgspec
 from contracts.commands import TakeOver
 from contracts.messages import read_checkout_line
 from contracts.slices import stock_id
-from stock_ledger.audit.command_facts import CommandMessage, ToldCommand
+from stock_ledger.audit.command_facts import CommandMessage
 from stock_ledger.audit.facts import Facts
-from stock_ledger.audit.slices import units_of
 from tests.harness import uuid_of
 from tests.unit.audit_commands_sale import change_row, row_of
 from tests.unit.audit_sale import Plants, change, drop, of_product, place
@@ -188,17 +187,14 @@ def units_refused_by_the_other_slice(facts: Facts) -> None:
     change_row(facts, "take_in", outcome="refused", reason="unknown_product")
 
 
-@plants.breaks("slice-moves")
-def slice_that_keeps_what_it_has_to_hand_on(facts: Facts) -> None:
-    row = next(r for r in facts.postgres.commands if r.action == "take_over" and _asked_units(r.asked))
-    (told,) = row.asked
+@plants.breaks("slice-moves", "entry-causes")
+def fewer_units_told_than_left(facts: Facts) -> None:
+    """Of what left the first slice when they were opened, the last one was told of less."""
+    row = row_of(facts, "open_slices")
+    *before, told = row.asked
     assert isinstance(told.command, TakeOver)
-    less = told._replace(command=msgspec.structs.replace(told.command, units=()))
-    change(facts.postgres.commands, lambda r: r is row, asked=(less,))
-
-
-def _asked_units(asked: tuple[ToldCommand, ...]) -> int:
-    return sum(units_of(command) for _, command in asked)
+    less = told._replace(command=msgspec.structs.replace(told.command, units=1))
+    change(facts.postgres.commands, lambda r: r is row, asked=(*before, less))
 
 
 # --- entries, and what is shown ----------------------------------------------------------------------------------

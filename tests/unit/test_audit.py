@@ -122,6 +122,28 @@ def test_what_is_on_its_way_between_slices_is_no_deviation_and_is_told() -> None
     assert report.law("forwards").not_checkable == 2, "the message, and what its line comes to"
 
 
+def test_only_of_the_slice_that_is_being_told_the_entry_is_not_judged() -> None:
+    facts = sliced()
+    told = [r for r in facts.postgres.commands if r.action == "take_over" and r.subject == hot(1)]
+    facts.postgres.commands.remove(told[-1])
+    change(facts.postgres.products, of_product(hot(1)), version=1)
+    law = audit(facts).law("slice-entries")
+    assert (law.ok, law.not_checkable) == (True, 1)
+    change(facts.postgres.products, of_product(hot(2)), version=1)
+    law = audit(facts).law("slice-entries")
+    assert [d.product_id for d in law.deviations] == [hot(2)]
+
+
+def test_while_entries_are_handed_on_those_of_all_slices_are_not_judged() -> None:
+    facts = sliced()
+    first = next(r for r in facts.postgres.commands if r.action == "take_over" and r.subject == hot(1))
+    facts.postgres.commands.remove(first)
+    for number in (1, 2):
+        drop(facts.postgres.products, of_product(hot(number)))
+    law = audit(facts).law("slice-entries")
+    assert (law.ok, law.not_checkable) == (True, 2)
+
+
 def test_a_settlement_under_way_is_no_deviation() -> None:
     """Postgres was read between an order's payment and the decision of the holds' writer, who has it in his log."""
     facts = commanded()

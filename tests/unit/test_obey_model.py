@@ -203,10 +203,7 @@ class Sale(RuleBasedStateMachine):
         moved = sum(
             delta for entries in self.desk.entries.values() for kind, delta in entries if kind == "move"
         )
-        on_their_way = sum(
-            sum(c.units) if isinstance(c, TakeOver) else c.units
-            for c in self.desk.asked if isinstance(c, TakeOver | TakeIn)
-        )  # fmt: skip
+        on_their_way = sum(c.units for c in self.desk.asked if isinstance(c, TakeOver | TakeIn))
         assert moved == -on_their_way
 
     @invariant()

@@ -100,16 +100,39 @@ def test_an_older_entry_leaves_the_newer_one_and_its_units_arrive(desk: Desk) ->
     """Two commands after each other whose messages come the other way round."""
     split(desk, 3)
     desk.obey(asked(Restock, product_id=A, units=9))
-    old = desk.asked.popleft()
+    old = [desk.asked.popleft(), desk.asked.popleft()]
     desk.obey(asked(PatchProduct, product_id=A, on_shelf=False))
     desk.deliver()
-    desk.obey(old)
-    desk.deliver()
+    desk.obey(*old)
+    assert not desk.asked
     assert available(desk) == [8, 6, 6]
     assert {desk.ledger.catalogue[i].on_shelf for i in stock_ids(A, 3)} == {False}
 
 
-def test_what_is_handed_on_comes_twice_and_has_one_effect(desk: Desk) -> None:
+@pytest.mark.parametrize(
+    ("command", "units", "price"),
+    [
+        (asked(PatchProduct, product_id=A, price="99.50"), [5, 3, 3], "99.50"),
+        (asked(Restock, product_id=A, units=9), [8, 3, 6], "129.00"),
+    ],
+)
+def test_a_slice_whose_writer_is_away_keeps_nothing_from_the_others(
+    desk: Desk, command: Command, units: list[int], price: str
+) -> None:
+    split(desk, 3)
+    desk.obey(command)
+    (to_second,) = (one for one in desk.asked if one.subject() == f"{A}~1")
+    desk.asked.remove(to_second)
+    desk.deliver()
+    assert available(desk) == units
+    assert desk.ledger.catalogue[f"{A}~2"].price == Decimal(price)
+    desk.obey(to_second)
+    assert not desk.asked
+    assert len({(e.version, e.price) for i in stock_ids(A, 3) if (e := desk.ledger.catalogue[i])}) == 1
+    assert sum(available(desk)) == (20 if isinstance(command, Restock) else 11)
+
+
+def test_what_slices_are_told_comes_twice_and_has_one_effect(desk: Desk) -> None:
     desk.obey(asked(PatchProduct, product_id=A, slices=3))
     (first,) = desk.asked
     desk.deliver()
@@ -127,7 +150,7 @@ def test_a_restock_is_shared_out(desk: Desk) -> None:
     assert available(desk) == [10, 6, 6]
     desk.obey(asked(Restock, product_id=A, units=2))
     assert desk.entries[A][-1] == ("restock", 2)
-    desk.deliver()
+    assert not desk.asked
     assert available(desk) == [12, 6, 6]
 
 
@@ -263,7 +286,7 @@ def test_a_line_that_is_forwarded_is_answered_from_where_it_is_held(desk: Desk) 
     assert [item.product_id for item in order.items] == [f"{A}~1", B]
 
 
-def test_of_a_product_with_one_slice_nothing_is_handed_on_or_told_anew(desk: Desk) -> None:
+def test_of_a_product_with_one_slice_no_others_are_told_and_nothing_is_told_anew(desk: Desk) -> None:
     desk.obey(asked(PatchProduct, product_id=A, slices=1), asked(Restock, product_id=A, units=4))
     assert not desk.asked
     assert desk.entries[A] == [("initial", 11), ("restock", 4)]

@@ -62,6 +62,22 @@ def test_units_that_come_before_slices_are_open_stay_together_until_then(desk: D
     assert available(desk) == [8, 6, 6]
 
 
+def test_a_change_of_before_slices_are_open_arrives_after_them_and_is_not_kept(desk: Desk) -> None:
+    """It is handed on from slice to slice, and what opens them comes directly."""
+    opening = begin_to_split(desk, 3, there=3)
+    desk.obey(asked(PatchProduct, product_id=A, on_shelf=False))
+    (handed_on,) = desk.asked
+    desk.asked.clear()
+    desk.obey(asked(PatchProduct, product_id=A, on_shelf=True), opening)
+    desk.deliver()
+    desk.obey(handed_on)
+    assert [one.subject() for one in desk.asked] == [f"{A}~2"]
+    desk.deliver()
+    entries = [desk.ledger.catalogue[i] for i in stock_ids(A, 3)]
+    assert {(e.on_shelf, e.version) for e in entries} == {(True, 5)}
+    assert available(desk) == [5, 3, 3]
+
+
 @pytest.mark.parametrize("there", [1, 2, 3])
 def test_what_is_changed_before_slices_are_open_reaches_all_of_them(desk: Desk, there: int) -> None:
     """Whichever comes first: the change, or what goes on with the split."""
