@@ -2,7 +2,8 @@
 
 import asyncio
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 import msgspec
 
@@ -72,9 +73,9 @@ class Ingest:
         self._retry_after = ("retry-after", str(settings.retry_after_s))
         self._pages = Pages(health(self._ready) | openapi.pages())
 
-    async def __rsgi__(self, scope: Scope, exchange: Exchange) -> None:
+    def __rsgi__(self, scope: Scope, exchange: Exchange) -> Coroutine[Any, Any, None]:
         answering = self.checkout(scope, exchange) if scope.path == PATH else self._pages.answer(scope)
-        await respond(scope, exchange, answering)
+        return respond(scope, exchange, answering)
 
     async def checkout(self, scope: Scope, exchange: Exchange) -> Answer:
         """Who → what → is there any left → is it the same as before → into the log → 202."""

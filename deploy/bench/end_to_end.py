@@ -48,7 +48,7 @@ class Sale:
         """Take in as many checkouts as can be, and wait until all are decided; the seconds both took."""
         settings = self.ground.settings
         [ingest] = self.ground.fleet.of("ingest")
-        plan = closed.Plan(settings.host, ingest.port, self._requests, _FLOOD_CONNECTIONS, seconds)
+        plan = closed.Plan(settings.host, [ingest.port], self._requests, _FLOOD_CONNECTIONS, seconds)
         began = time.monotonic()
         await child("deploy.bench.load", plan, closed.Outcome)
         await self.ground.caught_up()

@@ -9,6 +9,7 @@ import sys
 import time
 from collections import Counter
 from functools import partial
+from itertools import cycle
 from typing import cast
 
 import msgspec
@@ -16,10 +17,12 @@ import uvloop
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """`requests` are sent over every connection in turn, one at a time, with %KEY% replaced by a key of its own."""
+    """`requests` are sent over every connection in turn, one at a time, with %KEY% replaced by a key of its own. The
+    connections are to each of the `ports` in turn.
+    """
 
     host: str
-    port: int
+    ports: list[int]
     requests: list[bytes]
     connections: int
     seconds: float
@@ -78,8 +81,8 @@ async def run(plan: Plan) -> Outcome:
     loop = asyncio.get_running_loop()
     seed = time.time_ns() << 16
     made = [
-        await loop.create_connection(partial(_Connection, requests, seed + n, counts), plan.host, plan.port)
-        for n in range(plan.connections)
+        await loop.create_connection(partial(_Connection, requests, seed + n, counts), plan.host, port)
+        for n, port in zip(range(plan.connections), cycle(plan.ports), strict=False)
     ]
     counts.clear()
     started = time.monotonic()

@@ -24,8 +24,8 @@ async def run(bench: Bench) -> list[Row]:
         polls, body_bytes = await _decided(ground, ingest.url, api.url)
         async with bench.bare("read", body_bytes) as bare_port:
             for _ in range(rounds):
-                ours = await rate(bench, api.port, polls, _CONNECTIONS, seconds, "200")
-                bare = await rate(bench, bare_port, polls, _CONNECTIONS, seconds, "200")
+                ours = await rate(bench, [api.port], polls, _CONNECTIONS, seconds, "200")
+                bare = await rate(bench, [bare_port], polls, _CONNECTIONS, seconds, "200")
                 bench.say(f"  {ours:,.0f}/s, bare {bare:,.0f}/s")
                 pairs.append((ours, bare))
     what = f"GET of a decided checkout, {_CONNECTIONS} connections"

@@ -52,8 +52,8 @@ async def _gate(bench: Bench) -> list[Row]:
         for _ in range(rounds):
             for key, of_key in pairs.items():
                 request = post(ground.settings, 1, sample.HOT_PRODUCT, key=key)
-                ours = await rate(bench, ingest.port, [request], _CONNECTIONS, seconds, "409")
-                bare = await rate(bench, bare_port, [request], _CONNECTIONS, seconds, "202")
+                ours = await rate(bench, [ingest.port], [request], _CONNECTIONS, seconds, "409")
+                bare = await rate(bench, [bare_port], [request], _CONNECTIONS, seconds, "202")
                 bench.say(f"  gate {'with' if key else 'without'} a key {ours:,.0f}/s, bare {bare:,.0f}/s")
                 of_key.append((ours, bare))
     return [
