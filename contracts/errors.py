@@ -13,6 +13,7 @@ SluicewayError
 │   └── BacklogFull          writers are too far behind; tells when to come again
 ├── FenceLost                another writer owns a partition of the batch; nothing was written
 ├── StaleView                what was loaded is not what Postgres holds; reload and decide again
+│   └── SoldMeanwhile        nothing but what buyers have of products with slices is more than was loaded
 ├── Unavailable              Postgres, the cache or Kafka does not answer; retry
 ├── PaymentRefused           a payment provider said no to starting or refunding a payment
 └── LogTruncated             Kafka no longer has messages that were never decided
@@ -71,6 +72,10 @@ class FenceLost(SluicewayError):
 
 class StaleView(SluicewayError):
     """Loaded stock or prices differ from Postgres; the transaction was rolled back."""
+
+
+class SoldMeanwhile(StaleView):
+    """Other slices sold to buyers of the batch since they were loaded; the transaction was rolled back."""
 
 
 class Unavailable(SluicewayError):

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
 from contracts.decisions import Decision, Order
-from contracts.errors import FenceLost, StaleView, Unavailable
+from contracts.errors import FenceLost, SoldMeanwhile, StaleView, Unavailable
 from contracts.messages import Shipping
 from contracts.outcomes import FIRST, Kind, OrderStatus, PaymentStatus
 from contracts.topics import Stream
@@ -181,7 +181,7 @@ class MemoryLedger:
                 raise StaleView(f"stock or catalogue of {i} is not as loaded")
         sums = {pair: self.purchases.get(pair, 0) + units for pair, units in decided.bought.items()}
         if stale := loaded.sold_meanwhile(sums, decided):
-            raise StaleView(f"other slices sold to {len(stale)} buyers of products with a limit")
+            raise SoldMeanwhile(f"other slices sold to {len(stale)} buyers of products with a limit")
 
     def pass_fence(self, stream: Stream, advances: Sequence[Advance]) -> None:
         """Raises FenceLost unless all are still ours and, in this stream, where we think."""

@@ -107,9 +107,10 @@ class Ledger(Protocol):
     async def persist(self, advances: Sequence[Advance], decided: Decided, loaded: Loaded) -> None:
         """All of a batch, or nothing.
 
-        Raises FenceLost if a partition is no longer ours or not at its claim's next offset, StaleView if stock, price,
-        idempotency or what buyers have of a product with slices is not what was loaded; in both cases nothing was written. Raises Unavailable if the
-        connection broke: whether it was written is then for `state` to say.
+        Raises FenceLost if a partition is no longer ours or not at its claim's next offset, StaleView if stock, price or
+        idempotency is not what was loaded, SoldMeanwhile if what buyers have of a product with slices is not; in all of
+        these cases nothing was written. Raises Unavailable if the connection broke: whether it was written is then for
+        `state` to say.
         """
         ...
 

@@ -10,7 +10,7 @@ import asyncpg
 from asyncpg.connect_utils import SessionAttribute
 
 from contracts.decisions import Decision, Hold, Order
-from contracts.errors import FenceLost, SettingsError, StaleView, Unavailable
+from contracts.errors import FenceLost, SettingsError, SoldMeanwhile, StaleView, Unavailable
 from contracts.messages import Shipping
 from contracts.outcomes import Kind, Reason
 from contracts.settings import Settings
@@ -214,11 +214,11 @@ async def advance_stock(connection: Any, moves: Sequence[StockMove]) -> None:
 
 
 async def _add_purchases(connection: Any, decided: Decided, loaded: Loaded) -> None:
-    """Raises StaleView if another slice has meanwhile sold to a buyer: the limit was checked without that."""
+    """Raises SoldMeanwhile if another slice has meanwhile sold to a buyer: the limit was checked without that."""
     if decided.bought:
         sums = await add_purchases(connection, decided.bought)
         if stale := loaded.sold_meanwhile(sums, decided):
-            raise StaleView(f"other slices sold to {len(stale)} buyers of products with a limit")
+            raise SoldMeanwhile(f"other slices sold to {len(stale)} buyers of products with a limit")
 
 
 async def add_purchases(connection: Any, bought: Mapping[tuple[str, str], int]) -> dict[tuple[str, str], int]:

@@ -14,11 +14,17 @@ from workers.log import Batch
 Claims = MutableMapping[int, Claim]  # by partition
 
 
+class Draft(Protocol):
+    """What a batch comes to by now: until it is committed it may be decided again."""
+
+    decided: Decided
+
+
 class Ready(NamedTuple):
     """A batch that is decided: how many messages it has, where its partitions will be, and what is left to do.
 
     `persist` raises what the ledger does, and gives what is to be shown once it is committed. `finish` shows and
-    publishes it; it raises what `Log.publish` and `Log.commit` do, and can be repeated from Postgres. `decided` is what
+    publishes it; it raises what `Log.publish` and `Log.commit` do, and can be repeated from Postgres. `draft` is what
     the lane's next batch builds on, if it may be decided before this one is committed.
     """
 
@@ -26,7 +32,7 @@ class Ready(NamedTuple):
     claims: Mapping[int, Claim]
     persist: Callable[[], Awaitable[Sequence[Shown]]]
     finish: Callable[[Sequence[Shown]], Awaitable[None]]
-    decided: Decided | None = None
+    draft: Draft | None = None
 
 
 class UnderWay:
@@ -40,10 +46,15 @@ class UnderWay:
     ) -> None:
         self.lane = lane
         self.partitions = ready.claims.keys()
-        self.decided = ready.decided
+        self._draft = ready.draft
         self._committed = asyncio.ensure_future(_commit(ready, before, count))
         self._finished = asyncio.ensure_future(_finish(ready, self._committed))
         self._finished.add_done_callback(_heard)
+
+    @property
+    def decided(self) -> Decided | None:
+        """What the next batch builds on. Another one than before is a reason to decide that again."""
+        return None if self._draft is None else self._draft.decided
 
     @property
     def is_committed(self) -> bool:
@@ -101,7 +112,7 @@ class Lane(Protocol):
         """Decide a batch under the claims, which are advanced to where they will be. None if there was nothing to decide.
 
         `before` is the lane's batch before, if that is `decided` to be built on and not committed yet: unless it will be,
-        this one counts for nothing.
+        this one counts for nothing, and if it is decided again, so is this one.
         """
         ...
 

@@ -1,13 +1,17 @@
 """The checkouts' lane: seven steps from a batch of lines to their decisions. See `LineLane.decide`."""
 
+import logging
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from typing import NamedTuple
 
+import msgspec
+
 from contracts.commands import encode_command
 from contracts.decisions import Decision
+from contracts.errors import SoldMeanwhile
 from contracts.events import Event, event_of
 from contracts.kafka import Record
 from contracts.keys import conflict_field
@@ -28,6 +32,19 @@ from workers.lane import Claims, Ready, UnderWay, both
 from workers.log import Batch, Log, Message
 from workers.shelf import Results, Shelf
 from workers.sourcing import Sourcing
+
+logger = logging.getLogger(__name__)
+
+
+class _Draft(msgspec.Struct):
+    """A batch and what it comes to by now, if the one before it came to `base`, which is laid over what was loaded."""
+
+    received: Sequence[Received]
+    advances: Sequence[Advance]
+    now: datetime
+    base: Decided | None
+    loaded: Loaded
+    decided: Decided
 
 
 class _Told(NamedTuple):
@@ -72,37 +89,58 @@ class LineLane:
         received, advances = await self.intake.take(batch, claims, self._decode, Received, now)  # 2
         if not received:
             return None
-        loaded = await self._load(received, claims, before)  # 3
+        draft = await self._decide(received, advances, now, claims, before)  # 3, 4
+        after = advanced(advances, self.stream)
+        claims.update(after)
+        return Ready(
+            len(received), after, partial(self._persist, draft, before), partial(self._finish, draft), draft
+        )
+
+    async def _decide(
+        self,
+        received: Sequence[Received],
+        advances: Sequence[Advance],
+        now: datetime,
+        claims: Mapping[int, Claim],
+        before: UnderWay | None,
+    ) -> _Draft:
+        base = None if before is None else before.decided
+        loaded = await self._load(received, claims, before, base)  # 3
         sourced = await self._sourcing.ask(received, advances, loaded)
         decided = decide(received, loaded, now)  # 4
         if sourced is not None:
             decided = sourced.of(decided)
-        after = advanced(advances, self.stream)
-        claims.update(after)
-        return Ready(
-            len(received),
-            after,
-            partial(self._persist, advances, decided, loaded, after),
-            partial(self._finish, decided.decisions, advances),
-            decided,
-        )
+        return _Draft(received, advances, now, base, loaded, decided)
 
-    async def _persist(
-        self, advances: Sequence[Advance], decided: Decided, loaded: Loaded, after: Mapping[int, Claim]
-    ) -> Sequence[Shown]:
-        await self._ledger.persist(advances, decided, loaded)  # 5
+    async def _persist(self, draft: _Draft, before: UnderWay | None) -> Sequence[Shown]:
+        """The batch before is committed by now: if it came to something else than this one was decided on top of, or
+        another slice has sold to its buyers, it is decided again.
+        """
+        if before is not None and before.decided is not draft.base:
+            await self._decide_again(draft)
+        while True:
+            try:
+                await self._ledger.persist(draft.advances, draft.decided, draft.loaded)  # 5
+                break
+            except SoldMeanwhile as error:
+                logger.info("decided again: %s", error, extra={"action": "decided_again"})
+                await self._decide_again(draft)
+        after, loaded = advanced(draft.advances, self.stream), draft.loaded
         touched: dict[int, set[str]] = {p: set() for p in after}
-        for decision in decided.decisions:
+        for decision in draft.decided.decisions:
             if (stock_id := decision.stock_id) in loaded.stock:
                 touched[decision.partition].add(stock_id)
-        return self._shelf.take_in(touched, loaded.products, loaded.stock | decided.stock, after)
+        return self._shelf.take_in(touched, loaded.products, loaded.stock | draft.decided.stock, after)
 
-    async def _finish(
-        self, decisions: Sequence[Decision], advances: Sequence[Advance], shown: Sequence[Shown]
-    ) -> None:
-        told = self._tell(decisions)
+    async def _decide_again(self, draft: _Draft) -> None:
+        claims = {a.partition: a.claim for a in draft.advances}
+        again = await self._decide(draft.received, draft.advances, draft.now, claims, None)
+        draft.loaded, draft.decided = again.loaded, again.decided
+
+    async def _finish(self, draft: _Draft, shown: Sequence[Shown]) -> None:
+        told = self._tell(draft.decided.decisions)
         await both(self._shelf.show(shown, told.results), self._publish(told))  # 6, 7
-        await self._log.commit(self.stream, {a.partition: a.next_offset for a in advances})
+        await self._log.commit(self.stream, {a.partition: a.next_offset for a in draft.advances})
 
     async def publish_again(self, partition: int, start: int, end: int) -> None:
         told = self._tell(await self._ledger.decisions(partition, start, end))
@@ -112,8 +150,14 @@ class LineLane:
     def _decode(self, message: Message, partition: int) -> CheckoutLine:
         return decode_checkout_line(message.value, message.key, partition, self._settings.partitions)
 
-    async def _load(self, received: Sequence[Received], claims: Claims, before: UnderWay | None) -> Loaded:
-        """From the view and Postgres, with what the batch `before` comes to laid over it.
+    async def _load(
+        self,
+        received: Sequence[Received],
+        claims: Mapping[int, Claim],
+        before: UnderWay | None,
+        base: Decided | None,
+    ) -> Loaded:
+        """From the view and Postgres, with `base`, what the batch `before` comes to, laid over it.
 
         Waits for its commit where that cannot be: what is read of a buyer's purchases may count it already, and a second
         stock source is asked under the fence.
@@ -130,13 +174,13 @@ class LineLane:
             entries |= await self._ledger.products(sorted(others))
         products = {product_id: product for product_id, (product, _) in entries.items()}
         need = need_of(received, products)
-        if before is None or before.decided is None:
+        if before is None or base is None:
             loaded = await self._ledger.load(need, entries)
         else:
             is_sourced = any(product.stock_source for product in products.values())
-            if is_sourced or not before.decided.bought.keys().isdisjoint(need.limited):
+            if is_sourced or not base.bought.keys().isdisjoint(need.limited):
                 await before.committed()
-            loaded = (await self._ledger.load(need, entries)).after(before.decided)
+            loaded = (await self._ledger.load(need, entries)).after(base)
         if need.sliced:
             loaded.elsewhere = await self._elsewhere(received, loaded)
         return loaded

@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from contracts.errors import StaleView
+from contracts.errors import SoldMeanwhile
 from contracts.messages import read_checkout_line
 from contracts.outcomes import Kind
 from contracts.slices import slice_of_buyer
@@ -82,7 +82,7 @@ async def test_what_another_slice_sold_to_a_limited_buyer_is_stale(
         await world.ledger.persist([advance], decided, loaded)
     advance, decided, loaded = made[1]
     if stale:
-        with pytest.raises(StaleView):
+        with pytest.raises(SoldMeanwhile):
             await world.ledger.persist([advance], decided, loaded)
         assert await world.ledger.decisions(0, 0, 10) == []
     else:

@@ -66,8 +66,8 @@ def _step_in_order(*order: str) -> AbstractContextManager[Any]:
         received, advances = await self.intake.take(batch, claims, self._decode, Received, now)
         if not received:
             return None
-        loaded = await self._load(received, claims, before)
-        decided = deciding.decide(received, loaded, now)
+        draft = await self._decide(received, advances, now, claims, before)
+        loaded, decided = draft.loaded, draft.decided
         results, events, _ = self._tell(decided.decisions)
         after = advanced(advances, self.stream)
         claims.update(after)
@@ -94,7 +94,7 @@ def _step_in_order(*order: str) -> AbstractContextManager[Any]:
         async def finish(_: Sequence[Shown]) -> None:
             return
 
-        return Ready(len(received), after, persist, finish, decided)
+        return Ready(len(received), after, persist, finish, draft)
 
     return patch.object(LineLane, "decide", decide)
 

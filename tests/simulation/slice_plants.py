@@ -43,10 +43,11 @@ def forwarded_not_sent_again_at_a_claim() -> AbstractContextManager[Any]:
 def forwarded_sent_after_the_commit_of_its_offset() -> AbstractContextManager[Any]:
     original = LineLane._finish
 
-    async def finish(
-        self: LineLane, decisions: Sequence[Decision], advances: Sequence[Any], shown: Sequence[Any]
-    ) -> None:
-        await original(self, [d for d in decisions if d.kind is not Kind.FORWARDED], advances, shown)
+    async def finish(self: LineLane, draft: Any, shown: Sequence[Any]) -> None:
+        decisions = draft.decided.decisions
+        others = [d for d in decisions if d.kind is not Kind.FORWARDED]
+        without = msgspec.structs.replace(draft.decided, decisions=others)
+        await original(self, msgspec.structs.replace(draft, decided=without), shown)
         await self._publish(self._tell([d for d in decisions if d.kind is Kind.FORWARDED]))
 
     return patch.object(LineLane, "_finish", finish)

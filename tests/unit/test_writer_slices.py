@@ -1,17 +1,19 @@
 """Writers of a product's slices: lines go from one to the other through the log, whichever of them crashes."""
 
 import asyncio
+from typing import Any
 
 import msgspec
 import pytest
 
-from contracts.errors import StaleView
+from contracts.errors import SoldMeanwhile
 from contracts.messages import CheckoutLine
 from contracts.outcomes import Kind, Reason
 from contracts.slices import slice_of_buyer, stock_id
 from contracts.topics import partition_of
 from stock_ledger.batch import Stock
 from tests.harness import eventually, line_of, product_of, results_of, running, uuid_of
+from tests.unit.test_writer_ahead import at_work
 from tests.unit.writer_world import PARTITIONS, A, World, crashes_sending, distinct
 
 SECOND = partition_of(stock_id(A, 1), PARTITIONS)
@@ -96,37 +98,98 @@ async def test_a_copy_from_before_the_split_is_repeated_where_it_was_decided(wor
     assert len(world.ledger.orders) == 1
 
 
-async def test_the_limit_of_a_buyer_counts_over_all_slices(world: World) -> None:
-    """One order is forwarded for stock; the other is decided by a writer that has read of none."""
+class Meanwhile:
+    """The other slice sells a unit of A to `who` while a batch is persisted, which waits for that until `go`.
+
+    Counts what the writer loads, and how often it asks for more than that from then on: where its claims are, what is to be
+    told again, what is to be shown anew.
+    """
+
+    def __init__(self, world: World, monkeypatch: pytest.MonkeyPatch, who: str) -> None:
+        self.reached, self.go = asyncio.Event(), asyncio.Event()
+        self.stale: list[SoldMeanwhile] = []
+        self.loads = 0
+        self.asked: list[str] = []
+        persisting, loading = world.ledger.persist, world.ledger.load
+
+        async def persist(*arguments: Any) -> None:
+            if not self.reached.is_set():
+                self.reached.set()
+                await self.go.wait()
+                self._watch(world, monkeypatch)
+                world.ledger.purchases[A, who] = world.ledger.purchases.get((A, who), 0) + 1
+            try:
+                await persisting(*arguments)
+            except SoldMeanwhile as error:
+                self.stale.append(error)
+                raise
+
+        async def load(*arguments: Any) -> Any:
+            self.loads += 1
+            return await loading(*arguments)
+
+        monkeypatch.setattr(world.ledger, "persist", persist)
+        monkeypatch.setattr(world.ledger, "load", load)
+
+    def _watch(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+        for name in ("claim", "state", "decisions", "partition_products"):
+            monkeypatch.setattr(world.ledger, name, self._told(name, getattr(world.ledger, name)))
+
+    def _told(self, name: str, original: Any) -> Any:
+        def call(*arguments: Any) -> Any:
+            self.asked.append(name)
+            return original(*arguments)
+
+        return call
+
+
+async def test_the_limit_of_a_buyer_counts_over_all_slices(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One order is forwarded for stock; the other is decided by a writer that has read of none, and then again."""
     split(world, 0, 5, limit=1)
     who = buyer(0, 2)
     writer, log = world.writer()
-    original, held = world.ledger.load, asyncio.Event()
-    stale: list[str] = []
-
-    async def persist(*arguments: object) -> None:
-        try:
-            await persisting(*arguments)  # type: ignore[arg-type]
-        except StaleView as error:
-            stale.append(str(error))
-            raise
-
-    async def load(need: object, entries: object) -> object:
-        loaded = await original(need, entries)  # type: ignore[arg-type]
-        if not held.is_set() and uuid_of("second") in need.checkouts:  # type: ignore[attr-defined]
-            held.set()
-            world.ledger.purchases[A, who] = 1  # the other slice commits now
-        return loaded
-
-    persisting = world.ledger.persist
-    world.ledger.load, world.ledger.persist = load, persist  # type: ignore[method-assign, assignment]
     async with running(writer):
-        await world.share_out(log)
+        await at_work(world, log)
+        meanwhile = Meanwhile(world, monkeypatch, who)
+        meanwhile.go.set()
         send(world, line_of("second", A, buyer_id=who, slice=1, forwarded=True))
         await world.all_done()
-    assert len(stale) == 1
+    assert len(meanwhile.stale) == 1
     assert world.ledger.decided[SECOND, 0].reason is Reason.BUYER_LIMIT
     assert world.ledger.purchases == {(A, who): 1}
+    assert meanwhile.loads == 2
+    assert meanwhile.asked == [], "nothing is in doubt"
+
+
+async def test_what_was_decided_on_top_of_what_is_decided_again_is_so_too(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the three units of a slice one buyer gets none after all: they are there for the next batch."""
+    split(world, 0, 3, limit=3)
+    one, two, three = (buyer(1, 2, nth) for nth in range(3))
+    writer, log = world.writer()
+    async with running(writer):
+        await at_work(world, log)
+        meanwhile = Meanwhile(world, monkeypatch, one)
+        send(world, line_of(1, A, 3, buyer_id=one, slice=1))
+        await meanwhile.reached.wait()
+        send(world, line_of(2, A, 2, buyer_id=two, slice=1), line_of(3, A, 2, buyer_id=three, slice=1))
+        await eventually(lambda: meanwhile.loads == 2)
+        meanwhile.go.set()
+        await world.all_done()
+        assert await world.shown(SECOND) == (1, 3)
+        view = (await world.view.load({SECOND: [stock_id(A, 1)]}))[SECOND]
+    assert world.kinds(SECOND) == [Kind.REFUSED, Kind.CREATED, Kind.REFUSED]
+    assert [world.ledger.decided[SECOND, n].reason for n in (0, 2)] == [
+        Reason.BUYER_LIMIT, Reason.INSUFFICIENT_STOCK
+    ]  # fmt: skip
+    assert world.ledger.stock[stock_id(A, 1)] == view.entries[stock_id(A, 1)][1] == Stock(1, 2)
+    assert world.ledger.purchases == {(A, one): 1, (A, two): 2}
+    assert (len(meanwhile.stale), meanwhile.loads, meanwhile.asked) == (1, 4, [])
+    assert [await status_of(world, n) for n in (1, 2, 3)] == ["refused", "created", "refused"]
+    assert len(world.event_ids(SECOND)) == 3
 
 
 @pytest.mark.parametrize("after", [False, True])
