@@ -53,7 +53,7 @@ async def erase(settings: Settings, buyer_id: str, *, force: bool = False) -> Er
     """Replace the buyer by a pseudonym that leads nowhere. Once more changes nothing, or takes what came since.
 
     First the cache, then all of Postgres in one transaction, then the archives: stopped anywhere, it can be run again.
-    Raises Invalid, and nothing is changed, while orders of the buyer are open, unless `force`.
+    Raises Invalid, and nothing is changed, while orders or lines of the buyer are open, unless `force`.
     """
     async with _alone(settings) as connection:
         await _refuse_open(connection, buyer_id, force=force)
@@ -87,8 +87,8 @@ async def _refuse_open(connection: Any, buyer_id: str, *, force: bool) -> None:
     if rows := await connection.fetch(buyer_data.OPEN, buyer_id):
         some = "; ".join(row[0] for row in rows[:5])
         raise Invalid(
-            f"{len(rows)} orders and holds of {buyer_id} have not ended: {some}. What is still to be paid, delivered or paid back "
-            "needs the buyer's data: let them end, or close them; --force erases all the same"
+            f"{len(rows)} orders, holds and lines of {buyer_id} have not ended: {some}. What is still to be decided, paid, delivered or "
+            "paid back needs the buyer's data: let them end, or close the orders; --force erases all the same"
         )
 
 

@@ -34,11 +34,17 @@ ADDRESSES = "SELECT * FROM addresses WHERE buyer_id = $1 ORDER BY added_at"
 CART = "SELECT * FROM carts WHERE buyer_id = $1 ORDER BY added_at"
 PURCHASES = "SELECT * FROM purchases WHERE buyer_id = $1 ORDER BY product_id"
 
-# Orders of the buyer that have not ended, or whose money has not, and units held. $1 buyer
+# Orders of the buyer that have not ended, or whose money has not, units held, and lines that no slice has decided yet: what
+# is stored of those may still have to be sent on. $1 buyer
 OPEN = """
 SELECT 'order ' || order_id || ', ' || o.status FROM orders AS o JOIN payments AS pay USING (order_id)
 WHERE o.buyer_id = $1 AND (""" + ENDED + """) IS NOT TRUE
 UNION ALL SELECT 'checkout ' || checkout_id || ', held' FROM holds WHERE buyer_id = $1 AND state IN ('held', 'pending')
+UNION ALL SELECT DISTINCT 'checkout ' || sent.checkout_id || ', on its way to another slice' FROM decisions AS sent
+WHERE sent.buyer_id = $1 AND sent.kind = 'forwarded' AND NOT EXISTS (
+    SELECT FROM decisions AS d WHERE d.checkout_id = sent.checkout_id
+    AND split_part(d.product_id, '~', 1) = split_part(sent.product_id, '~', 1)
+    AND (d.kind IN ('created', 'held', 'refused') OR d.kind = 'conflict' AND d.payload_hash = sent.payload_hash))
 """  # fmt: skip # noqa: S608 - constants alone
 
 # $1 buyer, $2 pseudonym

@@ -2,23 +2,25 @@
 
 from typing import Any
 
+import msgspec
 import orjson
 import pytest
 
+from contracts.decisions import Decision
 from contracts.errors import Invalid
-from contracts.messages import read_checkout_line
+from contracts.messages import CheckoutLine, read_checkout_line
 from contracts.outcomes import Kind
 from contracts.settings import Settings
 from contracts.slices import slice_of_buyer
 from contracts.topics import partition_of
+from deploy.buyer import erase
 from stock_ledger import buyer_data
 from stock_ledger.batch import Received, Stock
 from stock_ledger.catalogue import read_products, store
 from stock_ledger.commands.reads import PostgresCommandReads
 from stock_ledger.decide import decide
-from stock_ledger.ledger import Advance
-from stock_ledger.ledger import Need as LineNeed
-from tests.contract.test_ledger import postgres_world
+from stock_ledger.ledger import Advance, need_of
+from tests.contract.test_ledger import PostgresWorld, postgres_world
 from tests.harness import NOON, line_of, product_of, uuid_of
 
 EVE = next(name for name in (f"eve-{n}" for n in range(99)) if slice_of_buyer(name, 2) == 0)
@@ -63,6 +65,59 @@ async def test_a_file_changes_nothing_of_a_product_that_is_being_split(database_
         assert await base.ledger.products(["p", "p~1", "p~2"]) == before
 
 
+async def sell(base: PostgresWorld, place: int, offset: int, line: CheckoutLine) -> Decision:
+    """Decide and persist one line of p, of which slice 1 has 5 units, in the partition of its slice."""
+    claim = (await base.ledger.state([place]))[place]
+    batch = [Received(place, offset, line)]
+    entries = await base.ledger.products(["p", "p~1"])
+    products = {i: product for i, (product, _) in entries.items()}
+    loaded = await base.ledger.load(need_of(batch, products), entries)
+    loaded.elsewhere = {"p~1": 5}
+    decided = decide(batch, loaded, NOON)
+    await base.ledger.persist([Advance(place, claim, offset + 1)], decided, loaded)
+    return decided.decisions[0]
+
+
+@pytest.mark.parametrize(
+    ("fields", "kind"),
+    [({}, Kind.CREATED), ({"on_shelf": False}, Kind.REFUSED), ({"policy": "all_or_nothing"}, Kind.HELD)],
+)
+async def test_a_line_on_its_way_to_another_slice_is_open_until_it_is_decided_there(
+    database_settings: Settings, fields: dict[str, Any], kind: Kind
+) -> None:
+    """What is stored of it may still be sent: without the buyer it would be another one. A conflict there is another one."""
+    line = line_of(1, "p", buyer_id=EVE, policy=fields.pop("policy", "independent"))
+    async with postgres_world(database_settings) as base:
+        await base.put(product_of("p", slices=2), Stock(0, 1), 0)
+        await base.put(product_of("p~1", slices=2, **fields), Stock(5, 1), 1)
+        await base.ledger.claim([0, 1], "a", NOON)
+        sent = await sell(base, 0, 0, line)
+        other = await sell(base, 1, 0, msgspec.structs.replace(line, payload_hash="f" * 32, slice=1))
+        assert (sent.kind, other.kind) == (Kind.FORWARDED, Kind.CONFLICT)
+        what = f"checkout {sent.checkout_id}, on its way to another slice"
+        assert [row[0] for row in await base.pool.fetch(buyer_data.OPEN, EVE)] == [what]
+        with pytest.raises(Invalid, match=what):
+            await erase(database_settings, EVE)
+        assert (await sell(base, 1, 1, read_checkout_line(sent.detail))).kind is kind
+        left = [row[0] for row in await base.pool.fetch(buyer_data.OPEN, EVE)]
+    assert what not in left
+    assert len(left) == (kind is not Kind.REFUSED), "an order or a hold"
+
+
+async def test_a_line_that_is_in_conflict_where_it_was_sent_is_not_open(database_settings: Settings) -> None:
+    """As if what the checkout was first had been another payload, decided since for another of its products."""
+    async with postgres_world(database_settings) as base:
+        await base.put(product_of("p", slices=2), Stock(0, 1), 0)
+        await base.put(product_of("p~1", slices=2), Stock(5, 1), 1)
+        await base.ledger.claim([0, 1], "a", NOON)
+        line = line_of(1, "p", buyer_id=EVE)
+        sent = await sell(base, 0, 0, line)
+        await base.pool.execute("UPDATE decisions SET payload_hash = $1", "f" * 32)
+        assert (await sell(base, 1, 0, read_checkout_line(sent.detail))).kind is Kind.CONFLICT
+        await base.pool.execute("UPDATE decisions SET payload_hash = $1", line.payload_hash)
+        assert await base.pool.fetch(buyer_data.OPEN, EVE) == []
+
+
 async def test_of_a_slice_a_buyer_is_told_its_product_and_nothing_of_the_buyer_stays(
     database_settings: Settings,
 ) -> None:
@@ -70,16 +125,10 @@ async def test_of_a_slice_a_buyer_is_told_its_product_and_nothing_of_the_buyer_s
     async with postgres_world(database_settings) as base:
         await base.put(product_of("p", slices=2), Stock(0, 1), 0)
         await base.put(product_of("p~1", slices=2), Stock(5, 1), 1)
-        claims = await base.ledger.claim([0, 1], "a", NOON)
-        line = line_of(1, "p", buyer_id=EVE, note="ring twice")
-        for place in (0, 1):
-            entries = await base.ledger.products(["p", "p~1"])
-            loaded = await base.ledger.load(LineNeed([], [], []), entries)
-            loaded.elsewhere = {"p~1": 5}
-            decided = decide([Received(place, 0, line)], loaded, NOON)
-            await base.ledger.persist([Advance(place, claims[place], 1)], decided, loaded)
-            if decided.decisions[0].kind is Kind.FORWARDED:
-                line = read_checkout_line(decided.decisions[0].detail)
+        await base.ledger.claim([0, 1], "a", NOON)
+        sent = await sell(base, 0, 0, line_of(1, "p", buyer_id=EVE, note="ring twice"))
+        line = read_checkout_line(sent.detail)
+        await sell(base, 1, 0, line)
         assert line.slice == 1
         async with base.pool.acquire() as connection, connection.transaction():
             rows = await buyer_data.find(connection, EVE)
