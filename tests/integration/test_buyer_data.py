@@ -66,7 +66,7 @@ async def test_a_buyer_is_exported_and_erased(kept: Sale) -> None:
     await buy(kept, "second")
     await kept.pool.execute("INSERT INTO addresses VALUES ($1, 'home', 'Eve', '123', 'Here')", EVE)
     await kept.pool.execute("INSERT INTO carts VALUES ($1, $2, 1, $3, $3)", EVE, kept.plain, NOON)
-    with pytest.raises(Invalid, match="4 orders and holds of buyer-eve-7f have not ended"):
+    with pytest.raises(Invalid, match="4 orders, holds and lines of buyer-eve-7f have not ended"):
         await buyer.erase(kept.settings, EVE)
     await cancel_all(kept)
     await _is_exported(kept)
