@@ -64,10 +64,10 @@ class Stock(msgspec.Struct, frozen=True):
 class Loaded(msgspec.Struct):
     """All that deciding a batch needs, `products` and `stock` by stock id. What is absent does not exist.
 
-    `decided` maps (checkout_id, stock id) to the offset of its decision, `forwarded` to where it was sent on; `hashes` maps a
-    checkout id to the payload hash of its decided lines, whichever their product. Of products with a second stock source, `granted` is how many units may be sold, and `down`
-    are those that are refused because it does not answer. Where slices may not have enough, `elsewhere` is what the others
-    have, as far as is known.
+    `decided` maps (checkout_id, stock id) to the offset of its decision, `forwarded` to where it was sent on, `hashes` to
+    the payload hash of what was decided or sent on. Of products with a second stock source, `granted` is how many units may
+    be sold, and `down` are those that are refused because it does not answer. Where slices may not have enough, `elsewhere`
+    is what the others have, as far as is known.
     """
 
     products: dict[str, Product]
@@ -75,11 +75,17 @@ class Loaded(msgspec.Struct):
     bought: dict[tuple[str, str], int]  # (product_id, buyer_id) -> units
     addresses: dict[tuple[str, str], Shipping]  # (buyer_id, address_id)
     decided: dict[tuple[str, str], int]
-    hashes: dict[str, str]
+    hashes: dict[tuple[str, str], str]
     forwarded: dict[tuple[str, str], int] = {}
     granted: dict[str, int] = {}
     down: frozenset[str] = frozenset()
     elsewhere: dict[str, int] = {}
+
+    def payloads(self) -> dict[str, str]:
+        """A payload hash of each checkout that has one, for lines of it of which none is known. Where several payloads
+        raced over partitions, it is any of theirs.
+        """
+        return {checkout_id: payload_hash for (checkout_id, _), payload_hash in self.hashes.items()}
 
     def sold_meanwhile(
         self, sums: Mapping[tuple[str, str], int], decided: "Decided"
@@ -106,7 +112,7 @@ class Loaded(msgspec.Struct):
                 forwarded[d.checkout_id, d.stock_id] = d.offset
             else:
                 continue
-            hashes[d.checkout_id] = d.payload_hash
+            hashes[d.checkout_id, d.stock_id] = d.payload_hash
         stock = self.stock | {i: s for i, s in before.stock.items() if i in self.stock}
         return msgspec.structs.replace(self, stock=stock, decided=decided, forwarded=forwarded, hashes=hashes)
 

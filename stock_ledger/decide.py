@@ -26,7 +26,7 @@ def decide(batch: Iterable[Received], loaded: Loaded, now: datetime) -> Decided:
     )
     stock = dict(loaded.stock)
     decided, forwarded = dict(loaded.decided), dict(loaded.forwarded)
-    hashes = dict(loaded.hashes)
+    payloads = loaded.payloads()
     added: dict[tuple[str, str], int] = {}
     held: dict[str, int] = {}
     from_carts: list[tuple[str, str]] = []
@@ -43,7 +43,8 @@ def decide(batch: Iterable[Received], loaded: Loaded, now: datetime) -> Decided:
         kind, reason, order, hold, first, detail = Kind.CREATED, None, None, None, None, ""
         stock_id = line.stock_id
         identity = (line.checkout_id, stock_id)
-        if hashes.setdefault(line.checkout_id, line.payload_hash) != line.payload_hash:
+        known = loaded.hashes.get(identity) or payloads.setdefault(line.checkout_id, line.payload_hash)
+        if known != line.payload_hash:
             kind, reason = Kind.CONFLICT, Reason.IDEMPOTENCY_CONFLICT
         elif identity in decided:
             kind, first = Kind.REPEATED, decided[identity]

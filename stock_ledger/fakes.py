@@ -80,7 +80,7 @@ class MemoryLedger:
             addresses={pair: self.address_book[pair] for pair in need.addresses if pair in self.address_book},
             decided={(d.checkout_id or "", d.stock_id): d.offset for d in found},
             forwarded={(d.checkout_id or "", d.stock_id): d.offset for d in sent},
-            hashes={d.checkout_id or "": d.payload_hash for d in [*found, *sent]},
+            hashes={(d.checkout_id or "", d.stock_id): d.payload_hash for d in [*sent, *found]},
         )
 
     async def intend(self, advances: Sequence[Advance], requests: Sequence[Reserve]) -> Intended:

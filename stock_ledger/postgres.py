@@ -123,7 +123,9 @@ class PostgresLedger:
             },
             decided={(str(r["checkout_id"]), r["product_id"]): r["offset"] for r in decided},
             forwarded={(str(r["checkout_id"]), r["product_id"]): r["offset"] for r in forwarded},
-            hashes={str(r["checkout_id"]): r["payload_hash"] for r in [*decided, *forwarded]},
+            hashes={
+                (str(r["checkout_id"]), r["product_id"]): r["payload_hash"] for r in [*forwarded, *decided]
+            },
         )
 
     async def intend(self, advances: Sequence[Advance], requests: Sequence[Reserve]) -> Intended:

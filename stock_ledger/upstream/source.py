@@ -164,10 +164,11 @@ def requests_of(
     wanted: dict[str, int] = {}
     places: dict[str, int] = {}
     seen: set[tuple[str, str]] = set()
+    payloads = loaded.payloads()
     for message in batch:
         first_offsets.setdefault(message.partition, message.offset)
         line = message.line
-        if line is None or line.product_id not in when_down or not _is_new(line, loaded, seen):
+        if line is None or line.product_id not in when_down or not _is_new(line, loaded, payloads, seen):
             continue
         seen.add((line.checkout_id, line.product_id))
         places[line.product_id] = message.partition
@@ -182,9 +183,11 @@ def requests_of(
     return requests
 
 
-def _is_new(line: CheckoutLine, loaded: Loaded, seen: set[tuple[str, str]]) -> bool:
+def _is_new(
+    line: CheckoutLine, loaded: Loaded, payloads: Mapping[str, str], seen: set[tuple[str, str]]
+) -> bool:
     identity = (line.checkout_id, line.product_id)
-    known_hash = loaded.hashes.get(line.checkout_id, line.payload_hash)
+    known_hash = payloads.get(line.checkout_id, line.payload_hash)
     return identity not in loaded.decided and identity not in seen and known_hash == line.payload_hash
 
 

@@ -4,10 +4,10 @@ import msgspec
 import pytest
 
 from contracts.errors import SoldMeanwhile
-from contracts.messages import read_checkout_line
+from contracts.messages import CheckoutLine, read_checkout_line
 from contracts.outcomes import Kind
 from contracts.slices import slice_of_buyer
-from stock_ledger.batch import Received, Stock
+from stock_ledger.batch import Decided, Loaded, Received, Stock
 from stock_ledger.decide import decide
 from stock_ledger.ledger import Advance, Claim, need_of
 from tests.contract.test_ledger import World, world, world_settings
@@ -41,7 +41,7 @@ async def test_what_is_forwarded_is_kept_as_it_is_sent_on(world: World) -> None:
     assert await world.reads.decisions_of_checkout(uuid_of(1)) == [], "it is not decided yet"
     again = await world.ledger.load(need, entries)
     assert (again.decided, again.forwarded) == ({}, {(uuid_of(1), "p"): 0})
-    assert again.hashes == {uuid_of(1): "0" * 32}
+    assert again.hashes == {(uuid_of(1), "p"): "0" * 32}
 
 
 async def test_a_line_is_settled_in_the_slice_that_decided_it(world: World) -> None:
@@ -88,3 +88,56 @@ async def test_what_another_slice_sold_to_a_limited_buyer_is_stale(
     else:
         await world.ledger.persist([advance], decided, loaded)
         assert (await world.ledger.load(need, {})).bought == {("p", BUYER): 1}
+
+
+async def decided_here(
+    world: World, stock_id: str, *lines: CheckoutLine
+) -> tuple[list[Received], Decided, Loaded]:
+    """What lines come to, each at the next offset of its stock id's partition, given what is persisted by now."""
+    partition = 0 if stock_id == "p" else 1
+    entries = await world.ledger.products([stock_id])
+    offset = (await world.ledger.state([partition]))[partition].next_offset
+    batch = [Received(partition, offset + n, line) for n, line in enumerate(lines)]
+    loaded = await world.ledger.load(need_of(batch, {i: p for i, (p, _) in entries.items()}), entries)
+    return batch, decide(batch, loaded, NOON), loaded
+
+
+async def keep(world: World, batch: list[Received], decided: Decided, loaded: Loaded) -> None:
+    partition = batch[0].partition
+    claim = (await world.ledger.state([partition]))[partition]
+    await world.ledger.persist([Advance(partition, claim, batch[-1].offset + 1)], decided, loaded)
+
+
+@pytest.mark.parametrize("first", ["sent on", "decided"])
+async def test_of_two_payloads_that_race_over_two_slices_one_is_refused(world: World, first: str) -> None:
+    """One is sent on by the first slice, while the other comes to its buyer's, and neither has seen the other."""
+    await put_slices(world, 3, 3)
+    buyer = next(name for name in (f"b{n}" for n in range(100)) if slice_of_buyer(name, 2) == 1)
+    sent_on = line_of(1, buyer_id=buyer)
+    winner = line_of(1, buyer_id=buyer, quantity=2, payload_hash="f" * 32, slice=1)
+    made = [await decided_here(world, "p", sent_on), await decided_here(world, OTHER, winner)]
+    for one in made if first == "sent on" else reversed(made):
+        await keep(world, *one)
+    onward = read_checkout_line(made[0][1].decisions[0].detail)
+    assert onward.slice == 1
+    decided = (await decided_here(world, OTHER, onward, winner))[1]
+    assert [d.kind for d in decided.decisions] == [Kind.CONFLICT, Kind.REPEATED]
+    again = (await decided_here(world, "p", sent_on, msgspec.structs.replace(winner, slice=0)))[1]
+    assert [d.kind for d in again.decisions] == [Kind.REPEATED, Kind.CONFLICT]
+
+
+@pytest.mark.parametrize("first", ["p", "q"])
+async def test_of_two_payloads_that_race_over_two_products_each_repeats_its_own(
+    world: World, first: str
+) -> None:
+    for partition, product_id in enumerate(("p", "q")):
+        await world.put(product_of(product_id), Stock(9, 1), partition)
+    await world.ledger.claim([0, 1], "a", NOON)
+    lines = {hashed: [line_of(1, i, payload_hash=hashed * 32) for i in ("p", "q")] for hashed in "xy"}
+    made = [await decided_here(world, "p", lines["x"][0]), await decided_here(world, "q", lines["y"][1])]
+    for one in made if first == "p" else reversed(made):
+        await keep(world, *one)
+    for n, product_id in enumerate(("p", "q")):
+        decided = (await decided_here(world, product_id, lines["x"][n], lines["y"][n]))[1]
+        kinds = [Kind.REPEATED, Kind.CONFLICT]
+        assert [d.kind for d in decided.decisions] == (kinds if product_id == "p" else kinds[::-1])

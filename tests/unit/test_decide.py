@@ -58,7 +58,7 @@ class Case:
         self.exists = True
         self.available = 10
         self.bought: dict[tuple[str, str], int] = {}
-        self.hashes: dict[str, str] = {}
+        self.hashes: dict[tuple[str, str], str] = {}
         self.down: frozenset[str] = frozenset()
 
     def decide(self) -> Reason | None:
@@ -71,7 +71,7 @@ class Case:
 
 
 def conflict(case: Case) -> None:
-    case.hashes[uuid_of(1)] = OTHER_HASH
+    case.hashes[uuid_of(1), "of another product"] = OTHER_HASH
 
 
 def unknown(case: Case) -> None:
@@ -170,7 +170,7 @@ def test_idempotency_comes_before_everything() -> None:
     for _, worsen in WORSE[1:]:
         worsen(case)
     line = line_of(1, **case.line)
-    loaded = loaded_with(decided={(uuid_of(1), "p"): 3}, hashes={uuid_of(1): HASH})
+    loaded = loaded_with(decided={(uuid_of(1), "p"): 3}, hashes={(uuid_of(1), "p"): HASH})
     decision = decide(received(line, start=9), loaded, NOON).decisions[0]
     assert (decision.kind, decision.reason, decision.order, decision.first_offset) == (
         Kind.REPEATED,
@@ -344,7 +344,7 @@ worlds = st.builds(
         stock={p.product_id: s for p, s in zip(PRODUCTS, stock, strict=True)},
         bought={("b", "x"): bought} if bought else {},
         decided={(uuid_of(1), "a"): 0} if decided else {},
-        hashes={uuid_of(1): HASH} if decided else {},
+        hashes={(uuid_of(1), "a"): HASH} if decided else {},
     ),
     st.lists(st.builds(Stock, st.integers(0, 20), st.integers(1, 9)), min_size=4, max_size=4),
     st.integers(0, 4),
@@ -364,7 +364,7 @@ def apply(loaded: Loaded, decided: Decided) -> Loaded:
         bought=bought,
         addresses=loaded.addresses,
         decided=loaded.decided | {(str(d.checkout_id), d.product_id): d.offset for d in first},
-        hashes=loaded.hashes | {str(d.checkout_id): d.payload_hash for d in first},
+        hashes=loaded.hashes | {(str(d.checkout_id), d.product_id): d.payload_hash for d in first},
     )
 
 

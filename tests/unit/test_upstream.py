@@ -69,7 +69,7 @@ def test_no_more_is_asked_for_than_there_is_locally() -> None:
 def test_lines_that_are_decided_or_conflict_are_not_asked_for() -> None:
     state = loaded(p=99)
     state.decided[uuid_of(1), "p"] = 12
-    state.hashes |= {uuid_of(1): "0" * 32, uuid_of(2): "f" * 32}
+    state.hashes |= {(uuid_of(1), "p"): "0" * 32, (uuid_of(2), "p"): "f" * 32}
     lines = batch(
         line_of(1, "p", 1), line_of(2, "p", 2), line_of(3, "p", 4), line_of(3, "p", 4), line_of(4, "p", 8)
     )
