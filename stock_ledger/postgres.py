@@ -51,6 +51,7 @@ async def connect_pool(settings: Settings, *, timeout_s: float | None = None) ->
             max_size=settings.postgres_pool_max,
             command_timeout=limit_s,
             timeout=limit_s,
+            reset=_keep,
             target_session_attrs=SessionAttribute.read_write,
             server_settings={
                 "application_name": "sluiceway",
@@ -62,6 +63,12 @@ async def connect_pool(settings: Settings, *, timeout_s: float | None = None) ->
         raise Unavailable(f"Postgres: {error!r}") from error
     except ValueError as error:
         raise SettingsError(f"SLUICEWAY_POSTGRES_URL: {error}") from error
+
+
+async def _keep(_: Any) -> None:
+    """A connection goes back to the pool as it is, without another round trip: nobody leaves anything in its session,
+    and a transaction that is left open the pool ends by itself.
+    """
 
 
 @asynccontextmanager
