@@ -9,8 +9,7 @@ class Keys:
     | progress | string | "epoch:next_offset:decided_per_s:beat" of the partition |
     | stock | string | "epoch:seq:available" of the stock id |
     | product | string | catalogue entry as JSON |
-    | sold_out | set | the partition's stock ids without stock |
-    | slices | hash | product id → its slices; of the partition's products of which more than one sells |
+    | gate | set | the partition's stock ids without stock; "product id#slices" of products of which more than one sells |
     | result | hash | product id → line decision as JSON; "#partition:offset" → an idempotency conflict; "=" → all lines |
     | payload | string | hash of the payload last seen under this checkout id |
     """
@@ -27,11 +26,8 @@ class Keys:
     def product(self, partition: int, stock_id: str) -> str:
         return f"{self.prefix}product:{{p{partition}}}:{stock_id}"
 
-    def sold_out(self, partition: int) -> str:
-        return f"{self.prefix}soldout:{{p{partition}}}"
-
-    def slices(self, partition: int) -> str:
-        return f"{self.prefix}slices:{{p{partition}}}"
+    def gate(self, partition: int) -> str:
+        return f"{self.prefix}gate:{{p{partition}}}"
 
     def result(self, checkout_id: str) -> str:
         return f"{self.prefix}result:{checkout_id}"
@@ -43,6 +39,11 @@ class Keys:
 def conflict_field(partition: int, offset: int) -> str:
     """Field of a result hash that holds the refusal of one conflicting message."""
     return f"#{partition}:{offset}"
+
+
+def slices_member(product_id: str, slices: int) -> str:
+    """Member of a gate that tells how many slices a product has. It is split once, so there is one."""
+    return f"{product_id}#{slices}"
 
 
 WHOLE = "="  # field of a result hash that holds the one answer to an all-or-nothing checkout

@@ -140,8 +140,9 @@ async def _cache(settings: Settings) -> list[Finding]:
         ),
         Finding(
             "cache eviction",
-            ok=policy in ("noeviction", "volatile-ttl", "volatile-lru", "volatile-lfu"),
+            ok=not policy.startswith("allkeys-"),
             found=policy,
-            mend="set maxmemory-policy noeviction or volatile-*: evicted stock entries are read from Postgres each time",
+            mend="set maxmemory-policy noeviction or volatile-*, which leave alone what has no TTL: evicted stock is read "
+            "from Postgres each time, and an evicted gate stands open",
         ),
     ]

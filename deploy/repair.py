@@ -57,9 +57,7 @@ async def repair(
         if broken := [code for code in _BY_WRITERS if not before.law(code).ok]:
             await view.drop()
             silent = await _rebuilt(view, range(settings.partitions), rebuild_timeout_s)
-            done.append(
-                f"had the writers rebuild stock, sold-out sets, slices and progress, for {', '.join(broken)}"
-            )
+            done.append(f"had the writers rebuild stock, gates and progress, for {', '.join(broken)}")
             if silent:
                 done.append(
                     f"partitions {silent} were not rebuilt within {rebuild_timeout_s:.0f} s: no writer has them; "

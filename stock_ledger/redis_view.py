@@ -15,15 +15,15 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from contracts.errors import Unavailable
-from contracts.keys import Keys
+from contracts.keys import Keys, slices_member
 from contracts.settings import Settings
 from stock_ledger.batch import Product, Stock
 from stock_ledger.ledger import Entry
 from stock_ledger.view import CheckoutsView, Gate, PartitionView, Progress, Shown
 
-# KEYS: progress, sold-out set, slices, then stock and product key of each entry.
+# KEYS: progress, gate, then stock and product key of each entry.
 # ARGV: epoch, next_offset, mode, progress text that must be there ("" for any), progress text to set ("" keeps it),
-# then id, seq, available, product JSON ("" keeps it) of each entry, then id and slices of what has several.
+# then id, seq, available, product JSON ("" keeps it) of each entry, then what tells of slices.
 # Mode 0 writes an entry only if newer; 1 writes it whatever was there; 2 also forgets what was sold out, and slices.
 SHOW = """
 local function newer(key, epoch, number)
@@ -36,9 +36,9 @@ end
 local epoch = tonumber(ARGV[1])
 if not newer(KEYS[1], epoch, tonumber(ARGV[2])) then return 0 end
 if ARGV[4] ~= '' and redis.call('GET', KEYS[1]) ~= ARGV[4] then return 0 end
-if ARGV[3] == '2' then redis.call('DEL', KEYS[2], KEYS[3]) end
-local key, entries = 4, 5 + 2 * (#KEYS - 3)
-for arg = entries + 1, #ARGV, 2 do redis.call('HSET', KEYS[3], ARGV[arg], ARGV[arg + 1]) end
+if ARGV[3] == '2' then redis.call('DEL', KEYS[2]) end
+local key, entries = 3, 5 + 2 * (#KEYS - 2)
+for arg = entries + 1, #ARGV do redis.call('SADD', KEYS[2], ARGV[arg]) end
 for arg = 6, entries, 4 do
   local id, seq, available, product = ARGV[arg], ARGV[arg + 1], ARGV[arg + 2], ARGV[arg + 3]
   if ARGV[3] ~= '0' or newer(KEYS[key], epoch, tonumber(seq)) then
@@ -93,13 +93,12 @@ end
 return known
 """
 
-# KEYS: progress, sold-out set and slices of each partition. Gives, in turn, what they hold.
+# KEYS: progress and gate of each partition. Gives, in turn, what they hold.
 GATES = """
 local found = {}
-for i = 1, #KEYS, 3 do
+for i = 1, #KEYS, 2 do
   found[i] = redis.call('GET', KEYS[i])
   found[i + 1] = redis.call('SMEMBERS', KEYS[i + 1])
-  found[i + 2] = redis.call('HGETALL', KEYS[i + 2])
 end
 return found
 """
@@ -183,9 +182,7 @@ class RedisView:
     def _show_arguments(
         self, part: Shown, piece: list[tuple[str, Stock]], slices: Mapping[str, int], mode: int, text: str
     ) -> tuple[list[str], list[Any]]:
-        keys = [
-            name(part.partition) for name in (self._keys.progress, self._keys.sold_out, self._keys.slices)
-        ]
+        keys = [self._keys.progress(part.partition), self._keys.gate(part.partition)]
         after = "" if part.after is None else part.after.text()
         arguments: list[Any] = [part.progress.epoch, part.progress.next_offset, mode, after, text]
         for product_id, stock in piece:
@@ -195,8 +192,7 @@ class RedisView:
                 self._keys.product(part.partition, product_id),
             )
             arguments += (product_id, stock.seq, stock.available, encode_product(product) if product else b"")
-        for pair in slices.items():
-            arguments += pair
+        arguments += (slices_member(product_id, count) for product_id, count in slices.items())
         return keys, arguments
 
     async def progress(self, partitions: Sequence[int]) -> dict[int, Progress]:
@@ -218,15 +214,12 @@ class RedisView:
         return CheckoutsView(results, _progress_by(partitions, values))
 
     async def gates(self, partitions: Sequence[int]) -> dict[int, Gate]:
-        names = (self._keys.progress, self._keys.sold_out, self._keys.slices)
-        keys = [name(p) for p in partitions for name in names]
+        keys = [name(p) for p in partitions for name in (self._keys.progress, self._keys.gate)]
         async with translated():
             found: Any = await self._redis.eval(GATES, len(keys), *keys)
         return {
-            p: Gate(read_progress(progress), frozenset(m.decode() for m in sold_out), _slices_of(slices))
-            for p, progress, sold_out, slices in zip(
-                partitions, found[::3], found[1::3], found[2::3], strict=True
-            )
+            p: read_gate(progress, members)
+            for p, progress, members in zip(partitions, found[::2], found[1::2], strict=True)
         }
 
     async def remember_payloads(self, payloads: Sequence[tuple[str, str]]) -> dict[int, str]:
@@ -267,8 +260,12 @@ def _progress_by(partitions: Sequence[int], values: Iterable[Any]) -> dict[int, 
     return {p: progress for p, progress in found.items() if progress is not None}
 
 
-def _slices_of(pairs: Sequence[bytes]) -> dict[str, int]:
-    return {i.decode(): int(count) for i, count in zip(pairs[::2], pairs[1::2], strict=True)}
+def read_gate(progress: bytes | None, members: Iterable[bytes]) -> Gate:
+    """A gate from its progress and its set; what tells an unreadable number of slices tells nothing."""
+    names = frozenset([member.decode() for member in members])
+    told = [name for name in names if "#" in name]
+    slices = {i: int(count) for i, count in (name.split("#", 1) for name in told) if count.isdecimal()}
+    return Gate(read_progress(progress), names.difference(told), slices)
 
 
 @lru_cache(maxsize=4096)  # many polls read the same

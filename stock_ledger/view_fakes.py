@@ -7,9 +7,9 @@ from copy import deepcopy
 import msgspec
 
 from contracts.errors import Unavailable
-from contracts.keys import Keys
+from contracts.keys import Keys, slices_member
 from stock_ledger.ledger import Entry
-from stock_ledger.redis_view import encode_product, read_entry, read_progress
+from stock_ledger.redis_view import encode_product, read_entry, read_gate, read_progress
 from stock_ledger.view import CheckoutsView, Gate, PartitionView, Progress, Shown
 
 _VERSION = re.compile(rb"(\d+):(\d+)")
@@ -19,8 +19,7 @@ class Snapshot(msgspec.Struct):
     """All that a view holds."""
 
     values: dict[str, bytes]
-    sold_out: dict[str, set[str]]
-    slices: dict[str, dict[str, int]]
+    gates: dict[str, set[bytes]]
     results: dict[str, dict[str, bytes]]
 
 
@@ -33,13 +32,13 @@ class MemoryView:
 
     def __init__(self, keys: Keys | None = None) -> None:
         self.keys = keys or Keys("sw:")
-        self.data = Snapshot({}, {}, {}, {})
+        self.data = Snapshot({}, {}, {})
         self.available = True
         self.lose_replies = 0
 
     def flush(self) -> None:
         """Forget everything, as FLUSHALL or a restart does."""
-        self.data = Snapshot({}, {}, {}, {})
+        self.data = Snapshot({}, {}, {})
 
     def snapshot(self) -> Snapshot:
         """A copy of everything, to set the view back to."""
@@ -83,14 +82,12 @@ class MemoryView:
 
     async def gates(self, partitions: Sequence[int]) -> dict[int, Gate]:
         self._answer()
-        return {
-            p: Gate(
-                self._progress(p),
-                frozenset(self.data.sold_out.get(self.keys.sold_out(p), ())),
-                dict(self.data.slices.get(self.keys.slices(p), {})),
-            )
-            for p in partitions
-        }
+        return {p: self.gate(p) for p in partitions}
+
+    def gate(self, partition: int) -> Gate:
+        """What the edge would be shown of a partition."""
+        progress = self.data.values.get(self.keys.progress(partition))
+        return read_gate(progress, self.data.gates.get(self.keys.gate(partition), ()))
 
     async def remember_payloads(self, payloads: Sequence[tuple[str, str]]) -> dict[int, str]:
         self._answer()
@@ -117,12 +114,10 @@ class MemoryView:
             part.after is not None and there != part.after.text().encode()
         ):
             return
-        sold_out = self.data.sold_out.setdefault(self.keys.sold_out(p), set())
-        slices = self.data.slices.setdefault(self.keys.slices(p), {})
+        gate = self.data.gates.setdefault(self.keys.gate(p), set())
         if part.whole:
-            sold_out.clear()
-            slices.clear()
-        slices.update(part.slices())
+            gate.clear()
+        gate |= {slices_member(i, count).encode() for i, count in part.slices().items()}
         for i, stock in part.stock.items():
             if not part.whole and not self._newer(self.keys.stock(p, i), epoch, stock.seq):
                 continue
@@ -130,9 +125,9 @@ class MemoryView:
             if i in part.products:
                 self.data.values[self.keys.product(p, i)] = encode_product(part.products[i])
             if stock.available <= 0:
-                sold_out.add(i)
+                gate.add(i.encode())
             else:
-                sold_out.discard(i)
+                gate.discard(i.encode())
         self.data.values[key] = part.progress.text().encode()
 
     def _newer(self, key: str, epoch: int, number: int) -> bool:

@@ -271,7 +271,7 @@ class Auditor:
         for product_id, p in self._ledger.partitions.items():
             left = self.model.available[product_id][-1]
             value = self._view.data.values.get(self._view.keys.stock(p, product_id))
-            sold_out = product_id in self._view.data.sold_out.get(self._view.keys.sold_out(p), ())
+            sold_out = product_id in self._view.gate(p).sold_out
             if value is not None and int(value.split(b":")[2]) != left:
                 raise Violation(f"the view has {value!r} of {product_id}, not {left}")
             if sold_out != (left <= 0):

@@ -45,7 +45,7 @@ class SliceAuditor:
 
     def shown(self, partition: int) -> None:
         """The view tells of slices that there are, and only of the product's first one."""
-        for product_id, count in self._slices_shown(partition).items():
+        for product_id, count in self._view.gate(partition).slices.items():
             goods = self._model.goods[product_id]
             if count != goods.slices or not goods.is_open or slice_of(product_id):
                 raise Violation(f"the view has {count} slices of {product_id}, which is {goods}")
@@ -56,7 +56,7 @@ class SliceAuditor:
             first, own = self._model.goods[product_of(stock_id)], self._model.goods[stock_id]
             if (own.slices, own.version, own.is_open) != (first.slices, first.version, True):
                 raise Violation(f"{stock_id} is {own}, but the first slice {first}")
-            shown = self._slices_shown(partition).get(stock_id, 1)
+            shown = self._view.gate(partition).slices.get(stock_id, 1)
             if shown != (1 if slice_of(stock_id) else first.slices):
                 raise Violation(f"{stock_id} is shown with {shown} slices: {first}")
         decided = self._ledger.decided.values()
@@ -65,9 +65,6 @@ class SliceAuditor:
             line = (d.checkout_id or "", d.product_id)
             if d.kind is Kind.FORWARDED and line not in self._model.settled and line not in conflicts:
                 raise Violation(f"{d.partition}:{d.offset} was sent on, and is decided nowhere")
-
-    def _slices_shown(self, partition: int) -> dict[str, int]:
-        return self._view.data.slices.get(self._view.keys.slices(partition), {})
 
     def _onward(self, decision: Decision) -> Sent:
         line = read_checkout_line(decision.detail)

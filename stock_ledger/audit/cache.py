@@ -3,7 +3,7 @@
 import asyncio
 import re
 import time
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from sys import intern
 from typing import Any
@@ -19,7 +19,8 @@ from contracts.topics import partition_of
 from stock_ledger.audit.decode import result_fact
 from stock_ledger.audit.facts import CacheFacts, ResultFact, ShownProgress, ShownSlices, ShownStock, StockRow
 from stock_ledger.audit.postgres import slices_now, states_now, stock_now
-from stock_ledger.redis_view import connect_redis, translated
+from stock_ledger.redis_view import RedisView, connect_redis, translated
+from stock_ledger.view import Gate
 
 _TIMEOUT_S = 10.0  # an audit is in no hurry
 _KEYS_MAX = 500  # of one round trip
@@ -61,6 +62,7 @@ class _Away(Exception):
 class _Reader:
     def __init__(self, redis: Redis, pool: "asyncpg.Pool[Any]", settings: Settings) -> None:
         self._redis = redis
+        self._view = RedisView(redis, settings)
         self._pool = pool
         self._keys = Keys(settings.cache_prefix)
         self._partitions = settings.partitions
@@ -155,24 +157,18 @@ class _Reader:
         return {row.product_id: value for row, value in zip(rows, values, strict=True)}
 
     async def _sold_out(self) -> set[str]:
-        async with self._redis.pipeline(transaction=False) as pipe:
-            for p in range(self._partitions):
-                pipe.smembers(self._keys.sold_out(p))
-            answers = await self._ask(pipe.execute())
-        return {member.decode(errors="replace") for members in answers for member in members}
+        return {i for gate in (await self._gates()).values() for i in gate.sold_out}
 
-    async def _shown_slices(self) -> dict[int, dict[str, int] | None]:
+    async def _shown_slices(self) -> dict[int, Mapping[str, int] | None]:
         """By partition, how many slices the products of its stock ids have; None for one that is not shown."""
-        places = range(self._partitions)
-        progress = await self._mget([self._keys.progress(p) for p in places])
-        async with self._redis.pipeline(transaction=False) as pipe:
-            for p in places:
-                pipe.hgetall(self._keys.slices(p))
-            answers = await self._ask(pipe.execute())
-        return {
-            p: None if there is None else {i.decode(errors="replace"): _count(n) for i, n in of.items()}
-            for p, there, of in zip(places, progress, answers, strict=True)
-        }
+        gates = await self._gates()
+        return {p: None if gate.progress is None else gate.slices for p, gate in gates.items()}
+
+    async def _gates(self) -> dict[int, Gate]:
+        try:
+            return await self._view.gates(range(self._partitions))
+        except Unavailable as error:
+            raise _Away(str(error)) from error
 
     async def _mget(self, keys: Sequence[str]) -> list[bytes | None]:
         values: list[bytes | None] = []
@@ -186,10 +182,6 @@ class _Reader:
                 return await call
         except Unavailable as error:
             raise _Away(str(error)) from error
-
-
-def _count(value: bytes) -> int:
-    return int(value) if value.isdigit() else 0
 
 
 def _beside(before: StockRow, after: StockRow, value: bytes | None, sold_out: AbstractSet[str]) -> ShownStock:

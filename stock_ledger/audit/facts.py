@@ -200,7 +200,7 @@ class ResultFact(NamedTuple):
 class ShownStock(NamedTuple):
     """A stock id as the view shows it, beside Postgres at the same moment. None: the view has no stock key.
 
-    `sold_out`: it is in the sold-out set. `settled` is false where the two kept moving while compared.
+    `sold_out`: the gate has it so. `settled` is false where the two kept moving while compared.
     """
 
     product_id: str
@@ -212,8 +212,8 @@ class ShownStock(NamedTuple):
 
 
 class ShownSlices(NamedTuple):
-    """How many slices the product of a stock id has, as the view shows it beside Postgres: 1 where it tells none, 0 where it
-    cannot be read. None: the view does not show the partition; Postgres has no such stock id.
+    """How many slices the product of a stock id has, as the view shows it beside Postgres: 1 where it tells none, or none
+    that can be read. None: the view does not show the partition; Postgres has no such stock id.
     """
 
     product_id: str

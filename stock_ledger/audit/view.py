@@ -32,7 +32,7 @@ def cache_stock(book: Book) -> Law:
 
 
 def cache_sold_out(book: Book) -> Law:
-    law = Law("cache-sold-out", "Exactly the products shown with nothing left are in the sold-out set")
+    law = Law("cache-sold-out", "A product is shown as sold out if nothing of it is left, and only then")
     if _is_away(book, law):
         return law
     for product in book.facts.cache.stock:
@@ -50,12 +50,12 @@ def cache_sold_out(book: Book) -> Law:
 
 def _wrong_sold_out(product: ShownStock) -> str:
     if product.true is None:
-        return "in the sold-out set, but Postgres has no such product" if product.sold_out else ""
+        return "shown as sold out, but Postgres has no such product" if product.sold_out else ""
     available = product.true[1]
     if product.sold_out and available > 0:
-        return f"in the sold-out set, but {available} are available"
+        return f"shown as sold out, but {available} are available"
     if not product.sold_out and available <= 0:
-        return "nothing is available, but it is not in the sold-out set"
+        return "nothing is available, but it is not shown as sold out"
     return ""
 
 

@@ -29,6 +29,7 @@ class World(Protocol):
     def keys(self) -> Keys: ...
 
     async def set_raw(self, key: str, value: bytes) -> None: ...
+    async def lose(self, key: str) -> None: ...
 
 
 class MemoryWorld:
@@ -39,6 +40,9 @@ class MemoryWorld:
     async def set_raw(self, key: str, value: bytes) -> None:
         self.view.data.values[key] = value
 
+    async def lose(self, key: str) -> None:
+        del self.view.data.gates[key]
+
 
 class RedisWorld:
     def __init__(self, redis: Redis, settings: Settings) -> None:
@@ -48,6 +52,9 @@ class RedisWorld:
 
     async def set_raw(self, key: str, value: bytes) -> None:
         await self.redis.set(key, value)
+
+    async def lose(self, key: str) -> None:
+        assert await self.redis.delete(key) == 1
 
 
 world_settings = memory_or("redis", "server_settings")
@@ -271,6 +278,17 @@ async def test_slices_are_shown_only_with_what_is_not_behind(world: World) -> No
     assert await slices_shown(world) == {"hot": 3}
 
 
+async def test_what_is_sold_out_is_lost_with_the_slices_and_shown_again_with_them(world: World) -> None:
+    """A first slice that is sold out must never pass for all of its product."""
+    await world.view.show([sliced({"hot": 0, "cold": 0}, 3, 1)], [])
+    both = {"hot": 3, "cold": 3}
+    assert (await world.view.gates([0]))[0] == Gate(Progress(1, 1, 7, 1), frozenset(both), both)
+    await world.lose(world.keys.gate(0))
+    assert (await world.view.gates([0]))[0] == Gate(Progress(1, 1, 7, 1), frozenset())
+    await world.view.show([sliced({"hot": 0}, 3, 2)], [])
+    assert (await world.view.gates([0]))[0] == Gate(Progress(1, 2, 7, 2), frozenset({"hot"}), {"hot": 3})
+
+
 async def test_slices_of_more_than_one_call_are_all_shown(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -279,8 +297,9 @@ async def test_slices_of_more_than_one_call_are_all_shown(
     await world.view.show([sliced(names, 2, 1, whole=True)], [])
     assert await slices_shown(world) == dict.fromkeys(names, 2)
     assert len((await loaded(world, *names)).entries) == 10
-    await world.view.show([sliced(names, 3, 2)], [])
-    assert await slices_shown(world) == dict.fromkeys(names, 3)
+    more = {f"q{n}": 1 for n in range(10)}
+    await world.view.show([sliced(more, 3, 2)], [])
+    assert await slices_shown(world) == dict.fromkeys(names, 2) | dict.fromkeys(more, 3)
 
 
 async def test_results_are_kept_by_field(world: World) -> None:

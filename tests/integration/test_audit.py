@@ -116,7 +116,7 @@ async def _drift_the_cache(sale: Sale) -> None:
     assert isinstance(before, bytes)
     epoch, seq, _ = before.split(b":")
     await sale.redis.set(key, b"%b:%b:7777" % (epoch, seq))
-    await sale.redis.srem(sale.keys.sold_out(0), sale.hot)
+    await sale.redis.srem(sale.keys.gate(0), sale.hot)
     result = sale.keys.result(uuid_of(100))
     document = await sale.redis.hget(result, sale.plain)
     assert isinstance(document, bytes)
@@ -127,7 +127,7 @@ async def _drift_the_cache(sale: Sale) -> None:
     assert report.law("cache-sold-out").deviations[0].product_id == sale.hot
     assert report.law("cache-results").deviations[0].checkout_id == uuid_of(100)
     await sale.redis.set(key, before)
-    await sale.redis.sadd(sale.keys.sold_out(0), sale.hot)
+    await sale.redis.sadd(sale.keys.gate(0), sale.hot)
     await sale.redis.hset(result, sale.plain, document)
 
 

@@ -12,11 +12,11 @@ CACHE_LAWS = {"cache-stock", "cache-sold-out", "cache-progress", "cache-results"
 
 
 async def spoil(sale: Sale) -> None:
-    """Wrong stock, a sold-out set without its product, progress ahead of the truth, a result nobody decided."""
+    """Wrong stock, a gate without its product, progress ahead of the truth, a result nobody decided."""
     keys, redis = sale.keys, sale.redis
     await redis.set(keys.stock(1, sale.plain), b"9:9999:7777")
-    await redis.srem(keys.sold_out(0), sale.hot)
-    await redis.sadd(keys.sold_out(1), "never-there")
+    await redis.srem(keys.gate(0), sale.hot)
+    await redis.sadd(keys.gate(1), "never-there")
     await redis.set(keys.progress(2), b"99:99999:0:1")
     document = await redis.hget(keys.result(uuid_of(100)), sale.plain)
     assert isinstance(document, bytes)

@@ -159,11 +159,11 @@ def older_writes_win_in_the_view() -> AbstractContextManager[Any]:
 
     def show(self: MemoryView, part: Shown) -> None:
         p, epoch = part.partition, part.progress.epoch
-        sold_out = self.data.sold_out.setdefault(self.keys.sold_out(p), set())
+        gate = self.data.gates.setdefault(self.keys.gate(p), set())
         for product_id, stock in part.stock.items():
             key = self.keys.stock(p, product_id)
             self.data.values[key] = f"{epoch}:{stock.seq}:{stock.available}".encode()
-            (sold_out.add if stock.available <= 0 else sold_out.discard)(product_id)
+            (gate.add if stock.available <= 0 else gate.discard)(product_id.encode())
         self.data.values[self.keys.progress(p)] = part.progress.text().encode()
 
     return patch.object(MemoryView, "_show", show)

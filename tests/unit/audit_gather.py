@@ -171,7 +171,7 @@ def _command(d: CommandDecision) -> CommandRow:
 
 def _cache(ledger: MemoryLedger, view: MemoryView, partitions: int) -> CacheFacts:
     data, keys = view.data, view.keys
-    sold_out = {i for members in data.sold_out.values() for i in members}
+    sold_out = {i for p in range(partitions) for i in view.gate(p).sold_out}
     stock = []
     for product_id, true in sorted(ledger.stock.items()):
         value = data.values.get(keys.stock(ledger.partitions[product_id], product_id))
@@ -181,7 +181,7 @@ def _cache(ledger: MemoryLedger, view: MemoryView, partitions: int) -> CacheFact
         )
     slices = []
     for stock_id, product in sorted(ledger.catalogue.items()):
-        shown = data.slices.get(keys.slices(ledger.partitions[stock_id]), {})
+        shown = view.gate(ledger.partitions[stock_id]).slices
         of_all = product.slices if product.slices_open and not slice_of(stock_id) else 1
         if of_all > 1 or stock_id in shown:
             slices.append(ShownSlices(stock_id, shown.get(stock_id, 1), of_all))

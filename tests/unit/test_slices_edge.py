@@ -196,6 +196,19 @@ async def test_a_first_slice_that_is_sold_out_is_not_all_of_a_product_that_was_s
     assert await post(edge) == (202, "")
 
 
+async def test_a_gate_that_the_cache_loses_closes_for_no_product_that_was_split(
+    edge: Edge, writers: Writers
+) -> None:
+    await writers.show_all()
+    await writers.show({HOT: 0})
+    del edge.view.data.gates[edge.view.keys.gate(PLACES[HOT])]
+    await edge.gate.refresh()
+    assert await post(edge) == (202, "")
+    await writers.show({HOT: 0})
+    assert await post(edge) == (202, "")
+    assert await slices_asked(edge) == ALL
+
+
 async def test_a_first_slice_that_sells_alone_is_all_of_its_product(edge: Edge, writers: Writers) -> None:
     await writers.show({HOT: 0, f"{HOT}~1": 5}, are_open=False)
     assert await post(edge) == (409, "sold_out")
