@@ -13,7 +13,7 @@ from stock_ledger.audit.facts import Facts
 from tests.harness import uuid_of
 from tests.unit.audit_commands_sale import change_row, row_of
 from tests.unit.audit_sale import Plants, change, drop, of_product, place
-from tests.unit.audit_sliced_sale import FEW, HOT, hot
+from tests.unit.audit_sliced_sale import FEW, HOT, buyer, hot
 
 plants = Plants()
 
@@ -100,7 +100,7 @@ def forward_that_nobody_decided(facts: Facts) -> None:
 @plants.breaks("forwards", "decision-faithful")
 def sent_to_a_slice_that_is_not_its_buyers(facts: Facts) -> None:
     message = _message(facts, "both", hot(1))
-    change(facts.messages, lambda m: m is message, buyer_id="b0")
+    change(facts.messages, lambda m: m is message, buyer_id=buyer(0))
 
 
 @plants.breaks("repeats", "events")
