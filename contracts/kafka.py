@@ -46,6 +46,7 @@ def consumer_options(settings: Settings) -> dict[str, Any]:
         "heartbeat_interval_ms": max(settings.session_timeout_ms // 12, 1),
         "max_partition_fetch_bytes": settings.fetch_bytes_max,
         "fetch_max_bytes": 4 * settings.fetch_bytes_max,
+        "fetch_max_wait_ms": settings.fetch_wait_max_ms,
         "retry_backoff_ms": 100,
         "metadata_max_age_ms": 30_000,
     }

@@ -123,6 +123,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     batch_bytes_max: Positive = 8 * 1024 * 1024
     batch_linger_ms: Annotated[float, msgspec.Meta(ge=0, le=1000)] = 10.0
     fetch_bytes_max: Positive = 8 * 1024 * 1024
+    # How long a broker keeps a fetch that finds nothing. The client has one under way at a time for each broker: while
+    # it waits for quiet partitions, the busy one is not fetched.
+    fetch_wait_max_ms: Positive = 25
     idle_beat_s: Seconds = 1.0
     session_timeout_ms: Positive = 6000
     stall_exit_s: Seconds = 60.0
