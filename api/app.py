@@ -6,7 +6,6 @@ from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 from typing import NamedTuple
 
-import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
@@ -19,31 +18,22 @@ from api.checkouts import Checkouts
 from api.desk import Desk, command_routes
 from api.gathered import Shown
 from api.order_desk import order_routes
-from api.orders import no_order, order_page, order_view, wrong_parameter
+from api.orders import no_order, order_page, order_view
 from api.payments.provider import PaymentProvider
 from api.payments.routes import payment_routes
+from api.polls import Polls
 from api.products import product_routes
 from api.publisher import CommandPublisher
-from api.status import retry_after_s
-from api.web import Json, Who, application, bearer, private, scopes
-from contracts import problems
+from api.web import Who, application, bearer, private, scopes
 from contracts.auth import BearerVerifier
-from contracts.errors import Invalid, Unavailable
+from contracts.errors import Unavailable
 from contracts.messages import is_uuid
-from contracts.problems import Problem
 from contracts.receipts import ReceiptSigner
-from contracts.requests import CheckoutStatus
 from contracts.settings import Settings
 from stock_ledger.addresses import AddressBook
 from stock_ledger.carts import Carts
 from stock_ledger.commands.reads import CommandReads
 from stock_ledger.reads import Reads
-
-_NO_CHECKOUT = (
-    "nothing is known of this checkout for you; while it is queued, or where its message could not be read, poll the "
-    "Location of the 202 as it is, since that carries the receipt; if that is lost, send the checkout again with its "
-    "Idempotency-Key"
-)
 
 
 class Kept(NamedTuple):
@@ -78,14 +68,10 @@ def build(
     `clock` gives aware datetimes, for tokens and what is stored; `monotonic` seconds, for how old what was seen is.
     """
     who = bearer(verifier, clock)
-    checkouts = Checkouts(reads, view, settings, monotonic)
     desk = Desk(asked.commands, asked.reads, who, scopes(verifier, clock), signer, clock, settings)
     refused: Counter[str] = Counter()
-    endpoints = _Endpoints(
-        reads, view, checkouts, who, signer, asked.commands, refused, settings.cache_timeout_s
-    )
+    endpoints = _Endpoints(reads, view, who, asked.commands, refused, settings.cache_timeout_s)
     routes: list[BaseRoute] = [
-        Route("/v1/checkouts/{checkout_id}", endpoints.checkout),
         Route("/v1/orders", endpoints.orders),
         Route("/v1/orders/{order_id}", endpoints.order),
         *address_routes(kept.addresses, who, clock, kept.new_id, settings),
@@ -96,7 +82,8 @@ def build(
         *command_routes(desk),
         *payment_routes(desk, asked.providers, refused),
     ]
-    return application(routes, endpoints.ready)
+    checkouts = Checkouts(reads, view, settings, monotonic)
+    return Polls(checkouts, verifier, signer, clock, application(routes, endpoints.ready))
 
 
 class _Endpoints:
@@ -104,40 +91,17 @@ class _Endpoints:
         self,
         reads: Reads,
         view: Shown,
-        checkouts: Checkouts,
         who: Who,
-        signer: ReceiptSigner,
         commands: CommandPublisher,
         refused: Counter[str],
         ready_within_s: float,
     ) -> None:
         self._reads = reads
         self._view = view
-        self._checkouts = checkouts
         self._who = who
-        self._signer = signer
         self._commands = commands
         self._refused = refused
         self._ready_within_s = ready_within_s
-
-    async def checkout(self, request: Request) -> Response:
-        buyer_id = self._who(request)
-        checkout_id: str = request.path_params["checkout_id"]
-        if not is_uuid(checkout_id):
-            raise Problem(problems.NOT_FOUND, _NO_CHECKOUT)
-        text = request.query_params.get("receipt")
-        status: CheckoutStatus | None
-        if text is None:
-            status = await self._checkouts.of_buyer(checkout_id, buyer_id)
-        else:
-            try:
-                receipt = self._signer.verify(text, checkout_id, buyer_id)
-            except Invalid as error:
-                raise wrong_parameter("receipt", str(error)) from error
-            status = await self._checkouts.of_receipt(checkout_id, buyer_id, receipt)
-        if status is None:
-            raise Problem(problems.NOT_FOUND, _NO_CHECKOUT)
-        return status_response(status)
 
     async def order(self, request: Request) -> Response:
         buyer_id = self._who(request)
@@ -165,14 +129,6 @@ class _Endpoints:
         if self._refused:
             told["bad_signatures"] = dict(self._refused)  # of callbacks, by provider, since the start
         return "ok" in (postgres, cache), told
-
-
-def status_response(status: CheckoutStatus) -> Response:
-    """200: `Retry-After` and no-store while queued; final answers may be kept by their buyer alone."""
-    headers = {"cache-control": "private", "vary": "Authorization"}
-    if status.status == "queued":
-        headers = {"cache-control": "no-store", "retry-after": str(retry_after_s(status))}
-    return Json(msgspec.json.encode(status), headers=headers)
 
 
 async def _state(answer: Awaitable[object], within_s: float) -> str:

@@ -33,14 +33,15 @@ class Json(Response):
 
 def bearer(verifier: BearerVerifier, clock: Callable[[], datetime]) -> Who:
     """The buyer of the request's bearer token, at the clock's aware datetime."""
+    return lambda request: buyer_of(verifier, request.headers.get("authorization"), clock())
 
-    def who(request: Request) -> str:
-        try:
-            return verifier.buyer(request.headers.get("authorization"), clock().timestamp())
-        except Invalid as error:
-            raise Problem(problems.UNAUTHORIZED, str(error)) from error
 
-    return who
+def buyer_of(verifier: BearerVerifier, authorization: str | None, now: datetime) -> str:
+    """The buyer of the header's token. Raises Problem 401."""
+    try:
+        return verifier.buyer(authorization, now.timestamp())
+    except Invalid as error:
+        raise Problem(problems.UNAUTHORIZED, str(error)) from error
 
 
 def scopes(verifier: BearerVerifier, clock: Callable[[], datetime]) -> Callable[[Request, str], bool]:
@@ -105,10 +106,10 @@ def application(routes: list[BaseRoute], ready: Ready) -> Starlette:
     return Starlette(
         routes=[*routes, *(_route(path, page) for path, page in pages.items())],
         exception_handlers={
-            Problem: _problem,
             HTTPException: _http_exception,
-            Unavailable: _unavailable,
-            Exception: _unexpected,
+            Problem: _error,
+            Unavailable: _error,
+            Exception: _error,
         },
     )
 
@@ -124,12 +125,6 @@ def _response(answer: Answer) -> Response:
     return Response(answer.body, answer.status, dict(answer.headers))
 
 
-async def _problem(_: Request, error: Exception) -> Response:
-    if not isinstance(error, Problem):
-        raise error
-    return _response(answer_of(error))
-
-
 async def _http_exception(request: Request, error: Exception) -> Response:
     if not isinstance(error, HTTPException):
         raise error
@@ -143,21 +138,22 @@ async def _http_exception(request: Request, error: Exception) -> Response:
     return _response(answer_of(problem))
 
 
-async def _unavailable(request: Request, error: Exception) -> Response:
-    """Which server does not answer goes to the log, never to the client."""
-    logger.warning("%s: %s", request.url.path, error, extra={"action": "unavailable"})
-    reads = request.method in {"GET", "HEAD"}
-    detail = (
-        "nothing was changed; try again" if reads else "whether it was done is not known; look, or try again"
-    )
-    problem = Problem(problems.UNAVAILABLE, detail, headers=[("retry-after", "1")])
-    return _response(answer_of(problem))
+async def _error(request: Request, error: Exception) -> Response:
+    return _response(answer_of_error(request.method, request.url.path, error))
 
 
-async def _unexpected(request: Request, error: Exception) -> Response:
-    """The stack trace goes to the log, never to the client."""
-    logger.error(
-        "%s %s failed", request.method, request.url.path, exc_info=error, extra={"action": "http_error"}
-    )
-    problem = Problem(problems.INTERNAL, "the error is in the server's log; try again later")
-    return _response(answer_of(problem))
+def answer_of_error(method: str, path: str, error: Exception) -> Answer:
+    """Which server does not answer, and the stack trace of what nobody expected, go to the log, never to the client."""
+    match error:
+        case Problem():
+            return answer_of(error)
+        case Unavailable():
+            logger.warning("%s: %s", path, error, extra={"action": "unavailable"})
+            detail = (
+                "nothing was changed; try again"
+                if method in {"GET", "HEAD"}
+                else "whether it was done is not known; look, or try again"
+            )
+            return answer_of(Problem(problems.UNAVAILABLE, detail, headers=[("retry-after", "1")]))
+    logger.error("%s %s failed", method, path, exc_info=error, extra={"action": "http_error"})
+    return answer_of(Problem(problems.INTERNAL, "the error is in the server's log; try again later"))

@@ -74,6 +74,27 @@ async def test_anothers_receipt_is_bad(service: Service) -> None:
     assert is_problem(answered, 422, "invalid")
 
 
+async def test_the_last_of_several_receipts_counts(service: Service) -> None:
+    location = service.location((7, 150))
+    path, _, good = location.partition("?receipt=")
+    service.view.show(created(7, 150))
+    assert (await service.get(f"{path}?receipt=x&receipt={good}&other=1")).status == 200
+    assert is_problem(await service.get(f"{path}?receipt={good}&receipt=x"), 422, "invalid")
+
+
+async def test_a_checkout_is_only_read(service: Service) -> None:
+    for method in ("POST", "PUT", "DELETE", "OPTIONS"):
+        answered = await service.get(service.location((7, 150)), method=method)
+        assert is_problem(answered, 405, "method_not_allowed")
+        assert answered.headers["allow"] == "GET, HEAD"
+    assert service.view.calls == []
+
+
+@pytest.mark.parametrize("path", ["/v1/checkouts", "/v1/checkouts/", f"/v1/checkouts/{CHECKOUT}/lines"])
+async def test_beside_a_checkout_is_nothing(service: Service, path: str) -> None:
+    assert is_problem(await service.get(path), 404, "not_found")
+
+
 @pytest.mark.parametrize("name", [CHECKOUT.upper(), CHECKOUT + "0", CHECKOUT.replace("-", ""), "x"])
 async def test_what_is_no_id_is_not_there(service: Service, name: str) -> None:
     assert is_problem(await service.get(f"/v1/checkouts/{name}"), 404, "not_found")
