@@ -21,7 +21,7 @@ from api.order_desk import order_routes
 from api.orders import no_order, order_page, order_view
 from api.payments.provider import PaymentProvider
 from api.payments.routes import payment_routes
-from api.polls import Polls
+from api.polls import Polls, in_front
 from api.products import product_routes
 from api.publisher import CommandPublisher
 from api.web import Who, application, bearer, private, scopes
@@ -71,7 +71,9 @@ def build(
     desk = Desk(asked.commands, asked.reads, who, scopes(verifier, clock), signer, clock, settings)
     refused: Counter[str] = Counter()
     endpoints = _Endpoints(reads, view, who, asked.commands, refused, settings.cache_timeout_s)
+    polls = Polls(Checkouts(reads, view, settings, monotonic), verifier, signer, clock)
     routes: list[BaseRoute] = [
+        Route("/v1/checkouts/{checkout_id}", polls, methods=["GET"]),
         Route("/v1/orders", endpoints.orders),
         Route("/v1/orders/{order_id}", endpoints.order),
         *address_routes(kept.addresses, who, clock, kept.new_id, settings),
@@ -82,8 +84,7 @@ def build(
         *command_routes(desk),
         *payment_routes(desk, asked.providers, refused),
     ]
-    checkouts = Checkouts(reads, view, settings, monotonic)
-    return Polls(checkouts, verifier, signer, clock, application(routes, endpoints.ready))
+    return in_front(polls, application(routes, endpoints.ready))
 
 
 class _Endpoints:

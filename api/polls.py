@@ -1,6 +1,7 @@
 """GET /v1/checkouts/{checkout_id}, which nearly all requests of the read side are: ASGI, without a framework."""
 
-from collections.abc import Callable, Iterable
+import re
+from collections.abc import Awaitable, Callable, Iterable
 from datetime import datetime
 from urllib.parse import parse_qsl
 
@@ -14,13 +15,15 @@ from api.web import answer_of_error, buyer_of
 from contracts import problems
 from contracts.auth import BearerVerifier
 from contracts.errors import Invalid
-from contracts.http import JSON, Answer, not_allowed
+from contracts.http import JSON, Answer
 from contracts.messages import is_uuid
 from contracts.problems import Problem
 from contracts.receipts import ReceiptSigner
 from contracts.requests import CheckoutStatus
 
-_PATH = "/v1/checkouts/"
+_BEFORE = "/v1/checkouts/"
+_is_path = re.compile(_BEFORE + "[^/]+").fullmatch
+_receipt_alone = re.compile(rb"receipt=([A-Za-z0-9_-]+)").fullmatch  # as the Location of a 202 has it
 _NO_CHECKOUT = (
     "nothing is known of this checkout for you; while it is queued, or where its message could not be read, poll the "
     "Location of the 202 as it is, since that carries the receipt; if that is lost, send the checkout again with its "
@@ -30,7 +33,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Polls:
-    """An ASGI application that answers for a checkout by itself, and has `rest` answer for everything else."""
+    """The ASGI application of the route. What its path ends with is the checkout, whether or not there is such a one."""
 
     def __init__(
         self,
@@ -38,36 +41,28 @@ class Polls:
         verifier: BearerVerifier,
         signer: ReceiptSigner,
         clock: Callable[[], datetime],
-        rest: ASGIApp,
     ) -> None:
         self._checkouts = checkouts
         self._verifier = verifier
         self._signer = signer
         self._clock = clock
-        self._rest = rest
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        path: str = scope.get("path", "")
-        checkout_id = path[len(_PATH) :]
-        if scope["type"] != "http" or not path.startswith(_PATH) or not checkout_id or "/" in checkout_id:
-            await self._rest(scope, receive, send)
-            return
+    async def __call__(self, scope: Scope, _: Receive, send: Send) -> None:
         try:
-            answer = await self._poll(scope, checkout_id)
+            answer = await self._poll(scope)
         except Exception as error:  # noqa: BLE001 - every error is answered, and logged where it is not a problem
-            answer = answer_of_error(scope["method"], path, error)
+            answer = answer_of_error(scope["method"], scope["path"], error)
         headers = [(name.encode(), value.encode()) for name, value in answer.headers]
         headers.append((b"content-length", b"%d" % len(answer.body)))
         await send({"type": "http.response.start", "status": answer.status, "headers": headers})
         await send({"type": "http.response.body", "body": answer.body})
 
-    async def _poll(self, scope: Scope, checkout_id: str) -> Answer:
-        if scope["method"] not in ("GET", "HEAD"):
-            raise not_allowed(scope["method"], scope["path"], "GET, HEAD")
+    async def _poll(self, scope: Scope) -> Answer:
         buyer_id = buyer_of(self._verifier, _authorization(scope["headers"]), self._clock())
+        checkout_id: str = scope["path"][len(_BEFORE) :]
         if not is_uuid(checkout_id):
             raise Problem(problems.NOT_FOUND, _NO_CHECKOUT)
-        text = dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)).get("receipt")
+        text = _receipt(scope["query_string"])
         status: CheckoutStatus | None
         if text is None:
             status = await self._checkouts.of_buyer(checkout_id, buyer_id)
@@ -80,6 +75,27 @@ class Polls:
         if status is None:
             raise Problem(problems.NOT_FOUND, _NO_CHECKOUT)
         return _answer(status)
+
+
+def in_front(polls: Polls, rest: ASGIApp) -> ASGIApp:
+    """An application that has `polls` answer where a checkout is read, without the way through `rest`.
+
+    `rest` has the route as well: for other methods, and for a slash too many.
+    """
+
+    def app(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        is_read = scope["type"] == "http" and scope["method"] in ("GET", "HEAD")
+        is_poll = is_read and _is_path(scope["path"])
+        return (polls if is_poll else rest)(scope, receive, send)
+
+    return app
+
+
+def _receipt(query: bytes) -> str | None:
+    """The parameter; the last of several."""
+    if alone := _receipt_alone(query):
+        return alone[1].decode()
+    return dict(parse_qsl(query.decode("latin-1"), keep_blank_values=True)).get("receipt")
 
 
 def _authorization(headers: Iterable[tuple[bytes, bytes]]) -> str | None:

@@ -12,7 +12,7 @@ from contracts.problems import Problem
 from contracts.requests import CheckoutStatus, OrderPage, OrderRefund, OrderView
 from contracts.times import to_ms
 from stock_ledger.reads import StoredRefund
-from stock_ledger.view import Progress
+from stock_ledger.view import CheckoutsView, Progress
 from tests.unit.api_fakes import CHECKOUT, created, stored_order
 from tests.unit.api_service import Service, is_problem
 
@@ -86,13 +86,69 @@ async def test_a_checkout_is_only_read(service: Service) -> None:
     for method in ("POST", "PUT", "DELETE", "OPTIONS"):
         answered = await service.get(service.location((7, 150)), method=method)
         assert is_problem(answered, 405, "method_not_allowed")
-        assert answered.headers["allow"] == "GET, HEAD"
+        assert set(answered.headers["allow"].split(", ")) == {"GET", "HEAD"}
+    assert service.view.calls == []
+
+
+async def test_a_slash_too_many_leads_to_the_checkout(service: Service) -> None:
+    path, _, query = service.location((7, 150)).partition("?")
+    answered = await service.get(f"{path}/?{query}")
+    assert (answered.status, answered.headers["location"]) == (307, f"http://test{path}?{query}")
     assert service.view.calls == []
 
 
 @pytest.mark.parametrize("path", ["/v1/checkouts", "/v1/checkouts/", f"/v1/checkouts/{CHECKOUT}/lines"])
 async def test_beside_a_checkout_is_nothing(service: Service, path: str) -> None:
-    assert is_problem(await service.get(path), 404, "not_found")
+    answered = await service.get(path)
+    assert is_problem(answered, 404, "not_found")
+    assert answered.json["detail"] == f"nothing is at {path}"
+
+
+async def test_a_receipt_may_be_percent_encoded(service: Service) -> None:
+    service.view.show(created(7, 150))
+    path, _, receipt = service.location((7, 150)).partition("?receipt=")
+    encoded = "".join(f"%{ord(character):02X}" for character in receipt)
+    plain = await service.get(f"{path}?receipt={receipt}")
+    for query in (
+        f"receipt={encoded}",
+        f"%72eceipt={receipt}",
+        f"a=1&receipt={receipt}&b",
+        f"&receipt={receipt}",
+    ):
+        assert await service.get(f"{path}?{query}") == plain
+
+
+async def test_an_empty_receipt_is_bad_and_another_parameter_is_none(service: Service) -> None:
+    service.view.show(created(7, 150))
+    for query, status in (("receipt=", 422), ("receipt", 422), ("Receipt=x", 200), ("", 200)):
+        assert (await service.get(f"/v1/checkouts/{CHECKOUT}?{query}")).status == status
+
+
+async def test_head_has_the_head_of_get_whatever_the_answer(service: Service) -> None:
+    service.view.shown = {7: Progress(1, 100, 20, 1)}
+    queued = service.location((7, 150))
+    absent = f"/v1/checkouts/{CHECKOUT}"
+    seen = []
+    for path, buyer in ((queued, "buyer-1"), (queued, "buyer-2"), (queued, None), (absent, "buyer-1")):
+        got = await service.get(path, buyer=buyer)
+        head = await service.get(path, buyer=buyer, method="HEAD")
+        assert (head.status, head.headers) == (got.status, got.headers)
+        assert got.headers["content-length"] == str(len(got.body))
+        seen.append(got.status)
+    assert seen == [200, 422, 401, 404]
+
+
+async def test_an_error_that_nobody_expected_goes_to_the_log_alone(
+    service: Service, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def broken(*_: object) -> CheckoutsView:
+        raise RuntimeError("planted")
+
+    monkeypatch.setattr(service.view, "checkouts", broken)
+    answered = await service.get(service.location((7, 150)))
+    assert is_problem(answered, 500, "internal")
+    assert b"planted" not in answered.body
+    assert "planted" in caplog.text
 
 
 @pytest.mark.parametrize("name", [CHECKOUT.upper(), CHECKOUT + "0", CHECKOUT.replace("-", ""), "x"])
