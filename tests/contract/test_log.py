@@ -300,6 +300,8 @@ async def test_kafka_that_does_not_answer_is_unavailable(topic_settings: Setting
     assert stack.kafka.pid is not None
     os.kill(stack.kafka.pid, signal.SIGSTOP)
     try:
+        # Its threads stop one after the other, and may answer meanwhile.
+        await eventually(lambda: _fails(log.first_offsets(Stream.CHECKOUTS, [0])))
         await assert_unavailable(log)
     finally:
         os.kill(stack.kafka.pid, signal.SIGCONT)
@@ -321,6 +323,14 @@ async def test_a_group_that_does_not_answer_is_left_all_the_same(
             await log.stop()
     finally:
         os.kill(stack.kafka.pid, signal.SIGCONT)
+
+
+async def _fails(call: Coroutine[Any, Any, object]) -> bool:
+    try:
+        await call
+    except Unavailable:
+        return True
+    return False
 
 
 def _answers(
