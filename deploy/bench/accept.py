@@ -69,7 +69,10 @@ async def _ceiling(bench: Bench, connections: int, rounds: int, seconds: float) 
 async def rate(
     bench: Bench, ports: Sequence[int], requests: list[bytes], connections: int, seconds: float, status: str
 ) -> float:
-    """Answers per second of a closed loop over connections to each of the ports in turn. Raises RuntimeError if any has another status than is wanted."""
+    """Answers per second of a closed loop, over connections to each of the ports in turn.
+
+    Raises RuntimeError if any has another status than is wanted.
+    """
     plan = load.Plan(bench.settings.host, list(ports), requests, connections, seconds)
     outcome = await child("deploy.bench.load", plan, load.Outcome)
     if outcome.statuses.keys() != {status}:
