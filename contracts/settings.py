@@ -125,7 +125,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     fetch_bytes_max: Positive = 8 * 1024 * 1024
     # How long a broker keeps a fetch that finds nothing. The client has one under way at a time for each broker: while
     # it waits for quiet partitions, the busy one is not fetched.
-    fetch_wait_max_ms: Positive = 25
+    fetch_wait_max_ms: Positive = 100
     idle_beat_s: Seconds = 1.0
     session_timeout_ms: Positive = 6000
     stall_exit_s: Seconds = 60.0

@@ -21,6 +21,7 @@ from stock_ledger.redis_view import connect_redis
 from stock_ledger.schema import newest_revision
 
 _PACKAGES = ("aiokafka", "faust-streaming", "asyncpg", "redis", "orjson", "msgspec", "granian")
+_CACHE_USED_MAX = 0.9  # of its limit
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -129,6 +130,7 @@ async def _cache(settings: Settings) -> list[Finding]:
     finally:
         await redis.aclose()
     policy = str(info.get("maxmemory_policy", "noeviction"))
+    used, limit = int(info.get("used_memory", 0)), int(info.get("maxmemory", 0))  # bytes
     name = "valkey" if "valkey_version" in info else "redis"
     speaks = str(info.get("redis_version", "0"))  # Valkey tells which Redis it can stand for
     return [
@@ -144,5 +146,12 @@ async def _cache(settings: Settings) -> list[Finding]:
             found=policy,
             mend="set maxmemory-policy noeviction or volatile-*, which leave alone what has no TTL: evicted stock is read "
             "from Postgres each time, and an evicted gate stands open",
+        ),
+        Finding(
+            "cache memory",
+            ok=limit == 0 or used < _CACHE_USED_MAX * limit,
+            found=f"{used >> 20:,} MB of {f'{limit >> 20:,} MB' if limit else 'no limit'}",
+            mend="raise maxmemory, or lower SLUICEWAY_RESULT_TTL_S and SLUICEWAY_IDEMPOTENCY_TTL_S: a full cache takes nothing "
+            "more in, and selling goes on without it, slower",
         ),
     ]

@@ -24,6 +24,7 @@ _QUICK_PER_S = 100.0  # not found, but taken
 _PATIENCE_MS = 1000.0  # decided within that: sustained
 _CONNECTIONS = 512
 _FLOOD_CONNECTIONS = 256
+_TTL_S = 30  # of what the cache keeps for an hour or a day: minutes of load would fill it
 
 
 class Sale:
@@ -56,8 +57,8 @@ class Sale:
 
 
 @asynccontextmanager
-async def sale(bench: Bench, **changes: object) -> AsyncIterator[Sale]:
-    async with bench.ground(plentiful(OTHERS), **changes) as ground:
+async def sale(bench: Bench) -> AsyncIterator[Sale]:
+    async with bench.ground(plentiful(OTHERS), result_ttl_s=_TTL_S, idempotency_ttl_s=_TTL_S) as ground:
         await ground.start("worker", "api", "ingest")
         yield Sale(ground)
 
@@ -78,7 +79,7 @@ async def find_sustained(bench: Bench) -> float:
             per_s = ramp.per_s
             outcome = await trial.load(per_s, _STEP_S)
             held = outcome.is_sustained(_PATIENCE_MS)
-            bench.say(f"  {per_s:,.0f}/s {'sustained' if held else 'too much'}: {_describe(outcome)}")
+            bench.say(f"  {per_s:,.0f}/s {'sustained' if held else 'too much'}: {describe(outcome)}")
             ramp.tell(held=held)
     if not ramp.best_per_s:
         raise Unavailable(
@@ -97,7 +98,7 @@ async def run(bench: Bench) -> list[Row]:
         for _ in range(rounds):
             for share, outcomes in found.items():
                 outcomes.append(await of.load(share * sustained, seconds))
-                bench.say(f"  {share:.0%} of {sustained:,.0f}/s: {_describe(outcomes[-1])}")
+                bench.say(f"  {share:.0%} of {sustained:,.0f}/s: {describe(outcomes[-1])}")
     rows = [
         at_least(
             "end-to-end", "sustained orders, all decided within 1 s", "/s", [sustained], _SUSTAINED_PER_S
@@ -131,7 +132,8 @@ def _or_late(outcome: told.Outcome, times: dict[str, float], name: str) -> float
 _LATE_MS = 15_000.0
 
 
-def _describe(outcome: told.Outcome) -> str:
+def describe(outcome: told.Outcome) -> str:
+    """In a line: how many were answered what, and within how long they were told."""
     answers = ", ".join(f"{count:,} × {status}" for status, count in sorted(outcome.load.statuses.items()))
     untold = f", {outcome.untold:,} not told" if outcome.untold else ""
     given_up = f", {outcome.load.given_up:,} given up" if outcome.load.given_up else ""

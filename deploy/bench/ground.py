@@ -84,7 +84,10 @@ class Bench:
 
     @asynccontextmanager
     async def ground(self, products: Sequence[ProductEntry], **changes: Any) -> AsyncIterator["Ground"]:
-        """A ground with these products; `changes` are of its settings. Nothing of it is left afterwards."""
+        """A ground with these products; `changes` are of its settings. Nothing of it is left afterwards.
+
+        Raises RuntimeError at its end if the cache was full meanwhile: the processes went on without it.
+        """
         name = f"bench{os.getpid()}x{next(self._numbers)}"
         url = urlsplit(self.settings.postgres_url)
         settings = msgspec.structs.replace(
@@ -101,8 +104,11 @@ class Bench:
         ground = Ground(self, settings)
         try:
             await prepare(settings, products, sample.addresses(BUYERS))
+            refused = await _refused_by_cache(settings)
             async with ground:
                 yield ground
+            if await _refused_by_cache(settings) > refused:
+                raise RuntimeError("the cache was full and refused what it was to keep: it was not measured")
         finally:
             await asyncio.to_thread(ground.fleet.stop)
             await _erase(settings)
@@ -272,6 +278,13 @@ async def _erase(settings: Settings) -> None:
                 keys = []
         if keys:
             await redis.unlink(*keys)
+
+
+async def _refused_by_cache(settings: Settings) -> int:
+    """How many commands the cache has refused since it began because its memory is full."""
+    async with Redis.from_url(settings.redis_url) as redis:
+        refused = (await redis.info("errorstats")).get("errorstat_OOM")
+    return 0 if refused is None else int(refused["count"])
 
 
 def _listens(host: str, port: int) -> bool:

@@ -16,6 +16,7 @@ from deploy.chaos.claims import Claimed
 from deploy.chaos.proxy import Proxy
 from deploy.fleet import Fleet, Member
 from deploy.stack import LocalStack, Server
+from deploy.stack.cache import MEMORY_MAX
 from deploy.stack.postgres import PostgresServer
 
 Victim = Any  # what is hurt, and healed: a member, a server or a proxy
@@ -190,6 +191,17 @@ def _flush(cache: Server) -> None:
         redis.flushall()
 
 
+def _fill(cache: Server) -> None:
+    """It takes nothing more in, and what it holds grows old."""
+    with Redis.from_url(cache.url) as redis:
+        redis.config_set("maxmemory", 1)
+
+
+def _make_room(cache: Server) -> None:
+    with Redis.from_url(cache.url) as redis:
+        redis.config_set("maxmemory", MEMORY_MAX)
+
+
 def _nothing(_: Server) -> None:
     """It is over at once."""
 
@@ -219,6 +231,7 @@ FAULTS: dict[str, Fault] = {
     "kill_cache": _of_server("cache", (0.5, 5.0), _cache, Server.kill, Server.start),
     "restart_cache": _of_server("cache", (0.0, 0.0), _cache, Server.stop, Server.start),
     "flush_cache": _of_server("cache", (0.0, 0.0), _cache, _flush, _nothing),
+    "fill_cache": _of_server("cache", (1.0, 6.0), _cache, _fill, _make_room),
     "kill_broker": _of_server("broker", (0.5, 6.0), _brokers, Server.kill, Server.start),
     "restart_broker": _of_server("broker", (0.0, 3.0), _brokers, Server.stop, Server.start),
     "cut_connections": _of_connections((0.1, 3.0), Proxy.cut),

@@ -11,6 +11,7 @@ from typing import ClassVar
 from deploy.stack.process import StackError
 from deploy.stack.server import Launch, Server
 
+MEMORY_MAX = "512mb"
 _MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
 
 
@@ -63,7 +64,7 @@ class CacheServer(Server):
             "logfile": "",
             "save": "",
             "appendonly": "no",
-            "maxmemory": "512mb",
+            "maxmemory": MEMORY_MAX,
             "maxmemory-policy": "noeviction",
         }
         words = [word for name, value in options.items() for word in (f"--{name}", value)]

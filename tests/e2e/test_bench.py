@@ -4,9 +4,10 @@ import asyncpg
 import msgspec
 import pytest
 from redis.asyncio import Redis
+from redis.exceptions import OutOfMemoryError
 
 from contracts.settings import Settings
-from deploy.bench.ground import Bench
+from deploy.bench.ground import Bench, plentiful
 from deploy.bench.suites import Result, measure
 from deploy.local import local_settings
 from deploy.stack import LocalStack
@@ -39,3 +40,19 @@ async def test_a_suite_runs_and_leaves_nothing_behind(bench: Bench) -> None:
     assert await databases(bench) == before
     async with Redis.from_url(bench.settings.redis_url) as redis:
         assert [key async for key in redis.scan_iter(match="bench*")] == []
+
+
+async def measure_beside_a_full_cache(bench: Bench) -> None:
+    async with bench.ground(plentiful()), Redis.from_url(bench.settings.redis_url) as redis:
+        allowed = str((await redis.config_get("maxmemory"))["maxmemory"])
+        await redis.config_set("maxmemory", 1)
+        try:
+            with pytest.raises(OutOfMemoryError):
+                await redis.set("bench", "more")
+        finally:
+            await redis.config_set("maxmemory", allowed)
+
+
+async def test_what_is_measured_beside_a_full_cache_counts_for_nothing(bench: Bench) -> None:
+    with pytest.raises(RuntimeError, match="the cache was full"):
+        await measure_beside_a_full_cache(bench)

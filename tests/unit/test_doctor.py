@@ -1,4 +1,4 @@
-"""What the doctor says of a cache by how it evicts. The rest needs servers: see the end-to-end tests."""
+"""What the doctor says of a cache by how it evicts, and how full it is. The rest needs servers: see the end-to-end tests."""
 
 from unittest.mock import AsyncMock
 
@@ -21,3 +21,30 @@ async def test_only_a_cache_that_evicts_keys_without_a_ttl_is_found_wrong(
     found = {finding.what: finding for finding in await doctor._cache(offline_settings)}
     assert found["cache"].ok
     assert (found["cache eviction"].ok, found["cache eviction"].found) == (policy in NO_TTL_IS_SAFE, policy)
+
+
+@pytest.mark.parametrize(
+    ("used_mb", "limit_mb", "ok", "told"),
+    [
+        (899, 1000, True, "899 MB of 1,000 MB"),
+        (901, 1000, False, "901 MB of 1,000 MB"),
+        (5000, 0, True, "5,000 MB of no limit"),
+    ],
+)
+async def test_a_cache_is_found_wrong_before_it_is_full(
+    offline_settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+    used_mb: int,
+    limit_mb: int,
+    ok: bool,
+    told: str,
+) -> None:
+    redis = AsyncMock()
+    redis.info.return_value = {
+        "redis_version": "7.2.4",
+        "used_memory": used_mb << 20,
+        "maxmemory": limit_mb << 20,
+    }
+    monkeypatch.setattr(doctor, "connect_redis", lambda settings: redis)
+    found = {finding.what: finding for finding in await doctor._cache(offline_settings)}
+    assert (found["cache memory"].ok, found["cache memory"].found) == (ok, told)
