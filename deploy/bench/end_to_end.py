@@ -20,6 +20,7 @@ _SHARES = (0.25, 0.50, 0.75)
 _GOAL_SHARE = 0.50
 _FIRST_PER_S, _STEP, _LOWEST_PER_S = 1000.0, 1.25, 60.0
 _STEP_S = 4.0
+_HELD_S = 60.0  # what holds for a few seconds may be too much for a minute
 _QUICK_PER_S = 100.0  # not found, but taken
 _PATIENCE_MS = 1000.0  # decided within that: sustained
 _CONNECTIONS = 512
@@ -64,9 +65,9 @@ async def sale(bench: Bench) -> AsyncIterator[Sale]:
 
 
 async def find_sustained(bench: Bench) -> float:
-    """The highest rate of a ramp at which all are taken in and decided within a second. Found once.
+    """The highest rate of a ramp at which all are taken in and decided within a second, held for a minute. Found once.
 
-    Raises Unavailable if not even the first is.
+    Raises Unavailable if not even the lowest is.
     """
     if bench.quick:
         return _QUICK_PER_S
@@ -76,17 +77,27 @@ async def find_sustained(bench: Bench) -> float:
     async with sale(bench) as trial:
         await trial.load(ramp.per_s, _STEP_S)  # warms up: every buyer's token is new
         while not ramp.is_over:
-            per_s = ramp.per_s
-            outcome = await trial.load(per_s, _STEP_S)
-            held = outcome.is_sustained(_PATIENCE_MS)
-            bench.say(f"  {per_s:,.0f}/s {'sustained' if held else 'too much'}: {describe(outcome)}")
-            ramp.tell(held=held)
-    if not ramp.best_per_s:
+            ramp.tell(held=await _holds(bench, trial, ramp.per_s, _STEP_S))
+        per_s = ramp.best_per_s
+        while per_s >= _LOWEST_PER_S and not (
+            await _holds(bench, trial, per_s, _HELD_S)
+            or await _holds(bench, trial, per_s, _HELD_S)  # one bad moment of the machine is not the limit
+        ):
+            per_s /= _STEP
+    if per_s < _LOWEST_PER_S:
         raise Unavailable(
-            f"not even {ramp.per_s:,.0f}/s is sustained here: there is nothing to take a share of"
+            f"not even {_LOWEST_PER_S:,.0f}/s is sustained here: there is nothing to take a share of"
         )
-    bench.sustained_per_s = ramp.best_per_s
-    return ramp.best_per_s
+    bench.sustained_per_s = per_s
+    return per_s
+
+
+async def _holds(bench: Bench, trial: Sale, per_s: float, seconds: float) -> bool:
+    outcome = await trial.load(per_s, seconds)
+    held = outcome.is_sustained(_PATIENCE_MS)
+    told = f"{'sustained' if held else 'too much'} for {seconds:.0f} s"
+    bench.say(f"  {per_s:,.0f}/s {told}: {describe(outcome)}")
+    return held
 
 
 async def run(bench: Bench) -> list[Row]:
@@ -101,7 +112,11 @@ async def run(bench: Bench) -> list[Row]:
                 bench.say(f"  {share:.0%} of {sustained:,.0f}/s: {describe(outcomes[-1])}")
     rows = [
         at_least(
-            "end-to-end", "sustained orders, all decided within 1 s", "/s", [sustained], _SUSTAINED_PER_S
+            "end-to-end",
+            "sustained for a minute, all decided within 1 s",
+            "/s",
+            [sustained],
+            _SUSTAINED_PER_S,
         )
     ]
     for share, outcomes in found.items():

@@ -26,8 +26,10 @@ async def run(bench: Bench) -> list[Row]:
     async with sale(bench) as of:
         watch = Watch(of.ground)
         watching = asyncio.create_task(watch.run())
-        outcome = await of.load(per_s, seconds)
-        watching.cancel()
+        try:
+            outcome = await of.load(per_s, seconds)
+        finally:
+            watching.cancel()
     bench.say(f"  {per_s:,.0f}/s: {describe(outcome)}")
     at = f"{per_s:,.0f} orders/s for {seconds:.0f} s"
     bench.say("  " + ", ".join(f"{name} {mb:,.0f} MB" for name, mb in watch.peaks().items()))

@@ -39,7 +39,7 @@ SUITES = {
     "slices": Suite("one product with two writers beside one", slices.run, 5),
     "baselines": Suite("one product beside what a shop would try first", baselines.run, 5),
     "sold-out": Suite("refusals, in the backlog and at the edge", sold_out.run, 4),
-    "end-to-end": Suite("the sustained rate, and decision latency at shares of it", end_to_end.run, 6),
+    "end-to-end": Suite("the sustained rate, and decision latency at shares of it", end_to_end.run, 8),
     "poll": Suite("GET of a decided checkout beside a bare GET", poll.run, 1),
     "growth": Suite("2 million stored orders, partitions, workers, lines", growth.run, 16),
     "cost": Suite("processor time and bytes of an order", cost.run, 4),
