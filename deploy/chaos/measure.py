@@ -60,7 +60,10 @@ def recoveries(
     started: float,
     ended: float,
 ) -> list[Recovery]:
-    """From SIGKILL or SIGTERM of a worker, and from Postgres' return. `accepted` are the moments of the 202s."""
+    """From SIGKILL or SIGTERM of a worker, and from Postgres' return. `accepted` are the moments of the 202s.
+
+    A fault after which nothing more was accepted is left out: there may be nothing that could be decided again.
+    """
     found = []
     for fault in injected:
         stopped = set(watcher.claims) if fault.kind == "restart_postgres" else set(fault.owned)
@@ -71,6 +74,8 @@ def recoveries(
         else:
             start, since = fault.at, watcher.taken_over(fault.owned.values())
         end = decided_again_at(times, since) if since.keys() == stopped else None
+        if end is None and not any(moment > start for moment in accepted):
+            continue
         until = end or ended
         recovery = Recovery(
             kind=fault.kind,

@@ -63,8 +63,13 @@ def test_another_fault_meanwhile_is_told() -> None:
 
 def test_what_does_not_come_back_is_told() -> None:
     watcher = watched()
-    found = recoveries([killed(watcher, 120.0)], watcher, TIMES[:-2], [], 100.0, 120.0)
+    found = recoveries([killed(watcher, 120.0)], watcher, TIMES[:-2], [103.0], 100.0, 120.0)
     assert [recovery.seconds for recovery in found] == [None]
+
+
+def test_a_fault_after_which_nothing_came_tells_nothing() -> None:
+    watcher = watched()
+    assert recoveries([killed(watcher, 120.0)], watcher, TIMES[:-2], [102.0], 100.0, 120.0) == []
 
 
 def test_postgres_is_measured_from_its_return_over_all_partitions() -> None:
