@@ -56,9 +56,44 @@ def late_claim_not_claimed_back() -> AbstractContextManager[Any]:
     return patch.object(Writer, "_claim", claim)
 
 
+def age_of_a_reading_counts_from_its_answer() -> AbstractContextManager[Any]:
+    """A reading of Postgres counts as fresh when it comes, however long ago it was asked for."""
+    original = Marks.confirmed
+
+    def confirmed(
+        self: Marks, partitions: Iterable[int], next_offsets: Mapping[int, int], asked_at: float
+    ) -> None:
+        original(self, partitions, next_offsets, self._monotonic())
+
+    return patch.object(Marks, "confirmed", confirmed)
+
+
+def answer_that_does_not_end_an_outage() -> AbstractContextManager[Any]:
+    """After an outage Postgres is left alone for as long again as if it were still away."""
+    original = Marks.confirmed
+
+    def confirmed(
+        self: Marks, partitions: Iterable[int], next_offsets: Mapping[int, int], asked_at: float
+    ) -> None:
+        before = {p: (self._mark(p).away_until, self._mark(p).is_away) for p in partitions}
+        original(self, partitions, next_offsets, asked_at)
+        for p, (away_until, is_away) in before.items():
+            self._mark(p).away_until, self._mark(p).is_away = away_until, is_away
+
+    return patch.object(Marks, "confirmed", confirmed)
+
+
 REGRESSION_PLANTS: tuple[Plant, ...] = (
     view_believed_after_a_failover,
     view_that_was_gone_believed_while_postgres_is_away,
     acks_awaited_without_end,
     late_claim_not_claimed_back,
+    age_of_a_reading_counts_from_its_answer,
+    answer_that_does_not_end_an_outage,
 )
+
+# Where to begin with those that only hundreds of seeds show: no seed before does.
+FIRST_SEEDS = {
+    age_of_a_reading_counts_from_its_answer.__name__: 374,
+    answer_that_does_not_end_an_outage.__name__: 112,
+}
