@@ -20,7 +20,8 @@ class _Mark(msgspec.Struct):
     asked_at: float = -math.inf  # when Postgres was asked for what it last told
     away_until: float = 0.0  # before that it is not asked again
     is_away: bool = False  # it did not answer when it was asked last
-    in_doubt: bool = True  # nothing of Postgres since the view was last found gone
+    in_doubt: bool = True  # Postgres has told nothing that it was asked since the view was last found gone
+    doubted_at: float = -math.inf  # when that was
 
 
 class Marks:
@@ -86,7 +87,8 @@ class Marks:
         for partition in partitions:
             mark = self._mark(partition)
             mark.next_offset = max(mark.next_offset, next_offsets.get(partition, 0))
-            mark.asked_at, mark.away_until, mark.is_away, mark.in_doubt = asked_at, 0.0, False, False
+            mark.asked_at, mark.away_until, mark.is_away = asked_at, 0.0, False
+            mark.in_doubt = mark.in_doubt and asked_at < mark.doubted_at
 
     def away(self, partitions: Iterable[int]) -> None:
         """Postgres did not answer."""
@@ -97,8 +99,9 @@ class Marks:
 
     def doubt(self) -> None:
         """The view was gone: when it is back it may be behind."""
+        now = self._monotonic()
         for mark in self._marks.values():
-            mark.in_doubt = True
+            mark.in_doubt, mark.doubted_at = True, now
 
     def untold(self, partitions: Iterable[int], progress: Mapping[int, Progress]) -> list[int]:
         """Those of which Postgres does not answer, and the view is not there or may be behind."""

@@ -49,7 +49,7 @@ def found() -> Iterator[dict[str, Future[bool]]]:
 def is_found(plant: Plant) -> bool:
     first = FIRST_SEEDS.get(plant.__name__, 0)
     with plant():
-        return any(simulate(seed).violation for seed in range(first, PLANT_SEEDS_MAX))
+        return any(simulate(seed).violation for seed in range(first, first + PLANT_SEEDS_MAX))
 
 
 @pytest.mark.timeout(900)

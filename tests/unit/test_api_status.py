@@ -150,6 +150,35 @@ async def test_a_view_that_was_gone_is_not_believed_while_postgres_is_away(bench
     assert await bench.ahead(150) == 9
 
 
+async def test_an_answer_to_an_older_question_ends_no_doubt(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Postgres was asked before the view was found gone: what it told says nothing of what was shown since."""
+    bench.view.shown = {7: Progress(1, 100, 50, 9)}
+    bench.reads.next = {7: 100}
+    asked, answering = asyncio.Event(), asyncio.Event()
+    read = bench.reads.next_offsets
+
+    async def slowly(partitions: list[int]) -> dict[int, int]:
+        told = await read(partitions)
+        asked.set()
+        await answering.wait()
+        return told
+
+    monkeypatch.setattr(bench.reads, "next_offsets", slowly)
+    early = asyncio.create_task(bench.ahead(150))
+    await asked.wait()
+    bench.view.down = True
+    bench.clock.now_s += 1
+    assert await bench.checkouts.of_buyer(CHECKOUT, BUYER) is None, "it finds the view gone"
+    answering.set()
+    assert await early == 50
+    bench.reads.down, bench.view.down = True, False
+    bench.clock.now_s += 10
+    with pytest.raises(Unavailable):
+        await bench.ahead(150)
+
+
 async def test_what_was_decided_once_never_waits_again(bench: Bench) -> None:
     bench.view.shown = {7: Progress(1, 151, 50, 9)}
     bench.view.show(created(7, 150))
