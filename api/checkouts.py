@@ -67,6 +67,7 @@ class Checkouts:
         self._cache_retry_s = settings.cache_retry_s
         self._monotonic = monotonic
         self._away_until = 0.0
+        self._gone_at: float | None = None  # when the cache failed last, until it answers again
         self._marks = Marks(settings.gate_stale_s, monotonic)
         self._asking = asyncio.Lock()
 
@@ -161,16 +162,23 @@ class Checkouts:
     async def _shown(
         self, checkout_id: str, buyer_id: str, partitions: Sequence[int]
     ) -> tuple[list[Answer], dict[int, Progress], Whole | None]:
-        """What the view holds; nothing if the cache is away."""
-        if self._monotonic() < self._away_until:
+        """What the view holds; nothing if the cache is away. Once it is back it may be behind what it told others
+        meanwhile.
+        """
+        asked_at = self._monotonic()
+        if asked_at < self._away_until:
             return [], {}, None
         try:
             view = await self._polls.checkout(checkout_id, partitions)
         except Unavailable as error:
-            self._away_until = self._monotonic() + self._cache_retry_s
+            self._gone_at = self._monotonic()
+            self._away_until = self._gone_at + self._cache_retry_s
             self._marks.doubt()
             logger.warning("answering from Postgres: %s", error, extra={"action": "cache_away"})
             return [], {}, None
+        if self._gone_at is not None and asked_at >= self._gone_at:
+            self._gone_at = None
+            self._marks.doubt()
         whole = read_whole(view.results.get(WHOLE), buyer_id)
         return answers_of_view(view.results, buyer_id), view.progress, whole
 

@@ -179,6 +179,24 @@ async def test_an_answer_to_an_older_question_ends_no_doubt(
         await bench.ahead(150)
 
 
+async def test_an_answer_of_before_the_view_was_back_ends_no_doubt(bench: Bench) -> None:
+    """Others may have been told more by the view before it fell back."""
+    bench.view.shown = {7: Progress(1, 100, 50, 9)}
+    bench.reads.next = {7: 100}
+    bench.view.down = True
+    assert await bench.ahead(150) == 50
+    bench.reads.down, bench.view.down = True, False
+    bench.clock.now_s += 10
+    with pytest.raises(Unavailable):
+        await bench.ahead(150)
+    bench.reads.down = False
+    bench.clock.now_s += 10
+    assert await bench.ahead(150) == 50
+    bench.reads.down = True
+    bench.clock.now_s += 10
+    assert await bench.ahead(150) == 50, "it was at hand all the time since"
+
+
 async def test_what_was_decided_once_never_waits_again(bench: Bench) -> None:
     bench.view.shown = {7: Progress(1, 151, 50, 9)}
     bench.view.show(created(7, 150))
