@@ -171,8 +171,8 @@ class Checkouts:
         try:
             view = await self._polls.checkout(checkout_id, partitions)
         except Unavailable as error:
-            self._gone_at = self._monotonic()
-            self._away_until = self._gone_at + self._cache_retry_s
+            self._gone_at = now = self._monotonic()
+            self._away_until = now + self._cache_retry_s
             self._marks.doubt()
             logger.warning("answering from Postgres: %s", error, extra={"action": "cache_away"})
             return [], {}, None

@@ -1,11 +1,12 @@
 """What the simulation found once, planted again: each undoes the mend. docs/reliability.md tells the causes."""
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 from unittest.mock import patch
 
+from api.checkouts import Checkouts
 from api.marks import Marks
 from ingest import publisher as publishing
 from stock_ledger.ledger import Claim
@@ -83,8 +84,9 @@ def answer_that_does_not_end_an_outage() -> AbstractContextManager[Any]:
     return patch.object(Marks, "confirmed", confirmed)
 
 
-def answer_to_an_older_question_ends_a_doubt() -> AbstractContextManager[Any]:
-    """What Postgres was asked before the view was found gone makes the view believed that is back."""
+@contextmanager
+def answer_to_an_older_question_ends_a_doubt() -> Iterator[None]:
+    """What Postgres was asked before the view was found gone, or was back, makes it believed."""
     original = Marks.confirmed
 
     def confirmed(
@@ -94,7 +96,12 @@ def answer_to_an_older_question_ends_a_doubt() -> AbstractContextManager[Any]:
         for p in partitions:
             self._mark(p).in_doubt = False
 
-    return patch.object(Marks, "confirmed", confirmed)
+    never_gone = property(lambda _: None, lambda _, __: None)
+    with (
+        patch.object(Marks, "confirmed", confirmed),
+        patch.object(Checkouts, "_gone_at", never_gone, create=True),
+    ):
+        yield
 
 
 REGRESSION_PLANTS: tuple[Plant, ...] = (
