@@ -10,7 +10,7 @@ from contracts.settings import PREFIX
 from tests.e2e.test_cli import CLI, env, left_running
 
 __all__ = ["env"]
-SEED = 5  # of those with many kinds of faults in so short a time
+SEED = 2  # of those with many kinds of faults in so short a time
 DURATION = "45"
 
 
