@@ -21,7 +21,6 @@ class _Mark(msgspec.Struct):
     away_until: float = 0.0  # before that it is not asked again
     is_away: bool = False  # it did not answer when it was asked last
     in_doubt: bool = True  # Postgres has told nothing that it was asked since the view was last found gone
-    doubted_at: float = -math.inf  # when that was
 
 
 class Marks:
@@ -37,6 +36,7 @@ class Marks:
         self._stale_s = stale_s
         self._monotonic = monotonic
         self._marks: dict[int, _Mark] = {}
+        self._doubted_at = -math.inf  # when the view was last found gone
 
     def next_offset(self, partition: int) -> int:
         """Everything below it is decided; 0 while nothing is known."""
@@ -88,7 +88,7 @@ class Marks:
             mark = self._mark(partition)
             mark.next_offset = max(mark.next_offset, next_offsets.get(partition, 0))
             mark.asked_at, mark.away_until, mark.is_away = asked_at, 0.0, False
-            mark.in_doubt = mark.in_doubt and asked_at < mark.doubted_at
+            mark.in_doubt = mark.in_doubt and asked_at < self._doubted_at
 
     def away(self, partitions: Iterable[int]) -> None:
         """Postgres did not answer."""
@@ -99,9 +99,9 @@ class Marks:
 
     def doubt(self) -> None:
         """The view was gone: when it is back it may be behind."""
-        now = self._monotonic()
+        self._doubted_at = self._monotonic()
         for mark in self._marks.values():
-            mark.in_doubt, mark.doubted_at = True, now
+            mark.in_doubt = True
 
     def untold(self, partitions: Iterable[int], progress: Mapping[int, Progress]) -> list[int]:
         """Those of which Postgres does not answer, and the view is not there or may be behind."""

@@ -23,7 +23,6 @@ from contracts.requests import CheckoutStatus
 
 _BEFORE = "/v1/checkouts/"
 _is_path = re.compile(_BEFORE + "[^/]+").fullmatch
-_receipt_alone = re.compile(rb"receipt=([A-Za-z0-9_-]+)").fullmatch  # as the Location of a 202 has it
 _NO_CHECKOUT = (
     "nothing is known of this checkout for you; while it is queued, or where its message could not be read, poll the "
     "Location of the 202 as it is, since that carries the receipt; if that is lost, send the checkout again with its "
@@ -62,7 +61,7 @@ class Polls:
         checkout_id: str = scope["path"][len(_BEFORE) :]
         if not is_uuid(checkout_id):
             raise Problem(problems.NOT_FOUND, _NO_CHECKOUT)
-        text = _receipt(scope["query_string"])
+        text = dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)).get("receipt")
         status: CheckoutStatus | None
         if text is None:
             status = await self._checkouts.of_buyer(checkout_id, buyer_id)
@@ -89,13 +88,6 @@ def in_front(polls: Polls, rest: ASGIApp) -> ASGIApp:
         return (polls if is_poll else rest)(scope, receive, send)
 
     return app
-
-
-def _receipt(query: bytes) -> str | None:
-    """The parameter; the last of several."""
-    if alone := _receipt_alone(query):
-        return alone[1].decode()
-    return dict(parse_qsl(query.decode("latin-1"), keep_blank_values=True)).get("receipt")
 
 
 def _authorization(headers: Iterable[tuple[bytes, bytes]]) -> str | None:

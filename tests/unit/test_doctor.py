@@ -1,5 +1,6 @@
 """What the doctor says of a cache by how it evicts, and how full it is. The rest needs servers: see the end-to-end tests."""
 
+from collections.abc import Mapping
 from unittest.mock import AsyncMock
 
 import pytest
@@ -11,14 +12,21 @@ NO_TTL_IS_SAFE = ["noeviction", "volatile-lru", "volatile-lfu", "volatile-random
 NONE_IS_SAFE = ["allkeys-lru", "allkeys-lfu", "allkeys-random"]
 
 
+async def found_of(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, info: Mapping[str, object]
+) -> dict[str, doctor.Finding]:
+    """What is found of a cache that tells this of itself."""
+    redis = AsyncMock()
+    redis.info.return_value = {"redis_version": "7.2.4", **info}
+    monkeypatch.setattr(doctor, "connect_redis", lambda _: redis)
+    return {finding.what: finding for finding in await doctor._cache(settings)}
+
+
 @pytest.mark.parametrize("policy", [*NO_TTL_IS_SAFE, *NONE_IS_SAFE])
 async def test_only_a_cache_that_evicts_keys_without_a_ttl_is_found_wrong(
     offline_settings: Settings, monkeypatch: pytest.MonkeyPatch, policy: str
 ) -> None:
-    redis = AsyncMock()
-    redis.info.return_value = {"redis_version": "7.2.4", "maxmemory_policy": policy}
-    monkeypatch.setattr(doctor, "connect_redis", lambda settings: redis)
-    found = {finding.what: finding for finding in await doctor._cache(offline_settings)}
+    found = await found_of(offline_settings, monkeypatch, {"maxmemory_policy": policy})
     assert found["cache"].ok
     assert (found["cache eviction"].ok, found["cache eviction"].found) == (policy in NO_TTL_IS_SAFE, policy)
 
@@ -39,12 +47,6 @@ async def test_a_cache_is_found_wrong_before_it_is_full(
     ok: bool,
     told: str,
 ) -> None:
-    redis = AsyncMock()
-    redis.info.return_value = {
-        "redis_version": "7.2.4",
-        "used_memory": used_mb << 20,
-        "maxmemory": limit_mb << 20,
-    }
-    monkeypatch.setattr(doctor, "connect_redis", lambda settings: redis)
-    found = {finding.what: finding for finding in await doctor._cache(offline_settings)}
+    info = {"used_memory": used_mb << 20, "maxmemory": limit_mb << 20}
+    found = await found_of(offline_settings, monkeypatch, info)
     assert (found["cache memory"].ok, found["cache memory"].found) == (ok, told)
