@@ -160,7 +160,8 @@ class Ground:
         """Messages per second that so many workers decide of a backlog, from the first progress seen until the event of
         the last is published.
 
-        The workers have claimed their partitions and are held while the backlog is written. All of it must be new.
+        The workers have claimed their partitions and are held while the backlog is written and what was there before
+        it is counted. All of it must be new.
         Raises RuntimeError if decisions or events are not as many as messages.
         """
         members = await self.start(*workers * ["worker"])
@@ -168,36 +169,38 @@ class Ground:
             self.fleet.signal(member, signal.SIGSTOP)
         await write(self.settings, backlog)
         await self.execute("CHECKPOINT")
-        for member in members:
-            self.fleet.signal(member, signal.SIGCONT)
-        per_s = await self.drained(sum(map(len, backlog.values())))
+        async with reading(self.settings) as log:
+            decided_before, published_before = await self.decided(), await self._published(log)
+            for member in members:
+                self.fleet.signal(member, signal.SIGCONT)
+            messages = sum(map(len, backlog.values()))
+            per_s = await self._drained(log, messages, decided_before, published_before)
         for member in members:
             await asyncio.to_thread(self.fleet.terminate, member)
             self.fleet.members.remove(member)
         return per_s
 
-    async def drained(self, messages: int) -> float:
+    async def _drained(self, log: Records, messages: int, decided_before: int, published_before: int) -> float:
         """Wait until so many more messages are decided and their events are there; how many per second they were."""
-        topic = Topics(self.settings).events
-        async with reading(self.settings) as log:
-            decided_before = await self.decided()
-            events_before = await _published(log, topic)
-            first: tuple[float, int] | None = None
-            seen, seen_at = decided_before, time.monotonic()
-            while (done := await self.decided()) < decided_before + messages:
-                if done != seen:
-                    seen, seen_at = done, time.monotonic()
-                    first = first or (seen_at, done)
-                if time.monotonic() > seen_at + _STALL_S:
-                    raise TimeoutError(f"of {messages} messages only {done - decided_before} are decided")
-                await asyncio.sleep(_LOOK_S)
-            while (published := await _published(log, topic) - events_before) < messages:
-                if time.monotonic() > seen_at + _STALL_S:
-                    raise RuntimeError(f"{messages} messages have {published} events")
-                await asyncio.sleep(_LOOK_S)
+        first: tuple[float, int] | None = None
+        seen, seen_at = decided_before, time.monotonic()
+        while (done := await self.decided()) < decided_before + messages:
+            if done != seen:
+                seen, seen_at = done, time.monotonic()
+                first = first or (seen_at, done)
+            if time.monotonic() > seen_at + _STALL_S:
+                raise TimeoutError(f"of {messages} messages only {done - decided_before} are decided")
+            await asyncio.sleep(_LOOK_S)
+        while (published := await self._published(log) - published_before) < messages:
+            if time.monotonic() > seen_at + _STALL_S:
+                raise RuntimeError(f"{messages} messages have {published} events")
+            await asyncio.sleep(_LOOK_S)
         if first is None:
             raise RuntimeError(f"{messages} messages are too few: all were decided in one batch")
         return (decided_before + messages - first[1]) / (time.monotonic() - first[0])
+
+    async def _published(self, log: Records) -> int:
+        return sum((await log.ends(Topics(self.settings).events)).values())
 
     async def caught_up(self) -> None:
         """Wait until all that is in the log now is decided."""
@@ -247,10 +250,6 @@ def plentiful(others: int = 0, slices: int = 1) -> list[ProductEntry]:
         for product in sample.products(others, PLENTY)
         if product.on_shelf
     ]
-
-
-async def _published(log: Records, topic: str) -> int:
-    return sum((await log.ends(topic)).values())
 
 
 async def _execute(url: str, statement: str) -> None:
