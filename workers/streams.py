@@ -1,8 +1,9 @@
 """The Faust application: work beside the hot path. Live sale figures from the events topic, timers, refunds."""
 
+import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,10 @@ from workers.timers import Timers
 
 logger = logging.getLogger(__name__)
 
+Events = Mapping[int, Sequence[tuple[int, bytes]]]  # (offset, value) by partition
+
 _TAKE_WITHIN_S = 0.5
+_RETRY_S = 0.5
 
 
 def build(
@@ -37,9 +41,9 @@ def build(
     """The application, not started.
 
     One event at a time per partition and acknowledged only after its effect: `concurrency` 1 and `noack_take`,
-    because Faust otherwise commits past events in flight. It ends on failure; started again, it resumes from the
-    committed offset, and folding an event twice is harmless. Health tells that its loop goes round. Nothing is
-    kept in `data_dir`, which Faust wants to have.
+    because Faust otherwise commits past events in flight. While Postgres is away everything waits for it. It ends on any
+    other failure; started again, it resumes from the committed offset, and folding an event twice is harmless. Health
+    tells that its loop goes round. Nothing is kept in `data_dir`, which Faust wants to have.
     """
     app = faust.App(
         id=f"{settings.topic_prefix}-streams",
@@ -73,12 +77,7 @@ def build(
             by_partition: dict[int, list[tuple[int, bytes]]] = defaultdict(list)
             for event in taken:
                 by_partition[event.message.partition].append((event.message.offset, event.value))
-            try:
-                await figures.add(by_partition)
-            except Unavailable as error:
-                logger.exception("figures could not be kept", extra={"action": "figures"})
-                await app.crash(error)
-                raise
+            await keep(figures.add, by_partition, _RETRY_S)
             for event in taken:
                 await stream.ack(event)
             health.decided(len(taken))
@@ -95,6 +94,18 @@ def build(
         health.progressed(len(app.consumer.assignment()) if app.consumer is not None else 0)
 
     return app
+
+
+async def keep(add: Callable[[Events], Awaitable[None]], events: Events, retry_s: float) -> None:
+    """Have `FigureStore.add` fold them, again every `retry_s` while Postgres is away."""
+    while True:
+        try:
+            await add(events)
+        except Unavailable as error:
+            logger.warning("figures wait: %s", error, extra={"action": "figures"})
+            await asyncio.sleep(retry_s)
+        else:
+            return
 
 
 def _every(app: faust.App, interval_s: float, chore: Callable[[], Awaitable[None]]) -> None:

@@ -180,7 +180,9 @@ class Ground:
             self.fleet.members.remove(member)
         return per_s
 
-    async def _drained(self, log: Records, messages: int, decided_before: int, published_before: int) -> float:
+    async def _drained(
+        self, log: Records, messages: int, decided_before: int, published_before: int
+    ) -> float:
         """Wait until so many more messages are decided and their events are there; how many per second they were."""
         first: tuple[float, int] | None = None
         seen, seen_at = decided_before, time.monotonic()
