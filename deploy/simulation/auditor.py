@@ -13,6 +13,7 @@ from contracts.keys import WHOLE
 from contracts.outcomes import Kind
 from contracts.topics import Stream
 from deploy.simulation.client_auditor import ClientAuditor
+from deploy.simulation.gate_auditor import GateAuditor
 from deploy.simulation.life_auditor import LifeAuditor
 from deploy.simulation.model import Goods, Model, Violation
 from deploy.simulation.slice_auditor import SliceAuditor
@@ -40,13 +41,15 @@ class Auditor:
         time: Callable[[], float],
         hold_ttl_s: float,
         session_s: float,
+        gate_stale_s: float,
     ) -> None:
         self._broker = broker
         self._ledger = ledger
         self._view = view
         self._session_s = session_s
         self.model = Model(goods)
-        self.of_clients = ClientAuditor(broker, ledger, self.model, time)
+        self.of_clients = ClientAuditor(broker, ledger, time)
+        self.of_gate = GateAuditor(self.model, time, broker.partitions, gate_stale_s)
         self.of_slices = SliceAuditor(broker, ledger, view, self.model)
         self.of_commands = LifeAuditor(broker, commands, self.model, hold_ttl_s)
         self._decided_to = dict.fromkeys(range(broker.partitions), 0)
@@ -122,7 +125,7 @@ class Auditor:
     def _stock_is_right(self) -> None:
         for product_id, stock in self._ledger.stock.items():
             by_seq = self.model.available[product_id]
-            self.of_clients.left(product_id, stock.available)
+            self.of_gate.left(product_id, stock.available)
             if not (stock.seq == len(by_seq) - 1 and stock.available == by_seq[-1] >= 0):
                 raise Violation(
                     f"{product_id}: {stock}, but {by_seq[-1]} must be left after {len(by_seq) - 1} entries"
@@ -208,7 +211,9 @@ class Auditor:
                 raise Violation(f"the result of {checkout_id} {field} is not so")
         for part in shown:
             self._is_not_ahead(part.partition, part.stock)
-            self.of_slices.shown(part.partition)
+            gate = self._view.gate(part.partition)
+            self.of_slices.shown(gate)
+            self.of_gate.shown(part.partition, gate)
 
     def _is_not_ahead(self, partition: int, product_ids: Iterable[str]) -> None:
         claim = self._ledger.claims[partition]
@@ -242,12 +247,19 @@ class Auditor:
     def view_set_back(self, to: float) -> None:
         """It fell back to what it was at this time, and cut its clients off, so that they know."""
         self._shown.clear()
-        self.of_clients.view_set_back(to)
+        self.of_clients.view_set_back()
+        self.of_gate.view_set_back(to)
+        self._view_is_another()
 
     def view_flushed(self) -> None:
         """Nobody notices: what it tells next, even if it is from a writer that is behind, is believed."""
         self._shown.clear()
         self.of_clients.view_flushed()
+        self._view_is_another()
+
+    def _view_is_another(self) -> None:
+        for p in range(self._broker.partitions):
+            self.of_gate.shown(p, self._view.gate(p))
 
     # At the end, when everything works again and has had its time.
 

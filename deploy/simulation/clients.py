@@ -19,7 +19,7 @@ from deploy.simulation.world import SETTINGS, ApiProcess, World
 from ingest.fakes import Answered, HeaderValue, MemoryExchange, MemoryHeaders, MemoryScope
 
 AGAIN_S = 0.1
-POLL_S = 0.3  # longer than a place in the queue may be old
+POLL_S = 0.5  # longer than a place in the queue may be old
 
 
 class Purchase(msgspec.Struct, frozen=True):
@@ -58,7 +58,7 @@ async def _buy(world: World, plan: Purchase, items: Sequence[tuple[str, int]], k
     submitted = await _submit(world, plan, items)
     if submitted is None:
         return
-    answer, asked_at = submitted
+    answer, asked_at, edge_since = submitted
     if answer.status == 422:  # another payload came before under the key
         if not plan.other:
             raise Violation(f"a conflict where there is none: {answer.body!r}")
@@ -66,8 +66,8 @@ async def _buy(world: World, plan: Purchase, items: Sequence[tuple[str, int]], k
     document = answer.json()
     known.add(document["checkout_id"])
     if answer.status == 409:
-        world.auditor.of_clients.refused_at_the_edge(
-            [product_id for product_id, _ in items], plan.policy, asked_at
+        world.auditor.of_gate.refused(
+            [product_id for product_id, _ in items], plan.policy, asked_at, edge_since
         )
         return
     world.auditor.of_clients.accepted(document["checkout_id"], document["lines"])
@@ -78,9 +78,9 @@ async def _buy(world: World, plan: Purchase, items: Sequence[tuple[str, int]], k
 
 async def _submit(
     world: World, plan: Purchase, items: Sequence[tuple[str, int]]
-) -> tuple[Answered, float] | None:
-    """Until it is taken in or refused for good; with the time when that was asked. What is not known is tried again,
-    with the same key, unless the buyer gives up.
+) -> tuple[Answered, float, float] | None:
+    """Until it is taken in or refused for good; with the time when that was asked, and since when the process that
+    answered runs. What is not known is tried again, with the same key, unless the buyer gives up.
     """
     body = _body(tuple(items), plan.policy)
     headers: dict[str, HeaderValue] = {
@@ -103,7 +103,7 @@ async def _submit(
             continue
         answer = exchange.answered()
         if answer.status in (202, 409, 422):
-            return answer, asked_at
+            return answer, asked_at, ingest.since
         if answer.status != 503:
             raise Violation(f"answered {answer.status}: {answer.body!r}")
         if plan.gives_up:
@@ -134,7 +134,7 @@ async def _watch(world: World, checkout_id: str, plan: Purchase, text: str) -> N
                 return
             final = status
             continue
-        _check_places(world, status, asked_at)
+        _check_places(world, api, status, asked_at)
         before = ahead.get(api.node.name) if _may_differ(world) else min(ahead.values(), default=None)
         if before is not None and (status.ahead is None or status.ahead > before):
             raise Violation(f"{checkout_id}: {status.ahead} ahead, before it was {before}")
@@ -143,12 +143,12 @@ async def _watch(world: World, checkout_id: str, plan: Purchase, text: str) -> N
         ahead[api.node.name] = min(status.ahead or 0, ahead.get(api.node.name, status.ahead or 0))
 
 
-def _check_places(world: World, status: CheckoutStatus, asked_at: float) -> None:
+def _check_places(world: World, api: ApiProcess, status: CheckoutStatus, asked_at: float) -> None:
     by_postgres = not _may_differ(world)
     for line in status.lines:
         if isinstance(line, QueuedLine):
             world.auditor.of_clients.waits(
-                line.partition, line.offset, line.ahead, asked_at, by_postgres=by_postgres
+                api.node.name, line.partition, line.offset, line.ahead, asked_at, by_postgres=by_postgres
             )
 
 

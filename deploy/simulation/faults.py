@@ -257,6 +257,11 @@ async def _replace(
 
 
 async def _away(world: World, server: Server, seconds_max: float) -> None:
+    """In half of all cases it is slow before, so that it goes with calls on their way."""
+    if world.random.random() < 0.5:
+        server.slow = world.random.choice((5.0, 20.0, 80.0))
+        await asyncio.sleep(world.random.uniform(0.01, 0.2))
+        server.slow = 1.0
     server.up = False
     await asyncio.sleep(world.random.uniform(0.05, seconds_max))
     server.break_connections()

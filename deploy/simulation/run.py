@@ -18,8 +18,10 @@ from deploy.simulation.slicing import sliced
 from deploy.simulation.world import SETTINGS, World
 
 CHECKOUTS = 200
-ERRANDS = 120  # what a shop, its buyers and their banks do with orders and stock
-_SALE_S = 2.0  # the time over which buyers come
+ERRANDS = 60  # what a shop, its buyers and their banks do with orders and stock
+_SALE_S = 1.5  # the time over which buyers come in waves, and things begin to go wrong
+_WAVES_MIN, _WAVES_MAX, _WAVE_S = 3, 8, 0.02
+_ALONE = 0.15  # share of the buyers who come by themselves, some when the sale is over
 _HEALED_WITHIN_S = 30.0  # after the last fault: every buyer has an answer
 _DRAINED_WITHIN_S = 5.0  # and after that: everything is told and committed, the view complete
 _LOOK_S = 0.05
@@ -112,7 +114,8 @@ def plan(random: Random) -> Sale:
         Goods(_product(2, 0), random.randint(10, 200)),
     ]
     known = [good.product_id for good in goods]
-    purchases = [_purchase(random, number, known) for number in range(CHECKOUTS)]
+    waves = [random.uniform(0.0, _SALE_S) for _ in range(random.randint(_WAVES_MIN, _WAVES_MAX))]
+    purchases = [_purchase(random, number, known, waves) for number in range(CHECKOUTS)]
     kinds = random.sample(FAULTS, random.randint(KINDS_MIN, KINDS_MAX))
     count = random.randint(FAULTS_MIN, FAULTS_MAX)
     faults = sorted(
@@ -122,7 +125,7 @@ def plan(random: Random) -> Sale:
     return Sale(goods, purchases, errands, faults)
 
 
-def _purchase(random: Random, number: int, known: list[str]) -> Purchase:
+def _purchase(random: Random, number: int, known: list[str], waves: list[float]) -> Purchase:
     draw = random.random()
     items: tuple[tuple[str, int], ...]
     if draw < 0.6:
@@ -134,9 +137,13 @@ def _purchase(random: Random, number: int, known: list[str]) -> Purchase:
     other: tuple[tuple[str, int], ...] = ()
     if random.random() < 0.03:
         other = ((items[0][0], items[0][1] + 1), *items[1:])
+    if random.random() < _ALONE:
+        at_s = random.uniform(0.0, 2 * _SALE_S)
+    else:
+        at_s = random.choice(waves) + random.uniform(0.0, _WAVE_S)
     return Purchase(
         policy="all_or_nothing" if len(items) > 1 and random.random() < 0.5 else "independent",
-        at_s=random.uniform(0.0, _SALE_S),
+        at_s=at_s,
         buyer_id=f"buyer-{random.randrange(CHECKOUTS // 2)}",
         key=f"key-{number}",
         items=items,

@@ -45,12 +45,12 @@ SETTINGS = Settings(
     partitions=3,
     jwt_hs256_secret="of a sale that never was, " + "0" * 16,
     receipt_secret="of a receipt that never was, " + "0" * 16,
-    produce_linger_ms=10.0,
+    produce_linger_ms=15.0,
     produce_ack_deadline_s=0.4,
     gate_refresh_ms=200,
     gate_stale_s=0.6,
-    batch_rows_max=16,
-    batch_linger_ms=10.0,
+    batch_rows_max=32,
+    batch_linger_ms=20.0,
     idle_beat_s=0.2,
     session_timeout_ms=600,
     hold_ttl_s=1.0,
@@ -79,6 +79,7 @@ class IngestProcess:
 
     def __init__(self, world: "World") -> None:
         self.node = Node(world.loop, world.name("ingest"))
+        self.since = world.loop.time()
         settings = world.settings
         payloads = PayloadMemory(world.view, settings, world.loop.time)
 
@@ -132,6 +133,7 @@ class World:
             self.loop.time,
             settings.hold_ttl_s,
             session_s,
+            settings.gate_stale_s,
         )
         self.ledger: Any = LedgerClient(
             self.postgres, self.truth, self.audited(self.auditor.ledger_called), settings
@@ -140,7 +142,9 @@ class World:
             self.ledger, self.commanded, self.audited(self.auditor.commands_called)
         )
         self.due: Any = Remote(self.postgres, MemoryDue(self.commanded), untold)
-        self.reads: Any = Remote(self.postgres, MemoryReads(self.truth, self.commanded.gatherings), untold)
+        self.reads: Any = Remote(
+            self.postgres, MemoryReads(self.truth, self.commanded.gatherings), self._read
+        )
         self.view: Any = Remote(self.cache, self.cached, self.audited(self.auditor.view_called))
         self.signer = ReceiptSigner(settings.receipt_secret)
         self.workers: list[Worker] = []
@@ -183,6 +187,10 @@ class World:
         if is_poison:
             self.auditor.model.poison.add((partition, offset))
         self.arrivals.tell(partition)
+
+    def _read(self, name: str, arguments: tuple[Any, ...]) -> None:
+        if name == "next_offsets":
+            self.auditor.of_clients.told(current_node().name, *arguments)
 
     def append_command(self, partition: int, key: bytes | None, value: bytes | None) -> int:
         """A command reaches the log; gives its offset."""
