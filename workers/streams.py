@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
@@ -26,6 +27,9 @@ Events = Mapping[int, Sequence[tuple[int, bytes]]]  # (offset, value) by partiti
 
 _TAKE_WITHIN_S = 0.5
 _RETRY_S = 0.5
+_PATIENCE_S = (
+    300.0  # a consumer that fetches nothing for 1000 s is put out, and Faust does not come back from that
+)
 
 
 def build(
@@ -41,9 +45,9 @@ def build(
     """The application, not started.
 
     One event at a time per partition and acknowledged only after its effect: `concurrency` 1 and `noack_take`,
-    because Faust otherwise commits past events in flight. While Postgres is away everything waits for it. It ends on any
-    other failure; started again, it resumes from the committed offset, and folding an event twice is harmless. Health
-    tells that its loop goes round. Nothing is kept in `data_dir`, which Faust wants to have.
+    because Faust otherwise commits past events in flight. While Postgres is away everything waits for it, the figures for
+    minutes. Else the app ends when they fail; started again, it resumes from the committed offset, and folding an event
+    twice is harmless. Health tells that its loop goes round. Nothing is kept in `data_dir`, which Faust wants to have.
     """
     app = faust.App(
         id=f"{settings.topic_prefix}-streams",
@@ -77,7 +81,12 @@ def build(
             by_partition: dict[int, list[tuple[int, bytes]]] = defaultdict(list)
             for event in taken:
                 by_partition[event.message.partition].append((event.message.offset, event.value))
-            await keep(figures.add, by_partition, _RETRY_S)
+            try:
+                await keep(figures.add, by_partition, _RETRY_S, _PATIENCE_S)
+            except Exception as error:
+                logger.exception("figures could not be kept", extra={"action": "figures"})
+                await app.crash(error)
+                raise
             for event in taken:
                 await stream.ack(event)
             health.decided(len(taken))
@@ -96,12 +105,20 @@ def build(
     return app
 
 
-async def keep(add: Callable[[Events], Awaitable[None]], events: Events, retry_s: float) -> None:
-    """Have `FigureStore.add` fold them, again every `retry_s` while Postgres is away."""
+async def keep(
+    add: Callable[[Events], Awaitable[None]], events: Events, retry_s: float, patience_s: float
+) -> None:
+    """Have `FigureStore.add` fold them, again every `retry_s` while Postgres is away.
+
+    Raises Unavailable when that takes longer than `patience_s`, and whatever else `add` does.
+    """
+    patient_until = time.monotonic() + patience_s
     while True:
         try:
             await add(events)
         except Unavailable as error:
+            if time.monotonic() >= patient_until:
+                raise
             logger.warning("figures wait: %s", error, extra={"action": "figures"})
             await asyncio.sleep(retry_s)
         else:

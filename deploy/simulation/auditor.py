@@ -211,9 +211,7 @@ class Auditor:
                 raise Violation(f"the result of {checkout_id} {field} is not so")
         for part in shown:
             self._is_not_ahead(part.partition, part.stock)
-            gate = self._view.gate(part.partition)
-            self.of_slices.shown(gate)
-            self.of_gate.shown(part.partition, gate)
+            self.of_slices.shown(self._view.gate(part.partition))
 
     def _is_not_ahead(self, partition: int, product_ids: Iterable[str]) -> None:
         claim = self._ledger.claims[partition]
@@ -249,17 +247,11 @@ class Auditor:
         self._shown.clear()
         self.of_clients.view_set_back()
         self.of_gate.view_set_back(to)
-        self._view_is_another()
 
     def view_flushed(self) -> None:
         """Nobody notices: what it tells next, even if it is from a writer that is behind, is believed."""
         self._shown.clear()
         self.of_clients.view_flushed()
-        self._view_is_another()
-
-    def _view_is_another(self) -> None:
-        for p in range(self._broker.partitions):
-            self.of_gate.shown(p, self._view.gate(p))
 
     # At the end, when everything works again and has had its time.
 

@@ -58,7 +58,7 @@ async def _buy(world: World, plan: Purchase, items: Sequence[tuple[str, int]], k
     submitted = await _submit(world, plan, items)
     if submitted is None:
         return
-    answer, asked_at, edge_since = submitted
+    answer, asked_at, process = submitted
     if answer.status == 422:  # another payload came before under the key
         if not plan.other:
             raise Violation(f"a conflict where there is none: {answer.body!r}")
@@ -66,9 +66,7 @@ async def _buy(world: World, plan: Purchase, items: Sequence[tuple[str, int]], k
     document = answer.json()
     known.add(document["checkout_id"])
     if answer.status == 409:
-        world.auditor.of_gate.refused(
-            [product_id for product_id, _ in items], plan.policy, asked_at, edge_since
-        )
+        world.auditor.of_gate.refused(process, [product_id for product_id, _ in items], plan.policy, asked_at)
         return
     world.auditor.of_clients.accepted(document["checkout_id"], document["lines"])
     if plan.policy == "all_or_nothing" and len(items) > 1:
@@ -78,9 +76,9 @@ async def _buy(world: World, plan: Purchase, items: Sequence[tuple[str, int]], k
 
 async def _submit(
     world: World, plan: Purchase, items: Sequence[tuple[str, int]]
-) -> tuple[Answered, float, float] | None:
-    """Until it is taken in or refused for good; with the time when that was asked, and since when the process that
-    answered runs. What is not known is tried again, with the same key, unless the buyer gives up.
+) -> tuple[Answered, float, str] | None:
+    """Until it is taken in or refused for good; with the time when that was asked, and the process that
+    answered. What is not known is tried again, with the same key, unless the buyer gives up.
     """
     body = _body(tuple(items), plan.policy)
     headers: dict[str, HeaderValue] = {
@@ -103,7 +101,7 @@ async def _submit(
             continue
         answer = exchange.answered()
         if answer.status in (202, 409, 422):
-            return answer, asked_at, ingest.since
+            return answer, asked_at, ingest.node.name
         if answer.status != 503:
             raise Violation(f"answered {answer.status}: {answer.body!r}")
         if plan.gives_up:

@@ -79,7 +79,6 @@ class IngestProcess:
 
     def __init__(self, world: "World") -> None:
         self.node = Node(world.loop, world.name("ingest"))
-        self.since = world.loop.time()
         settings = world.settings
         payloads = PayloadMemory(world.view, settings, world.loop.time)
 
@@ -135,6 +134,7 @@ class World:
             session_s,
             settings.gate_stale_s,
         )
+        self._view_called = self.audited(self.auditor.view_called)
         self.ledger: Any = LedgerClient(
             self.postgres, self.truth, self.audited(self.auditor.ledger_called), settings
         )
@@ -143,9 +143,9 @@ class World:
         )
         self.due: Any = Remote(self.postgres, MemoryDue(self.commanded), untold)
         self.reads: Any = Remote(
-            self.postgres, MemoryReads(self.truth, self.commanded.gatherings), self._read
+            self.postgres, MemoryReads(self.truth, self.commanded.gatherings), self._was_read
         )
-        self.view: Any = Remote(self.cache, self.cached, self.audited(self.auditor.view_called))
+        self.view: Any = Remote(self.cache, self.cached, self._viewed)
         self.signer = ReceiptSigner(settings.receipt_secret)
         self.workers: list[Worker] = []
         self.ingests: list[IngestProcess] = []
@@ -187,10 +187,6 @@ class World:
         if is_poison:
             self.auditor.model.poison.add((partition, offset))
         self.arrivals.tell(partition)
-
-    def _read(self, name: str, arguments: tuple[Any, ...]) -> None:
-        if name == "next_offsets":
-            self.auditor.of_clients.told(current_node().name, *arguments)
 
     def append_command(self, partition: int, key: bytes | None, value: bytes | None) -> int:
         """A command reaches the log; gives its offset."""
@@ -247,6 +243,15 @@ class World:
                 self.loop.errors.append(violation)
 
         return after
+
+    def _viewed(self, name: str, arguments: tuple[Any, ...]) -> None:
+        if name == "gates":
+            self.auditor.of_gate.looked(current_node().name, {p: self.cached.gate(p) for p in arguments[0]})
+        self._view_called(name, arguments)
+
+    def _was_read(self, name: str, arguments: tuple[Any, ...]) -> None:
+        if name == "next_offsets":
+            self.auditor.of_clients.told(current_node().name, *arguments)
 
     def name(self, kind: str) -> str:
         self._named += 1

@@ -14,6 +14,7 @@ from contracts.decisions import Decision
 from contracts.errors import FenceLost
 from contracts.messages import CheckoutLine
 from contracts.outcomes import Kind, Reason
+from contracts.settings import Settings
 from contracts.topics import partition_of
 from ingest.gate import SoldOutGate
 from ingest.publisher import Publisher, Submission
@@ -21,7 +22,7 @@ from stock_ledger import decide as deciding
 from stock_ledger.batch import Decided, Loaded, Received, Stock
 from stock_ledger.fakes import MemoryLedger
 from stock_ledger.ledger import Advance, Claim, advanced
-from stock_ledger.view import Shown
+from stock_ledger.view import Shown, View
 from stock_ledger.view_fakes import MemoryView
 from workers import lines as deciding_lines
 from workers.lane import Claims, Lane, Ready, UnderWay
@@ -300,6 +301,16 @@ def gate_shuts_for_low_stock() -> AbstractContextManager[Any]:
     return patch.object(SoldOutGate, "hopeless", hopeless)
 
 
+def gate_believes_for_ever() -> AbstractContextManager[Any]:
+    """The edge goes by what a writer showed that was seen to live once."""
+    original = SoldOutGate.__init__
+
+    def init(self: SoldOutGate, view: View, settings: Settings, *rest: Any) -> None:
+        original(self, view, msgspec.structs.replace(settings, gate_stale_s=3600.0), *rest)
+
+    return patch.object(SoldOutGate, "__init__", init)
+
+
 def places_follow_the_view() -> AbstractContextManager[Any]:
     """A place in the queue is told from what the view shows now, though it may have fallen behind."""
 
@@ -331,5 +342,6 @@ PLANTS: tuple[Plant, ...] = (
     first_line_is_enough,
     retries_are_new_checkouts,
     gate_shuts_for_low_stock,
+    gate_believes_for_ever,
     places_follow_the_view,
 )
