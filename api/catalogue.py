@@ -12,7 +12,7 @@ import orjson
 from contracts import problems
 from contracts.asks import ProductLine
 from contracts.bodies import Body
-from contracts.commands import PutProduct
+from contracts.commands import PutProduct, ends_before_it_begins
 from contracts.problems import Problem
 from stock_ledger.commands.reads import Shelf
 
@@ -22,6 +22,9 @@ MEDIA_TYPES: dict[str, Format] = {
     "text/csv": "csv", "application/x-ndjson": "ndjson", "application/ndjson": "ndjson",
 }  # fmt: skip
 ERRORS_MAX = 100  # told of one file
+WRONG_WINDOW = "sale_to must be later than sale_from"
+NO_PRODUCTS = ("export", "import")  # what stands at their place is the catalogue as a file
+NO_PRODUCT = "export and import are no product ids"
 
 _COLUMNS = ("product_id", *(name for name in ProductLine.__struct_fields__ if name != "product_id"))
 _NUMBERS = ("buyer_limit", "payment_ttl_s", "stock", "slices")
@@ -153,8 +156,10 @@ def _parse(number: int, document: bytes, wrong: list[Wrong]) -> ProductLine | No
                 told["field"] = field
             wrong.append(told)
         return None
-    if product.sale_from is not None and product.sale_to is not None and product.sale_from >= product.sale_to:
-        wrong.append({"line": number, "field": "sale_to", "detail": "sale_to must be later than sale_from"})
+    if ends_before_it_begins(product.sale_from, product.sale_to):
+        wrong.append({"line": number, "field": "sale_to", "detail": WRONG_WINDOW})
+    if product.product_id in NO_PRODUCTS:
+        wrong.append({"line": number, "field": "product_id", "detail": NO_PRODUCT})
     return product
 
 

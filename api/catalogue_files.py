@@ -1,7 +1,7 @@
 """POST /v1/products/import, GET /v1/products/export: the catalogue as a file."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
@@ -22,7 +22,7 @@ _TYPES: dict[catalogue.Format, str] = {"csv": "text/csv; charset=utf-8", "ndjson
 
 
 def catalogue_routes(desk: Desk) -> list[Route]:
-    """They go before the routes of single products: one of the id `export` is not shown by itself."""
+    """They go before the routes of single products, of which none has these names."""
 
     async def take_in(request: Request) -> Response:
         settings = desk.settings
@@ -34,10 +34,13 @@ def catalogue_routes(desk: Desk) -> list[Route]:
         for line in lines:
             base = desk.base(request, f"{MERCHANT}:{asker}", f"put_product {line.product_id}")
             commands.append(catalogue.command_of(line, base))
-        told: list[CommandAccepted] = []
-        for start in range(0, len(commands), TOGETHER):
-            told += await _publish(desk, commands[start : start + TOGETHER], asker)
-        return private(ImportAccepted(len(told), told), 202)
+        told: dict[str, CommandAccepted] = {}
+        for some in _together(commands):
+            told |= await desk.decided_before(request, some, asker)
+        for some in _together([command for command in commands if command.command_id not in told]):
+            told |= await _publish(desk, some, asker)
+        in_order = [told[command.command_id] for command in commands]
+        return private(ImportAccepted(len(in_order), in_order), 202)
 
     async def give_out(request: Request) -> Response:
         desk.merchant(request)
@@ -74,14 +77,18 @@ async def exported(reads: CommandReads, kind: catalogue.Format) -> AsyncIterator
         after, head = page[-1].product.product_id, False
 
 
-async def _publish(desk: Desk, commands: list[PutProduct], asker: str) -> list[CommandAccepted]:
-    """All of them at once. Raises Problem 503 if any is not acknowledged: then send the file again, with its key."""
+async def _publish(desk: Desk, commands: Sequence[PutProduct], asker: str) -> dict[str, CommandAccepted]:
+    """All of them at once, by their ids. Raises Problem 503 if any is not acknowledged: then send the file again, with its key."""
     sent = await asyncio.gather(
         *(desk.publish(command, asker) for command in commands), return_exceptions=True
     )
-    told: list[CommandAccepted] = []
+    told: dict[str, CommandAccepted] = {}
     for one in sent:
         if isinstance(one, BaseException):
             raise one
-        told.append(one)
+        told[one.command_id] = one
     return told
+
+
+def _together(commands: Sequence[PutProduct]) -> Iterator[Sequence[PutProduct]]:
+    return (commands[start : start + TOGETHER] for start in range(0, len(commands), TOGETHER))

@@ -1,7 +1,7 @@
 """Where requests become commands in the log: who asks, under which id, what is answered, and what became of it."""
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -32,6 +32,7 @@ _NO_COMMAND = (
     "no such command of yours is decided; while it is queued, poll the Location of the 202 as it is, "
     "since that carries the receipt"
 )
+_NEW_KEY = "use a new Idempotency-Key to ask for something else"
 _RETRY = {"retry-after": "1"}
 
 
@@ -73,17 +74,23 @@ class Desk(NamedTuple):
         Ask before whatever else would refuse it: what it has done itself is no reason to. Raises Problem 422 if
         something else was asked under the same key.
         """
+        known = await self.decided_before(request, [command], asker)
+        return accepted(known[command.command_id]) if known else None
+
+    async def decided_before(
+        self, request: Request, commands: Sequence[Command], asker: str
+    ) -> dict[str, asks.CommandAccepted]:
+        """Of those that are decided already, by their ids, what was answered the first time. See `known`."""
         if "idempotency-key" not in request.headers:
-            return None
-        first = await self.reads.command(command.command_id)
-        if first is None:
-            return None
-        asked = None if first.document is None else read_command(first.document)
-        if asked is None or msgspec.structs.replace(asked, asked_at_ms=command.asked_at_ms) != command:
-            raise Problem(
-                problems.IDEMPOTENCY_CONFLICT, "use a new Idempotency-Key to ask for something else"
-            )
-        return accepted(self.told(command, asker, (first.partition, first.offset)))
+            return {}
+        asked = {command.command_id: command for command in commands}
+        firsts = await self.reads.commands_under(list(asked))
+        if not all(_is_same(first, asked[first.command_id]) for first in firsts):
+            raise Problem(problems.IDEMPOTENCY_CONFLICT, _NEW_KEY)
+        return {
+            first.command_id: self.told(asked[first.command_id], asker, (first.partition, first.offset))
+            for first in firsts
+        }
 
     async def send(self, command: Command, asker: str) -> Response:
         """Publish it; 202 once it is acknowledged. Raises Problem 503."""
@@ -102,7 +109,7 @@ class Desk(NamedTuple):
 
     def told(self, command: Command, asker: str, place: tuple[int, int]) -> asks.CommandAccepted:
         receipt = self.signer.sign(command.command_id, asker, command.asked_at_ms, [place])
-        url = f"/v1/commands/{command.command_id}?receipt={receipt}"
+        url = f"{self.settings.api_public_url}/v1/commands/{command.command_id}?receipt={receipt}"
         subject = product_of(command.subject())
         return asks.CommandAccepted(command.command_id, action_of(command), subject, url, *place)
 
@@ -146,18 +153,36 @@ async def _decided(desk: Desk, request: Request, command_id: str, asker: str) ->
 
 
 async def _at_receipt(desk: Desk, text: str, command_id: str, asker: str) -> asks.CommandStatus:
-    """Of a command that was taken in: it is queued exactly until its own place in the log is decided."""
+    """Of a command that was taken in: it is queued exactly until its own place in the log is decided. What was sent twice
+    is decided at its first place; something else under the same id is not done.
+    """
     try:
         [(partition, offset)] = desk.signer.verify(text, command_id, asker).positions
     except Invalid as error:
         raise wrong_parameter("receipt", str(error)) from error
     there = await desk.reads.command_at(partition, offset)
-    if there is not None and there.outcome == Outcome.DEAD:
-        return status_of(msgspec.structs.replace(there, command_id=command_id))
-    found = await desk.reads.command(command_id)  # what was sent twice is decided at its first place
-    if found is None:
+    if there is None:
         return asks.CommandStatus(command_id, "queued", partition, offset)
-    return status_of(found)
+    if there.outcome == Outcome.DEAD:
+        return status_of(msgspec.structs.replace(there, command_id=command_id))
+    if there.outcome != Outcome.REPEATED:
+        return status_of(there)
+    firsts = await desk.reads.commands_under([command_id])
+    if not firsts:
+        raise Problem(problems.NOT_FOUND, _NO_COMMAND)
+    if _is_same(firsts[0], read_command(there.document)):
+        return status_of(firsts[0])
+    return status_of(
+        msgspec.structs.replace(
+            there, outcome=Outcome.REFUSED, reason=Refusal.IDEMPOTENCY_CONFLICT, detail=_NEW_KEY
+        )
+    )
+
+
+def _is_same(first: StoredCommand, command: Command) -> bool:
+    """Whether it asks for what was asked for then, at whatever time."""
+    asked = None if first.document is None else read_command(first.document)
+    return asked is not None and msgspec.structs.replace(asked, asked_at_ms=command.asked_at_ms) == command
 
 
 def status_of(command: StoredCommand) -> asks.CommandStatus:

@@ -1,6 +1,7 @@
 """Products and stock over HTTP: what sells, for everyone; the catalogue and the counts of stock, for merchants."""
 
 import re
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -8,13 +9,22 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from api.catalogue import NO_PRODUCT, NO_PRODUCTS, WRONG_WINDOW
 from api.desk import Desk
 from api.orders import limit_of, money, wrong_parameter
 from api.web import Json, private, route, whole_body
 from contracts import asks, problems
 from contracts.auth import MERCHANT
 from contracts.bodies import Body
-from contracts.commands import Adjust, Move, PatchProduct, PutProduct, Restock, SetStock
+from contracts.commands import (
+    Adjust,
+    Move,
+    PatchProduct,
+    PutProduct,
+    Restock,
+    SetStock,
+    ends_before_it_begins,
+)
 from contracts.problems import Problem
 from contracts.slices import slice_of
 from stock_ledger.commands.reads import Shelf
@@ -63,7 +73,7 @@ class _Endpoints:
 
     async def put(self, request: Request) -> Response:
         asked = _put.parse(await whole_body(request, self._bytes_max))
-        check_window(asked)
+        check_window(asked.sale_from, asked.sale_to)
         return await self._ask(request, PutProduct, msgspec.structs.asdict(asked))
 
     async def patch(self, request: Request) -> Response:
@@ -89,13 +99,17 @@ class _Endpoints:
         product_id = request.path_params["product_id"]
         if not _ID.match(product_id):
             raise Problem(problems.UNKNOWN_PRODUCT, "a product id is 1-64 of A-Z a-z 0-9 _ -")
+        if product_id in NO_PRODUCTS:
+            raise Problem(problems.UNKNOWN_PRODUCT, NO_PRODUCT)
         base = self._desk.base(request, f"{MERCHANT}:{asker}", f"{kind.__struct_config__.tag} {product_id}")
         command = kind(**base, product_id=product_id, **fields)
         known = await self._desk.known(request, command, asker)
         if known is not None:
             return known
         if kind is not PutProduct:
-            await self._shelf(request)
+            there = (await self._shelf(request)).product
+            if kind is PatchProduct:
+                check_window(fields.get("sale_from", there.sale_from), fields.get("sale_to", there.sale_to))
         return await self._desk.send(command, asker)
 
     async def _shelf(self, request: Request) -> Shelf:
@@ -113,12 +127,12 @@ class _Endpoints:
         return self._desk.has_scope(request, MERCHANT)
 
 
-def check_window(asked: asks.ProductRequest) -> None:
+def check_window(sale_from: datetime | None, sale_to: datetime | None) -> None:
     """Raise Problem 422 for a sale that ends before it begins."""
-    if asked.sale_from is not None and asked.sale_to is not None and asked.sale_from >= asked.sale_to:
+    if ends_before_it_begins(sale_from, sale_to):
         raise Problem(
             problems.INVALID, "correct the fields named in errors",
-            errors=[{"detail": "sale_to must be later than sale_from", "pointer": "#/sale_to"}],
+            errors=[{"detail": WRONG_WINDOW, "pointer": "#/sale_to"}],
         )  # fmt: skip
 
 

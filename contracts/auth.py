@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from contracts.errors import Invalid, SettingsError
 from contracts.settings import Settings
 
-_BUYER = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
+BUYER_ID = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
 _PEM = re.compile(rb"-----BEGIN PUBLIC KEY-----.*?-----END PUBLIC KEY-----", re.DOTALL)
 _TOKEN_CHARS_MAX = 8192
 _LEEWAY_S = 5
@@ -54,7 +54,7 @@ class BearerVerifier:
             raise Invalid(f"the token is longer than {_TOKEN_CHARS_MAX} characters")
         claims = self._verify(token)
         buyer = claims.get("sub")
-        if not isinstance(buyer, str) or not _BUYER.match(buyer):
+        if not isinstance(buyer, str) or not BUYER_ID.match(buyer):
             raise Invalid("the token's sub must be 1-64 characters of A-Z a-z 0-9 _ -")
         expires_at_s = float(claims["exp"]) + _LEEWAY_S
         if expires_at_s <= now_s:

@@ -275,6 +275,11 @@ def read_command(value: str | bytes | None) -> Command:
     return command
 
 
+def ends_before_it_begins(sale_from: datetime | None, sale_to: datetime | None) -> bool:
+    """Whether nothing could ever be sold between these."""
+    return sale_from is not None and sale_to is not None and sale_from >= sale_to
+
+
 def _wrong_window(sale_from: object, sale_to: object) -> str:
     for name, moment in (("sale_from", sale_from), ("sale_to", sale_to)):
         if isinstance(moment, datetime) and not _FIRST_YEAR <= moment.year < _LAST_YEAR:

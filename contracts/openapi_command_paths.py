@@ -41,7 +41,13 @@ def command_paths() -> dict[str, Any]:
         "complete": ("The buyer has the goods (merchant)", "NoRequest", {}, _MERCHANT),
     }
     log = {"commands": [examples.COMMAND]}
-    paying = (*READING, problems.NOT_FOUND, problems.TRANSITION_FORBIDDEN, problems.PAYMENT_REFUSED)
+    paying = (
+        *READING,
+        problems.NOT_FOUND,
+        problems.TRANSITION_FORBIDDEN,
+        problems.METHOD_NOT_SERVED,
+        problems.PAYMENT_REFUSED,
+    )
     paths: dict[str, Any] = {
         f"/v1/orders/{{order_id}}/{action}": {"post": ask(f"{action}Order", "orders", order, *of_action)}
         for action, of_action in steps.items()

@@ -59,6 +59,7 @@ RETRYABLE = frozenset(
 class Refusal(StrEnum):
     """Why a command was refused, in the order of precedence."""
 
+    IDEMPOTENCY_CONFLICT = "idempotency_conflict"  # something else came first under its id: it is not done
     UNKNOWN_ORDER = "unknown_order"
     UNKNOWN_PRODUCT = "unknown_product"
     UNKNOWN_CHECKOUT = "unknown_checkout"
@@ -66,6 +67,7 @@ class Refusal(StrEnum):
     NOT_ALLOWED = "not_allowed"  # the state machine forbids it
     NOT_DUE = "not_due"
     AMOUNT_MISMATCH = "amount_mismatch"
+    WINDOW_NOT_ALLOWED = "window_not_allowed"  # the sale would end before it begins
     SLICES_NOT_ALLOWED = "slices_not_allowed"  # not that many slices, or not of a product with slices
     BELOW_COMMITTED = "below_committed"  # fewer units than are held or sold
 

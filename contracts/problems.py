@@ -30,6 +30,9 @@ UNKNOWN_PRODUCT = ProblemType("unknown_product", 404, "There is no such product"
 METHOD_NOT_ALLOWED = ProblemType("method_not_allowed", 405, "The method is not allowed here")
 SOLD_OUT = ProblemType("sold_out", 409, "The product is sold out")
 LIMIT_REACHED = ProblemType("limit_reached", 409, "No more of these can be kept")
+METHOD_NOT_SERVED = ProblemType(
+    "payment_method_not_served", 409, "No payment provider serves the order's method"
+)
 TRANSITION_FORBIDDEN = ProblemType("transition_forbidden", 409, "The order is not where this is allowed")
 TOO_LARGE = ProblemType("content_too_large", 413, "The body is too large")
 UNSUPPORTED_MEDIA_TYPE = ProblemType("unsupported_media_type", 415, "The body must be of another type")

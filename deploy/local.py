@@ -13,7 +13,8 @@ from pathlib import Path
 import jwt
 import msgspec
 
-from contracts.errors import SettingsError
+from contracts.auth import BUYER_ID
+from contracts.errors import Invalid, SettingsError
 from contracts.settings import PREFIX, Settings
 from deploy.fleet import Fleet
 from deploy.stack import LocalStack, StackError
@@ -143,7 +144,11 @@ def with_api(settings: Settings, api_url: str) -> Settings:
 
 
 def token(settings: Settings, buyer_id: str, ttl_s: int, scope: str = "") -> str:
-    """A buyer's token for trying, signed with the HS256 secret. Raises SettingsError if there is none."""
+    """A buyer's token for trying, signed with the HS256 secret. Raises SettingsError if there is none, Invalid for an id
+    that no process would take.
+    """
+    if not BUYER_ID.match(buyer_id):
+        raise Invalid("a buyer's id is 1-64 characters of A-Z a-z 0-9 _ -")
     if not settings.jwt_hs256_secret:
         raise SettingsError(
             "SLUICEWAY_JWT_HS256_SECRET is not set: tokens for RS256 or ES256 are your issuer's to make"

@@ -209,13 +209,16 @@ async def streams(settings: Settings, stop: asyncio.Event) -> None:
         app = build_streams(
             settings, FigureStore(pool), DueStore(pool), refunding, making_good, health, now, Path(data_dir)
         )
-        async with app:
-            while not (ending.is_set() or app.crashed):
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(0.5):
-                        await ending.wait()
-            if app.crashed:
-                raise Unavailable("the streams ended") from app.crash_reason
+        try:
+            async with app:
+                while not (ending.is_set() or app.crashed):
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(0.5):
+                            await ending.wait()
+                if app.crashed:
+                    raise Unavailable("the streams ended") from app.crash_reason
+        except KafkaError as error:
+            raise Unavailable(f"Kafka: {error!r}") from error
 
     try:
         with _passing_folder() as data_dir:

@@ -118,7 +118,11 @@ class _Endpoints:
             )  # fmt: skip
         provider = self._by_method.get(order.method)
         if provider is None:
-            raise Problem(problems.PAYMENT_REFUSED, f"no provider for {order.method} is configured here")
+            served = ", ".join(sorted(self._by_method)) or "none"
+            raise Problem(
+                problems.METHOD_NOT_SERVED,
+                f"the order is to be paid by {order.method}; served here: {served}",
+            )
         try:
             started = await provider.start(charge_of(order))
         except (PaymentRefused, Invalid) as error:  # Invalid: an amount that the provider has no units for

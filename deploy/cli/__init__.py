@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from contracts.errors import SluicewayError
+from contracts.errors import SluicewayError, Unavailable
 from deploy.cli import catalogue, deadletters, history, operators, processes, sales, stock, trials
 from deploy.cli.console import errors
 from deploy.stack import StackError
@@ -39,6 +39,8 @@ def main() -> None:
         sys.exit(app(standalone_mode=False))  # gives the code of typer.Exit
     except (SluicewayError, StackError) as error:
         errors.print(f"sluiceway: {error}", style="red", highlight=False, markup=False)
+        if isinstance(error, Unavailable):
+            errors.print("`sluiceway doctor` tells which servers answer, and what to do", style="dim")
         sys.exit(1)
     except UsageError as error:
         error.show()

@@ -107,12 +107,17 @@ class Node:
         """End the node at once: nothing of it runs again, and whoever waits for its answer is cut off."""
         self.alive = self.runs = False
         self.loop.withdraw(self)
+        errors = len(self.loop.errors)
+        self._close()
+        del self.loop.errors[errors:]  # what it had not heard of itself is gone with it
+        for call in self._calls:
+            _cut_off(call, f"{self.name} was killed")
+
+    def _close(self) -> None:
         self.ready.clear()
         tasks, self._tasks = self._tasks, []
         for task, work in tasks:
             _close(task, work, self.context)
-        for call in self._calls:
-            _cut_off(call, f"{self.name} was killed")
 
 
 def current_node() -> Node:

@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from contracts.commands import Adjust, PatchProduct, PutProduct, Restock, SetStock
+from contracts.commands import Adjust, PatchProduct, PutProduct, Restock, SetStock, ends_before_it_begins
 from contracts.outcomes import Refusal
 from stock_ledger.batch import Product
 from stock_ledger.commands.slices import keep, tell_others
@@ -86,6 +86,8 @@ def patch(work: Work, command: PatchProduct) -> Refusal | None:
         if name != "product_id" and value is not msgspec.UNSET:
             given[name] = Decimal(value) if name in _AMOUNTS and value is not None else value
     product = msgspec.structs.replace(before, **given, version=before.version + 1)
+    if ends_before_it_begins(product.sale_from, product.sale_to):
+        return Refusal.WINDOW_NOT_ALLOWED
     if not _may_have(work, before, product):
         return Refusal.SLICES_NOT_ALLOWED
     _put(work, before, product)

@@ -19,6 +19,7 @@ SELECT command_id, action, subject, actor, outcome, reason, detail, partition, "
 FROM commands
 """
 COMMAND = _COMMAND + "WHERE command_id = $1 AND outcome IN ('applied', 'refused')"
+COMMANDS = _COMMAND + "WHERE command_id = ANY($1::uuid[]) AND outcome IN ('applied', 'refused')"
 COMMAND_AT = _COMMAND + 'WHERE partition = $1 AND "offset" = $2'
 COMMANDS_ABOUT = (
     _COMMAND + """WHERE subject = $1 AND outcome IN ('applied', 'refused') ORDER BY "offset" LIMIT $2"""
@@ -86,6 +87,10 @@ class CommandReads(Protocol):
         """The command under this id (a UUID), once it is decided."""
         ...
 
+    async def commands_under(self, command_ids: Sequence[str]) -> list[StoredCommand]:
+        """The commands under these ids (UUIDs) that are decided."""
+        ...
+
     async def command_at(self, partition: int, offset: int) -> StoredCommand | None:
         """What became of the message at this place of the commands topic, a repeated one too; None before that."""
         ...
@@ -116,6 +121,9 @@ class PostgresCommandReads:
     async def command(self, command_id: str) -> StoredCommand | None:
         rows = await fetch(self._pool, COMMAND, command_id)
         return _command(rows[0]) if rows else None
+
+    async def commands_under(self, command_ids: Sequence[str]) -> list[StoredCommand]:
+        return [_command(row) for row in await fetch(self._pool, COMMANDS, list(command_ids))]
 
     async def command_at(self, partition: int, offset: int) -> StoredCommand | None:
         rows = await fetch(self._pool, COMMAND_AT, partition, offset)

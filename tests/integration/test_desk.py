@@ -1,5 +1,6 @@
 """From HTTP to the end of commands, on Kafka, Postgres and Valkey: an order's life, and its product's stock."""
 
+import asyncio
 import time
 import uuid
 from collections.abc import Sequence
@@ -93,6 +94,34 @@ async def check_files(shop: Shop) -> None:
     assert [(p["product_id"], p["price"]["amount"]) for p in shown["products"]] == [("a", "9.50")]
     rest = (await call(shop.app, shown["next"], buyer=None)).json
     assert ([p["product_id"] for p in rest["products"]], rest["next"]) == ([PRODUCT], None)
+
+
+async def check_keys(shop: Shop) -> None:
+    """Of two different things asked at once under one key only one is done, and the other is told so."""
+    path, key = "/v1/products/a/stock", [("Idempotency-Key", "once")]
+    units = (1, 1000)
+    both = await asyncio.gather(
+        *(
+            call(
+                shop.app,
+                path,
+                method="POST",
+                body=b'{"kind":"restock","units":%d}' % n,
+                headers=key,
+                **MERCHANT,
+            )
+            for n in units
+        )
+    )
+    ends = [
+        await shop.end_of(answered.json["status_url"], **MERCHANT)
+        if answered.status == 202
+        else answered.json["type"].rpartition(":")[2]
+        for answered in both
+    ]
+    assert sorted(ends) == ["applied", "idempotency_conflict"]
+    told = (await call(shop.app, path, **MERCHANT)).json
+    assert told["available"] == 7 + units[ends.index("applied")]
 
 
 async def check_slices(shop: Shop, settings: Settings) -> None:
@@ -192,6 +221,7 @@ async def test_an_order_is_paid_cancelled_and_its_units_are_back(settings: Setti
             again = await call(app, f"/v1/orders/{order_id}/cancel", method="POST", body=b"{}", **BUYER)
             assert (again.status, again.json["code"]) == (409, "transition_forbidden")
             await check_files(shop)
+            await check_keys(shop)
             await check_slices(shop, settings)
     finally:
         await commands.stop()

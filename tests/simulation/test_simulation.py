@@ -65,6 +65,11 @@ def test_what_was_mended_is_found_by_its_seed(plant: Plant) -> None:
     assert not simulate(seed).violation
 
 
+def test_what_a_process_has_not_heard_of_as_it_is_killed_is_no_violation() -> None:
+    """A request had failed in it in that very moment."""
+    assert not simulate(30007711).violation
+
+
 def test_there_are_enough_planted_bugs() -> None:
     assert len({plant.__name__ for plant in PLANTS}) >= 12
 

@@ -235,6 +235,9 @@ class FakeCommandReads:
     async def command(self, command_id: str) -> StoredCommand | None:
         return self.commands.get(command_id)
 
+    async def commands_under(self, command_ids: Sequence[str]) -> list[StoredCommand]:
+        return [self.commands[i] for i in command_ids if i in self.commands]
+
     async def command_at(self, partition: int, offset: int) -> StoredCommand | None:
         decided = [*self.commands.values(), *self.elsewhere]
         return next((c for c in decided if (c.partition, c.offset) == (partition, offset)), None)

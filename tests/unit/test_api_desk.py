@@ -168,6 +168,29 @@ async def test_what_was_sent_twice_is_decided_at_its_first_place(service: Servic
     assert (answered.json["status"], answered.json["offset"]) == ("applied", 0)
 
 
+async def test_what_else_was_sent_under_the_same_key_is_not_done(service: Service) -> None:
+    """Also where neither was decided yet when it came."""
+    how: dict[str, Any] = {"headers": [("Idempotency-Key", "once")], **MERCHANT}
+    await ask(service, "close", {"why": "damaged"}, **how)
+    first = decided(service)
+    del service.command_reads.commands[first.command_id]
+    url = (await ask(service, "close", {"why": "lost"}, **how)).json["status_url"]
+    service.command_reads.commands[first.command_id] = first
+    queued = await service.get(url, **MERCHANT)
+    assert (queued.json["status"], queued.json["offset"]) == ("queued", 1), "its own place is not decided"
+    other = encode_command(service.commands.published[-1]).decode()
+    service.command_reads.elsewhere.append(
+        msgspec.structs.replace(first, outcome="repeated", offset=1, document=other)
+    )
+    answered = (await service.get(url, **MERCHANT)).json
+    assert (answered["status"], answered["reason"], answered["offset"]) == (
+        "refused",
+        "idempotency_conflict",
+        1,
+    )
+    assert "new Idempotency-Key" in answered["detail"]
+
+
 async def test_a_command_that_could_not_be_read(service: Service) -> None:
     accepted = (await ask(service, "cancel")).json
     service.command_reads.elsewhere.append(

@@ -154,7 +154,7 @@ async def test_an_order_that_is_not_to_be_paid(service: Service) -> None:
     head = service.command_reads.orders[ORDER]
     for status, method, code, name in (
         (OrderStatus.PAID, "sandbox", 409, "transition_forbidden"),
-        (OrderStatus.PENDING_PAYMENT, "gold", 502, "payment_refused"),
+        (OrderStatus.PENDING_PAYMENT, "gold", 409, "payment_method_not_served"),
     ):
         service.command_reads.orders[ORDER] = OrderHead(
             head.order_id, head.buyer_id, status, head.total, head.currency, method, "pending", head.expires_at

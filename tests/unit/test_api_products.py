@@ -1,5 +1,6 @@
 """What merchants ask of products and stock over HTTP, and what everyone is shown."""
 
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -161,6 +162,28 @@ async def test_a_sale_that_ends_before_it_begins(service: Service) -> None:
     answered = await service.send("PUT", "/v1/products/p", whole, **MERCHANT)
     assert is_problem(answered, 422, "invalid")
     assert [error["pointer"] for error in answered.json["errors"]] == ["#/sale_to"]
+
+
+async def test_a_patch_may_not_end_a_sale_before_it_begins(service: Service) -> None:
+    """Of either end, and of what is there already."""
+    [before, at, after] = [f"2026-11-1{day}T00:00:00Z" for day in (1, 2, 3)]
+    there = service.command_reads.shelves["p"]
+    begins = msgspec.structs.replace(there.product, sale_from=datetime(2026, 11, 12, tzinfo=UTC))
+    service.command_reads.shelves["p"] = msgspec.structs.replace(there, product=begins)
+    for wrong in ({"sale_to": before}, {"sale_to": at}, {"sale_from": after, "sale_to": before}):
+        answered = await service.send("PATCH", "/v1/products/p", wrong, **MERCHANT)
+        assert is_problem(answered, 422, "invalid")
+        assert [error["pointer"] for error in answered.json["errors"]] == ["#/sale_to"]
+    for right in ({"sale_to": after}, {"sale_from": None, "sale_to": before}, {"name": "Pot"}):
+        assert (await service.send("PATCH", "/v1/products/p", right, **MERCHANT)).status == 202
+
+
+@pytest.mark.parametrize("product_id", ["export", "import"])
+async def test_what_is_the_catalogue_as_a_file_is_no_product(service: Service, product_id: str) -> None:
+    whole = {"name": "Kettle", "price": "159.00", "currency": "CNY"}
+    answered = await service.send("PUT", f"/v1/products/{product_id}", whole, **MERCHANT)
+    assert is_problem(answered, 404, "unknown_product")
+    assert "no product ids" in answered.json["detail"]
 
 
 def sliced(product_id: str = "p") -> Shelf:

@@ -11,13 +11,14 @@ from hypothesis import strategies as st
 
 from api import catalogue, catalogue_files
 from contracts.asks import ProductLine
-from contracts.commands import PutProduct
+from contracts.commands import PutProduct, encode_command
 from contracts.errors import Unavailable
 from contracts.problems import Problem
 from stock_ledger.batch import Product, Stock
 from stock_ledger.commands.book import Counts
-from stock_ledger.commands.reads import Shelf
+from stock_ledger.commands.reads import Shelf, StoredCommand
 from tests.harness import product_of
+from tests.unit.api_fakes import NOW
 from tests.unit.api_service import Service, is_problem
 
 MERCHANT: dict[str, Any] = {"buyer": "shop", "token_scope": "merchant"}
@@ -188,6 +189,50 @@ async def test_the_same_file_under_the_same_key_is_the_same_commands_as_a_put() 
     await service.send("PUT", "/v1/products/p", whole, **MERCHANT, **key)
     first, *others = service.commands.published
     assert others == [first] * 2
+
+
+def done(service: Service) -> None:
+    """What was published is decided."""
+    for offset, command in enumerate(service.commands.published):
+        service.command_reads.commands[command.command_id] = StoredCommand(
+            command.command_id, "put_product", command.subject(), command.actor, "applied", None, 0, offset, NOW, NOW,
+            "", encode_command(command).decode(),
+        )  # fmt: skip
+
+
+async def test_a_file_that_is_done_is_answered_as_the_first_time() -> None:
+    service = Service()
+    key: dict[str, Any] = {"headers": [("Idempotency-Key", "file-1")]}
+    file, more = f"{HEAD}\np,Kettle,1.50,CNY\nq,Pot,2,CNY\n", "r,Cup,1,CNY\n"
+    first = await service.send("POST", "/v1/products/import", file, **CSV, **key)
+    done(service)
+    again = await service.send("POST", "/v1/products/import", file + more, **CSV, **key)
+    assert again.status == 202
+    names = [command["subject"] for command in again.json["commands"]]
+    assert names == ["p", "q", "r"]
+    ids = [command["command_id"] for command in again.json["commands"]]
+    assert ids[:2] == [command["command_id"] for command in first.json["commands"]]
+    assert [command.subject() for command in service.commands.published] == ["p", "q", "r"], (
+        "only the new line"
+    )
+
+
+async def test_another_file_under_the_same_key_is_a_conflict() -> None:
+    """Nothing of it is done, not even its new lines."""
+    service = Service()
+    key: dict[str, Any] = {"headers": [("Idempotency-Key", "file-1")]}
+    await service.send("POST", "/v1/products/import", f"{HEAD}\np,Kettle,1.50,CNY\n", **CSV, **key)
+    done(service)
+    other = f"{HEAD}\nr,Cup,1,CNY\np,Kettle,1.60,CNY\n"
+    answered = await service.send("POST", "/v1/products/import", other, **CSV, **key)
+    assert is_problem(answered, 422, "idempotency_conflict")
+    assert len(service.commands.published) == 1
+
+
+def test_the_names_of_the_catalogue_are_no_products() -> None:
+    assert wrong(f"{HEAD}\nexport,Kettle,1,CNY\n") == [
+        (2, "product_id", "export and import are no product ids")
+    ]
 
 
 async def test_nothing_of_a_file_with_an_error_is_taken_in() -> None:

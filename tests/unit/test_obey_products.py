@@ -13,6 +13,7 @@ from tests.harness import NOON, line_of, product_in, product_of
 
 A = product_in(0, PARTITIONS)
 NEW = product_in(0, PARTITIONS, 1)
+LATER, LAST = datetime(2026, 11, 12, tzinfo=UTC), datetime(2026, 11, 13, tzinfo=UTC)
 
 
 @pytest.fixture
@@ -125,13 +126,23 @@ def test_a_product_put_again_is_as_told_and_keeps_its_stock(desk: Desk) -> None:
     assert desk.sell(line_of(7, A))[0].reason is Reason.OFF_SHELF
 
 
+def test_a_patch_may_not_end_the_sale_before_it_begins(desk: Desk) -> None:
+    """Whoever asked for either end, when the other one was not there yet."""
+    desk.obey(asked(PatchProduct, product_id=A, sale_from=LAST))
+    before = desk.ledger.catalogue[A]
+    for sale_to in (LATER, LAST):
+        [refused] = desk.obey(asked(PatchProduct, product_id=A, sale_to=sale_to))
+        assert (refused.outcome, refused.reason) == (Outcome.REFUSED, Refusal.WINDOW_NOT_ALLOWED)
+    assert desk.ledger.catalogue[A] == before
+
+
 def test_what_is_not_patched_stays_and_null_clears(desk: Desk) -> None:
     before = desk.ledger.catalogue[A]
     desk.obey(
-        asked(PatchProduct, product_id=A, sale_price="99.00", buyer_limit=1, sale_from=NOON, sale_to=NOON)
+        asked(PatchProduct, product_id=A, sale_price="99.00", buyer_limit=1, sale_from=LATER, sale_to=LAST)
     )
     patched = desk.ledger.catalogue[A]
-    assert (patched.sale_price, patched.buyer_limit, patched.sale_from) == (Decimal("99.00"), 1, NOON)
+    assert (patched.sale_price, patched.buyer_limit, patched.sale_from) == (Decimal("99.00"), 1, LATER)
     assert (patched.name, patched.price, patched.version) == (before.name, before.price, 2)
     assert desk.sell(line_of(7, A))[0].reason is Reason.NOT_ON_SALE
     desk.obey(
