@@ -109,7 +109,7 @@ class Desk(NamedTuple):
 
     def told(self, command: Command, asker: str, place: tuple[int, int]) -> asks.CommandAccepted:
         receipt = self.signer.sign(command.command_id, asker, command.asked_at_ms, [place])
-        url = f"{self.settings.api_public_url}/v1/commands/{command.command_id}?receipt={receipt}"
+        url = f"/v1/commands/{command.command_id}?receipt={receipt}"
         subject = product_of(command.subject())
         return asks.CommandAccepted(command.command_id, action_of(command), subject, url, *place)
 

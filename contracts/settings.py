@@ -41,7 +41,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     worker_port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0
     streams_port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0
     api_public_url: str = (
-        ""  # prefix of Location and status_url; empty: relative, ingest and api behind one host
+        ""  # prefix of the Location that ingest gives; empty: relative, both behind one host
     )
     http_connections_max: Positive = 10_000
     http_backlog_max: Positive = 4096
@@ -170,6 +170,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
                 wrong.append(f"{PREFIX}{name.upper()}={text!r}: {error}")
         if wrong:
             raise SettingsError("; ".join(wrong))
+        if "api_public_url" in values:
+            values["api_public_url"] = values["api_public_url"].rstrip("/")  # what follows it begins with one
         settings = cls(**values)
         settings.check()
         return settings

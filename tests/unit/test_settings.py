@@ -23,6 +23,11 @@ def test_what_is_given_is_read() -> None:
     assert (settings.partitions, settings.produce_linger_ms, settings.kafka_url) == (32, 0.5, "a:1,b:2")
 
 
+def test_a_slash_behind_the_public_url_counts_for_nothing() -> None:
+    for url in ("https://shop.example", "https://shop.example/"):
+        assert Settings.from_env(env(api_public_url=url)).api_public_url == "https://shop.example"
+
+
 def test_another_process_reads_the_same(offline_settings: Settings) -> None:
     assert Settings.from_env(offline_settings.as_env()) == offline_settings
     assert Settings.from_env(Settings().as_env()) == Settings()
