@@ -10,7 +10,7 @@ from rich.table import Table
 
 from contracts.errors import Invalid
 from contracts.settings import Settings
-from deploy.cli.console import console, current_settings, run
+from deploy.cli.console import console, current_settings, errors, run
 
 commands = typer.Typer(
     help="What could not be decided and was set aside: list it, show it, put it through again.",
@@ -40,13 +40,24 @@ def list_dead_letters() -> None:
 
 @commands.command()
 def show(place: Place) -> None:
-    """Show one: its key and value as they were."""
+    """Show one: why and under which key on standard error, and its value. Into a file goes just the value, byte for byte:
+    mend it there, and replay it with --value.
+    """
     letter = _dead_letter(current_settings(), place)
-    console.print(f"{letter.where} {letter.reason}", markup=False, highlight=False)
+    errors.print(f"{letter.where} {letter.reason}", markup=False, highlight=False)
     if letter.truncated_to is not None:
-        console.print(f"cut to {letter.truncated_to} bytes", highlight=False)
-    console.print(f"key   {letter.key!r}", markup=False, highlight=False)
-    sys.stdout.buffer.write(letter.value + b"\n")
+        errors.print(f"cut to {letter.truncated_to} bytes", highlight=False)
+    errors.print(f"key   {letter.key!r}", markup=False, highlight=False)
+    if sys.stdout.isatty():  # which would obey what the value has of control characters
+        console.print(harmless(letter.value), markup=False, highlight=False, soft_wrap=True)
+    else:
+        sys.stdout.buffer.write(letter.value)
+
+
+def harmless(value: bytes) -> str:
+    """Text of bytes, with what is not to be printed as Python writes it."""
+    text = value.decode(errors="backslashreplace")
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
 
 
 @commands.command()

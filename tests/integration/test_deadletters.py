@@ -28,9 +28,9 @@ async def decide_all(sale: Sale, count: int) -> None:
         await eventually(done)
 
 
-def cli(sale: Sale, *arguments: str) -> tuple[int, str]:
-    """Exit code and output of `sluiceway deadletters`."""
-    done = subprocess.run(
+def called(sale: Sale, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    """`sluiceway deadletters`, done."""
+    return subprocess.run(
         [sys.executable, "-m", "deploy.cli", "deadletters", *arguments],
         env=os.environ | sale.settings.as_env() | {"COLUMNS": "200"},
         cwd=Path(__file__).parents[2],
@@ -38,6 +38,11 @@ def cli(sale: Sale, *arguments: str) -> tuple[int, str]:
         text=True,
         check=False,
     )
+
+
+def cli(sale: Sale, *arguments: str) -> tuple[int, str]:
+    """Its exit code and output."""
+    done = called(sale, *arguments)
     return done.returncode, done.stdout + done.stderr
 
 
@@ -95,6 +100,7 @@ async def test_the_command_line_lists_shows_and_replays(sale: Sale, tmp_path: Pa
     assert "can be replayed" in shown
     code, shown = cli(sale, "show", "0:0")
     assert (code, "[broken" in shown) == (0, True)
+    assert called(sale, "show", "0:0").stdout == "[broken", "a file to mend it in"
     code, shown = cli(sale, "show", "3:7")
     assert (code, "no dead letter is of 3:7" in shown) == (1, True)
     code, shown = cli(sale, "replay", "0:0")
