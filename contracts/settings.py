@@ -3,6 +3,7 @@
 Every field is the variable `SLUICEWAY_<FIELD IN CAPITALS>`. Units end the names: `_s`, `_ms`, `_bytes`, `_max`.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Annotated
 
@@ -196,7 +197,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         wrong += self._wrong_about_history()
         wrong += self._wrong_about_stock_source()
         if wrong:
-            raise SettingsError("; ".join(wrong))
+            raise SettingsError(_WORD.sub(_as_it_is_set, "; ".join(wrong)))
 
     def _wrong_about_history(self) -> list[str]:
         wrong = []
@@ -239,3 +240,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 # Variables with the prefix that are about the local stack, not settings of a process.
 NOT_SETTINGS = frozenset({"cache_dir", "home"})
+
+
+_WORD = re.compile(r"[a-z0-9_]+")
+
+
+def _as_it_is_set(word: re.Match[str]) -> str:
+    """The variable of a field; any other word as it is."""
+    return PREFIX + word[0].upper() if word[0] in Settings.__struct_fields__ else word[0]

@@ -103,7 +103,7 @@ async def test_an_interrupt_leaves_nothing_running_and_says_where_the_data_is(
     [
         ("PARTITIONS", "many", "SLUICEWAY_PARTITIONS"),
         ("PARTITION", "16", "is not a setting"),
-        ("STALL_EXIT_S", "1", "stall_exit_s must exceed"),
+        ("STALL_EXIT_S", "1", "SLUICEWAY_STALL_EXIT_S must exceed"),
         ("RECEIPT_SECRET", "short", "SLUICEWAY_RECEIPT_SECRET"),
     ],
 )

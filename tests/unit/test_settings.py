@@ -86,7 +86,9 @@ def test_a_value_out_of_range_is_named(name: str, value: str) -> None:
     ],
 )
 def test_values_that_contradict_each_other_are_named(values: dict[str, str], named: str) -> None:
-    with pytest.raises(SettingsError, match=named):
+    """As the variables that they are."""
+    variable = named if ":" in named else PREFIX + named.upper()
+    with pytest.raises(SettingsError, match=variable):
         Settings.from_env(env(**values))
 
 
