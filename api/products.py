@@ -108,7 +108,7 @@ class _Endpoints:
             return known
         if kind is not PutProduct:
             there = (await self._shelf(request)).product
-            if kind is PatchProduct:
+            if kind is PatchProduct and {"sale_from", "sale_to"} & fields.keys():
                 check_window(fields.get("sale_from", there.sale_from), fields.get("sale_to", there.sale_to))
         return await self._desk.send(command, asker)
 

@@ -12,6 +12,7 @@ from stock_ledger.commands.slices import keep, tell_others
 from stock_ledger.commands.work import Work
 
 _AMOUNTS = ("price", "sale_price")
+_WINDOW = {"sale_from", "sale_to"}
 
 
 def restock(work: Work, command: Restock) -> Refusal | None:
@@ -86,7 +87,7 @@ def patch(work: Work, command: PatchProduct) -> Refusal | None:
         if name != "product_id" and value is not msgspec.UNSET:
             given[name] = Decimal(value) if name in _AMOUNTS and value is not None else value
     product = msgspec.structs.replace(before, **given, version=before.version + 1)
-    if ends_before_it_begins(product.sale_from, product.sale_to):
+    if _WINDOW & given.keys() and ends_before_it_begins(product.sale_from, product.sale_to):
         return Refusal.WINDOW_NOT_ALLOWED
     if not _may_have(work, before, product):
         return Refusal.SLICES_NOT_ALLOWED

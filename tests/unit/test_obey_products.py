@@ -136,6 +136,14 @@ def test_a_patch_may_not_end_the_sale_before_it_begins(desk: Desk) -> None:
     assert desk.ledger.catalogue[A] == before
 
 
+def test_what_has_such_a_sale_already_can_be_patched(desk: Desk) -> None:
+    desk.put(product_of(A, sale_from=LAST, sale_to=LATER))
+    desk.obey(asked(PatchProduct, product_id=A, name="Other"))
+    assert desk.ledger.catalogue[A].name == "Other"
+    desk.obey(asked(PatchProduct, product_id=A, sale_from=None))
+    assert desk.ledger.catalogue[A].sale_from is None
+
+
 def test_what_is_not_patched_stays_and_null_clears(desk: Desk) -> None:
     before = desk.ledger.catalogue[A]
     desk.obey(
