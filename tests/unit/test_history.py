@@ -74,8 +74,8 @@ def test_a_command_without_its_buyer_is_a_command_still() -> None:
 
 def test_policies_that_cannot_work_are_refused() -> None:
     for values, wrong in (
-        ({"retention_days": 7, "archive_dir": "a"}, "retention_days"),
-        ({"retention_days": 30}, "archive_dir"),
+        ({"retention_days": 7, "archive_dir": "a"}, "SLUICEWAY_RETENTION_DAYS"),
+        ({"retention_days": 30}, "SLUICEWAY_ARCHIVE_DIR"),
     ):
         with pytest.raises(SettingsError, match=wrong):
             msgspec.structs.replace(Settings(), **values).check()
