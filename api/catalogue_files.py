@@ -17,7 +17,7 @@ from contracts.commands import PutProduct
 from stock_ledger.commands.reads import CommandReads
 
 EXPORT_PAGE = 500  # products of a query
-TOGETHER = 200  # commands on their way at once
+_TOGETHER = 200  # commands on their way at once
 _TYPES: dict[catalogue.Format, str] = {"csv": "text/csv; charset=utf-8", "ndjson": "application/x-ndjson"}
 
 
@@ -35,9 +35,9 @@ def catalogue_routes(desk: Desk) -> list[Route]:
             base = desk.base(request, f"{MERCHANT}:{asker}", f"put_product {line.product_id}")
             commands.append(catalogue.command_of(line, base))
         told: dict[str, CommandAccepted] = {}
-        for some in _together(commands):
+        for some in together(commands):
             told |= await desk.decided_before(request, some, asker)
-        for some in _together([command for command in commands if command.command_id not in told]):
+        for some in together([command for command in commands if command.command_id not in told]):
             told |= await _publish(desk, some, asker)
         in_order = [told[command.command_id] for command in commands]
         return private(ImportAccepted(len(in_order), in_order), 202)
@@ -90,5 +90,6 @@ async def _publish(desk: Desk, commands: Sequence[PutProduct], asker: str) -> di
     return told
 
 
-def _together(commands: Sequence[PutProduct]) -> Iterator[Sequence[PutProduct]]:
-    return (commands[start : start + TOGETHER] for start in range(0, len(commands), TOGETHER))
+def together(commands: Sequence[PutProduct]) -> Iterator[Sequence[PutProduct]]:
+    """As many at once as may be on their way."""
+    return (commands[start : start + _TOGETHER] for start in range(0, len(commands), _TOGETHER))

@@ -85,7 +85,7 @@ class Desk(NamedTuple):
             return {}
         asked = {command.command_id: command for command in commands}
         firsts = await self.reads.commands_under(list(asked))
-        if not all(_is_same(first, asked[first.command_id]) for first in firsts):
+        if not all(is_same(first, asked[first.command_id]) for first in firsts):
             raise Problem(problems.IDEMPOTENCY_CONFLICT, _NEW_KEY)
         return {
             first.command_id: self.told(asked[first.command_id], asker, (first.partition, first.offset))
@@ -167,11 +167,11 @@ async def _at_receipt(desk: Desk, text: str, command_id: str, asker: str) -> ask
         return status_of(msgspec.structs.replace(there, command_id=command_id))
     if there.outcome != Outcome.REPEATED:
         return status_of(there)
-    firsts = await desk.reads.commands_under([command_id])
-    if not firsts:
+    first = await desk.reads.command(command_id)
+    if first is None:
         raise Problem(problems.NOT_FOUND, _NO_COMMAND)
-    if _is_same(firsts[0], read_command(there.document)):
-        return status_of(firsts[0])
+    if is_same(first, read_command(there.document)):
+        return status_of(first)
     return status_of(
         msgspec.structs.replace(
             there, outcome=Outcome.REFUSED, reason=Refusal.IDEMPOTENCY_CONFLICT, detail=_NEW_KEY
@@ -179,7 +179,7 @@ async def _at_receipt(desk: Desk, text: str, command_id: str, asker: str) -> ask
     )
 
 
-def _is_same(first: StoredCommand, command: Command) -> bool:
+def is_same(first: StoredCommand, command: Command) -> bool:
     """Whether it asks for what was asked for then, at whatever time."""
     asked = None if first.document is None else read_command(first.document)
     return asked is not None and msgspec.structs.replace(asked, asked_at_ms=command.asked_at_ms) == command

@@ -8,13 +8,14 @@ from pathlib import Path
 import msgspec
 
 from api import catalogue
-from api.catalogue_files import TOGETHER, exported
+from api.catalogue_files import exported, together
+from api.desk import is_same
 from api.publisher import KafkaCommands
 from contracts.asks import ProductLine
 from contracts.commands import PutProduct
 from contracts.errors import Invalid
 from contracts.kafka import start_producer
-from contracts.outcomes import Outcome
+from contracts.outcomes import Outcome, Refusal
 from contracts.problems import Problem
 from contracts.settings import Settings
 from deploy.processes import now_ms
@@ -69,9 +70,8 @@ async def take_in(settings: Settings, file: Path, key: str, wait_s: float) -> Do
     publisher = KafkaCommands(lambda: start_producer(settings, "sluiceway-catalogue"), settings)
     pool = await connect_pool(settings)
     try:
-        for start in range(0, len(commands), TOGETHER):
-            together = commands[start : start + TOGETHER]
-            await asyncio.gather(*(publisher.publish(command) for command in together))
+        for some in together(commands):
+            await asyncio.gather(*(publisher.publish(command) for command in some))
         return await _decided(PostgresCommandReads(pool), commands, wait_s)
     finally:
         await publisher.stop()
@@ -101,7 +101,9 @@ async def _decided(reads: CommandReads, commands: list[PutProduct], wait_s: floa
                 while (found := await reads.command(command.command_id)) is None:  # noqa: ASYNC110 - Postgres cannot tell
                     await asyncio.sleep(_ASK_EVERY_S)
                 done.waiting -= 1
-                if found.outcome == Outcome.APPLIED:
+                if not is_same(found, command):
+                    done.refused.append(f"{command.product_id}: {Refusal.IDEMPOTENCY_CONFLICT.value}")
+                elif found.outcome == Outcome.APPLIED:
                     done.applied += 1
                 else:
                     done.refused.append(f"{command.product_id}: {found.reason}")

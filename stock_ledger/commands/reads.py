@@ -18,7 +18,6 @@ _COMMAND = """
 SELECT command_id, action, subject, actor, outcome, reason, detail, partition, "offset", asked_at, decided_at, document
 FROM commands
 """
-COMMAND = _COMMAND + "WHERE command_id = $1 AND outcome IN ('applied', 'refused')"
 COMMANDS = _COMMAND + "WHERE command_id = ANY($1::uuid[]) AND outcome IN ('applied', 'refused')"
 COMMAND_AT = _COMMAND + 'WHERE partition = $1 AND "offset" = $2'
 COMMANDS_ABOUT = (
@@ -119,8 +118,8 @@ class PostgresCommandReads:
         self._pool = pool
 
     async def command(self, command_id: str) -> StoredCommand | None:
-        rows = await fetch(self._pool, COMMAND, command_id)
-        return _command(rows[0]) if rows else None
+        found = await self.commands_under([command_id])
+        return found[0] if found else None
 
     async def commands_under(self, command_ids: Sequence[str]) -> list[StoredCommand]:
         return [_command(row) for row in await fetch(self._pool, COMMANDS, list(command_ids))]

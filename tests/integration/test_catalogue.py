@@ -23,6 +23,10 @@ async def test_a_file_is_put_once_and_comes_out_again(settings: Settings, tmp_pa
         for _ in range(2):
             done = await take_in(settings, file, "key-1", 30)
             assert (done.applied, done.refused, done.waiting) == (250, [], 0)
+        other = tmp_path / "others.csv"
+        other.write_text(f"{HEAD}p1,Cup 1,1.60,CNY,1\np2,Cup 2,2.50,CNY,2\n")
+        done = await take_in(settings, other, "key-1", 30)
+        assert (done.applied, done.refused) == (1, ["p1: idempotency_conflict"])
     lines = catalogue.read(await give_out(settings, "ndjson"), "ndjson", 1000)
     assert {(line.product_id, line.name, line.price, line.stock) for line in lines} == {
         (f"p{n}", f"Cup {n}", f"{n}.50", n) for n in range(1, 251)
