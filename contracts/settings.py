@@ -3,7 +3,6 @@
 Every field is the variable `SLUICEWAY_<FIELD IN CAPITALS>`. Units end the names: `_s`, `_ms`, `_bytes`, `_max`.
 """
 
-import re
 from collections.abc import Mapping
 from typing import Annotated
 
@@ -181,42 +180,48 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         """Raise SettingsError where values contradict each other."""
         wrong = []
         if not self.kafka_url or not self.postgres_url or not self.redis_url:
-            wrong.append("kafka_url, postgres_url and redis_url must all name a server")
+            wrong.append(
+                "SLUICEWAY_KAFKA_URL, SLUICEWAY_POSTGRES_URL and SLUICEWAY_REDIS_URL must all name a server"
+            )
         if not self.postgres_url.startswith(("postgresql://", "postgres://")):
-            wrong.append("postgres_url must begin with postgresql://")
+            wrong.append("SLUICEWAY_POSTGRES_URL must begin with postgresql://")
         if not self.redis_url.startswith(("redis://", "rediss://")):
-            wrong.append("redis_url must begin with redis:// or rediss://")
+            wrong.append("SLUICEWAY_REDIS_URL must begin with redis:// or rediss://")
         if self.shutdown_grace_s <= self.produce_ack_deadline_s:
-            wrong.append("shutdown_grace_s must exceed produce_ack_deadline_s, or requests in flight are cut")
+            wrong.append(
+                "SLUICEWAY_SHUTDOWN_GRACE_S must exceed SLUICEWAY_PRODUCE_ACK_DEADLINE_S, or requests in flight are cut"
+            )
         if self.stall_exit_s <= self.not_ready_after_s:
-            wrong.append("stall_exit_s must exceed not_ready_after_s")
+            wrong.append("SLUICEWAY_STALL_EXIT_S must exceed SLUICEWAY_NOT_READY_AFTER_S")
         if self.postgres_timeout_s >= self.stall_exit_s:
-            wrong.append("postgres_timeout_s must be below stall_exit_s")
+            wrong.append("SLUICEWAY_POSTGRES_TIMEOUT_S must be below SLUICEWAY_STALL_EXIT_S")
         if self.gate_stale_s <= self.idle_beat_s:
-            wrong.append("gate_stale_s must exceed idle_beat_s, or an idle writer's gate always stands open")
+            wrong.append(
+                "SLUICEWAY_GATE_STALE_S must exceed SLUICEWAY_IDLE_BEAT_S, or an idle writer's gate always stands open"
+            )
         wrong += self._wrong_about_history()
         wrong += self._wrong_about_stock_source()
         if wrong:
-            raise SettingsError(_WORD.sub(_as_it_is_set, "; ".join(wrong)))
+            raise SettingsError("; ".join(wrong))
 
     def _wrong_about_history(self) -> list[str]:
         wrong = []
         if 0 < self.retention_days <= LOG_DAYS:
             wrong.append(
-                f"retention_days must be 0 or more than {LOG_DAYS}, for how long Kafka keeps what the audit compares"
+                f"SLUICEWAY_RETENTION_DAYS must be 0 or more than {LOG_DAYS}, for how long Kafka keeps what the audit compares"
             )
         if self.retention_days and not self.archive_dir:
             wrong.append(
-                "archive_dir must name a folder if retention_days is set: what is dropped is kept there"
+                "SLUICEWAY_ARCHIVE_DIR must name a folder if SLUICEWAY_RETENTION_DAYS is set: what is dropped is kept there"
             )
         return wrong
 
     def _wrong_about_stock_source(self) -> list[str]:
         wrong = []
         if self.stock_source_url and not self.stock_source_url.startswith(("http://", "https://")):
-            wrong.append("stock_source_url must begin with http:// or https://")
+            wrong.append("SLUICEWAY_STOCK_SOURCE_URL must begin with http:// or https://")
         if self.stock_source_deadline_s >= self.not_ready_after_s:
-            wrong.append("stock_source_deadline_s must be below not_ready_after_s")
+            wrong.append("SLUICEWAY_STOCK_SOURCE_DEADLINE_S must be below SLUICEWAY_NOT_READY_AFTER_S")
         return wrong
 
     def require_secrets(self) -> None:
@@ -240,11 +245,3 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 # Variables with the prefix that are about the local stack, not settings of a process.
 NOT_SETTINGS = frozenset({"cache_dir", "home"})
-
-
-_WORD = re.compile(r"[a-z0-9_]+")
-
-
-def _as_it_is_set(word: re.Match[str]) -> str:
-    """The variable of a field; any other word as it is."""
-    return PREFIX + word[0].upper() if word[0] in Settings.__struct_fields__ else word[0]

@@ -33,8 +33,8 @@ def list_dead_letters() -> None:
     found = run(letters(current_settings()))
     table = Table("place", "why it was set aside", "bytes", "today")
     for letter in found:
-        today = escape(letter.still) if letter.still else "[green]can be replayed[/]"
-        table.add_row(letter.where, escape(letter.reason), f"{len(letter.value):,}", today)
+        today = escape(harmless(letter.still)) if letter.still else "[green]can be replayed[/]"
+        table.add_row(letter.where, escape(harmless(letter.reason)), f"{len(letter.value):,}", today)
     console.print(table if found else "no dead letters")
 
 
@@ -44,7 +44,7 @@ def show(place: Place) -> None:
     mend it there, and replay it with --value.
     """
     letter = _dead_letter(current_settings(), place)
-    errors.print(f"{letter.where} {letter.reason}", markup=False, highlight=False)
+    errors.print(f"{letter.where} {harmless(letter.reason)}", markup=False, highlight=False)
     if letter.truncated_to is not None:
         errors.print(f"cut to {letter.truncated_to} bytes", highlight=False)
     errors.print(f"key   {letter.key!r}", markup=False, highlight=False)
@@ -54,9 +54,9 @@ def show(place: Place) -> None:
         sys.stdout.buffer.write(letter.value)
 
 
-def harmless(value: bytes) -> str:
-    """Text of bytes, with what is not to be printed as Python writes it."""
-    text = value.decode(errors="backslashreplace")
+def harmless(content: bytes | str) -> str:
+    """Text, with what is not to be printed as Python writes it. Reasons quote what could not be read, too."""
+    text = content.decode(errors="backslashreplace") if isinstance(content, bytes) else content
     return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
 
 

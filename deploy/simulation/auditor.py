@@ -211,7 +211,7 @@ class Auditor:
                 raise Violation(f"the result of {checkout_id} {field} is not so")
         for part in shown:
             self._is_not_ahead(part.partition, part.stock)
-            self.of_slices.shown(self._view.gate(part.partition))
+            self.of_slices.shown(part.partition)
 
     def _is_not_ahead(self, partition: int, product_ids: Iterable[str]) -> None:
         claim = self._ledger.claims[partition]

@@ -10,7 +10,6 @@ from contracts.slices import product_of, slice_of
 from contracts.topics import partition_of
 from deploy.simulation.model import Model, Violation
 from stock_ledger.fakes import MemoryLedger
-from stock_ledger.view import Gate
 from stock_ledger.view_fakes import MemoryView
 from workers.fakes import MemoryBroker
 
@@ -44,9 +43,9 @@ class SliceAuditor:
         if self._onward(decision) not in self._sent:
             raise Violation(f"{decision.partition}:{decision.offset} is committed, but it is not sent on")
 
-    def shown(self, gate: Gate) -> None:
+    def shown(self, partition: int) -> None:
         """The view tells of slices that there are, and only of the product's first one."""
-        for product_id, count in gate.slices.items():
+        for product_id, count in self._view.gate(partition).slices.items():
             goods = self._model.goods[product_id]
             if count != goods.slices or not goods.is_open or slice_of(product_id):
                 raise Violation(f"the view has {count} slices of {product_id}, which is {goods}")
