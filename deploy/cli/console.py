@@ -25,7 +25,20 @@ errors = Console(stderr=True)
 
 T = TypeVar("T")
 
-JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the result to this file as JSON.")]
+
+def _writable(path: Path | None) -> Path | None:
+    """Told before anything is done: what cannot be done twice, or took an hour, is not lost for want of a folder."""
+    if path is not None and (path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK)):
+        raise typer.BadParameter(f"{path} cannot be written: name a file in a folder that exists")
+    return path
+
+
+def output_file(*names: str, help: str) -> Any:  # noqa: A002
+    """An option that names a file to write."""
+    return typer.Option(*names, help=help, callback=_writable)
+
+
+JsonFile = Annotated[Path | None, output_file("--json", help="Write the result to this file as JSON.")]
 Workers = Annotated[int, typer.Option(min=1, max=64, help="Worker processes.")]
 
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from deploy.cli.console import JsonFile, console, current_settings, run, write_file, write_json
+from deploy.cli.console import JsonFile, console, current_settings, output_file, run, write_file, write_json
 
 commands = typer.Typer()
 buyer = typer.Typer(help="A buyer's data: give it out, or erase it.", no_args_is_help=True)
@@ -43,7 +43,7 @@ def retention(
 def export(
     buyer_id: Buyer,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="A file, instead of standard output.")
+        Path | None, output_file("--output", "-o", help="A file, instead of standard output.")
     ] = None,
 ) -> None:
     """Everything stored of a buyer as one JSON document, archives included."""

@@ -11,6 +11,7 @@ from deploy.cli.console import (
     Workers,
     console,
     local_servers,
+    output_file,
     render_audit,
     run,
     write_file,
@@ -27,8 +28,8 @@ def bench(
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Try whether everything runs; no figures.")] = False,
     json: JsonFile = None,
-    table: Annotated[Path | None, typer.Option("--table", help="Write the table as Markdown.")] = None,
-    plot: Annotated[Path | None, typer.Option("--plot", help="Draw the goals into this SVG file.")] = None,
+    table: Annotated[Path | None, output_file("--table", help="Write the table as Markdown.")] = None,
+    plot: Annotated[Path | None, output_file("--plot", help="Draw the goals into this SVG file.")] = None,
 ) -> None:
     """Measure Sluiceway beside its alternatives and its limits, in interleaved rounds on local servers.
 

@@ -138,6 +138,15 @@ def test_doctor_finds_what_is_missing(env: dict[str, str], urls: Urls) -> None:
         (["demo", "--checkouts", "many"], "integer"),
         (["audit", "--jason"], "No such option"),
         (["bench", "--plot"], "requires an argument"),
+        (["bench", "--table", "."], "name a file in a folder that exists"),
+        (
+            ["buyer", "erase", "buyer-1", "--json", "no-such-folder/erased.json"],
+            "name a file in a folder that exists",
+        ),
+        (
+            ["buyer", "export", "buyer-1", "-o", "no-such-folder/buyer.json"],
+            "name a file in a folder that exists",
+        ),
     ],
 )
 def test_a_wrong_command_line_is_told_in_a_line(env: dict[str, str], arguments: list[str], told: str) -> None:
