@@ -2,6 +2,8 @@
 
 import asyncio
 import os
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import aiohttp
@@ -11,12 +13,14 @@ from rich.console import Console
 from contracts.settings import PREFIX, Settings
 from deploy import sample
 from deploy.local import SETTINGS_FILE, keep_settings, kept_variables, prepare, running, token, with_api
-from deploy.stack import LocalStack, ports
+from deploy.stack import LocalStack, StackError, ports
 
 _BUYERS = 100
 _HOT_STOCK = 5000
 _PRODUCTS = 200
 _TOKEN_TTL_S = 12 * 3600
+_POLL_S = 0.2
+_RETRY_S = 5.0
 
 
 def as_before(data_dir: Path, settings: Settings) -> Settings:
@@ -71,7 +75,21 @@ Try it, in another terminal (buyers buyer-00001 to buyer-{_BUYERS:05d} have the 
         console.print(
             "\nThen GET its Location with the same Authorization. Ctrl-C stops everything.", highlight=False
         )
-        await asyncio.Event().wait()
+        await _watch(stack, partial(console.print, highlight=False, markup=False))
+
+
+async def _watch(stack: LocalStack, say: Callable[[str], None]) -> None:
+    """Start servers again that ended, as the fleet does with its processes, until cancelled."""
+    while True:
+        for server in stack.ended():
+            say(f"{server.name} ended; starting it again (log: {server.log_path})")
+            try:
+                await asyncio.to_thread(server.restart)
+                say(f"{server.name} runs again")
+            except StackError as error:
+                say(str(error))
+                await asyncio.sleep(_RETRY_S)
+        await asyncio.sleep(_POLL_S)
 
 
 async def _check(url: str) -> None:

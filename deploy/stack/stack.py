@@ -148,6 +148,11 @@ class LocalStack:
             for server in self._own:
                 shutil.rmtree(server.folder, ignore_errors=True)
 
+    def ended(self) -> list[Server]:
+        """Servers of its own that do not run. Raises StackError while the stack is not started."""
+        self._shared.watching()
+        return [server for server in self._own if server.pid is None]
+
     def describe(self) -> dict[str, dict[str, str | int | None]]:
         """For each server: its version, process id (None when it does not run), URL, log file and data folder.
 

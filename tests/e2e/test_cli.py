@@ -74,7 +74,7 @@ def test_a_demo_sells_audits_and_reports(env: dict[str, str], tmp_path: Path) ->
     assert left_running(env[f"{PREFIX}HOME"]) == []
 
 
-async def test_an_interrupt_leaves_nothing_running_and_says_where_the_data_is(
+async def test_up_starts_a_dead_server_again_and_an_interrupt_leaves_nothing_running(
     env: dict[str, str], tmp_path: Path
 ) -> None:
     log = tmp_path / "log"
@@ -88,6 +88,9 @@ async def test_an_interrupt_leaves_nothing_running_and_says_where_the_data_is(
         )
         assert running.poll() is None, log.read_text()
         assert len(left_running(env[f"{PREFIX}HOME"])) > 0
+        cache = json.loads((Path(env[f"{PREFIX}HOME"]) / "up" / "cache" / "pid.json").read_text())
+        os.kill(cache["pid"], signal.SIGKILL)
+        await eventually(lambda: "Valkey runs again" in log.read_text(), 30)
         running.send_signal(signal.SIGINT)
         assert running.wait(30) == 130
     finally:
