@@ -72,6 +72,8 @@ async def _create(admin: AIOKafkaAdminClient, settings: Settings, names: list[st
                 "min.insync.replicas": in_sync,
                 "retention.ms": str(RETENTION_MS[name.rsplit(".", 1)[1]]),
                 "max.message.bytes": str(4 * settings.produce_batch_bytes),
+                # Retention counts from when the broker took a message in, whatever its sender's clock says.
+                "message.timestamp.type": "LogAppendTime",
             },
         )
         for name in names
