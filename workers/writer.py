@@ -161,11 +161,14 @@ class Writer:
         return await self._ledger.claim(partitions, self._owner, self._clock())
 
     async def _take_up(self, claims: Mapping[int, Claim]) -> None:
-        """Publish again from the committed to the decided offsets, rebuild the view, seek."""
+        """Publish again from the committed to the decided offsets, rebuild the view, seek.
+
+        Lines before commands: what became of an order is told after it was made.
+        """
         partitions = sorted(claims)
         if not partitions:
             return
-        for lane in self._lanes:
+        for lane in reversed(self._lanes):
             decided_to = {p: claims[p].next_of(lane.stream) for p in partitions}
             await lane.intake.check_log(decided_to)
             committed = await self._log.committed(lane.stream, partitions)

@@ -16,6 +16,7 @@ from contracts.commands import (
     decode_command,
     encode_command,
 )
+from contracts.errors import NotAcknowledged
 from contracts.keys import WHOLE
 from contracts.messages import CheckoutLine
 from contracts.outcomes import Kind, OrderStatus, Outcome, Reason
@@ -185,6 +186,33 @@ async def test_an_unknown_commit_is_resolved(world: World, commands: Commands, f
         assert getattr(world.ledger, fault) == 0
     assert world.ledger.stock[A] == Stock(15, 2)
     assert world.event_ids() == [b"command-0-0-0"]
+
+
+async def test_what_became_of_an_order_is_told_after_it_was_made(
+    world: World, commands: Commands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is paid while its first event finds no broker: both are decided, and neither is told, when that fails."""
+    writer, log = world.writer()
+    refused = asyncio.Event()
+
+    async def publish(events: Any, _: int) -> None:
+        if any(events.values()):
+            await refused.wait()
+            monkeypatch.undo()
+            raise NotAcknowledged("too few replicas in sync")
+
+    monkeypatch.setattr(log, "publish", publish)
+    async with running(writer):
+        await world.share_out(log)
+        world.send(line_of(1, A, 4))
+        await eventually(lambda: bool(world.ledger.orders))
+        [order] = world.ledger.orders.values()
+        commands.ask(notice_of(order))
+        await eventually(lambda: world.ledger.orders[order.order_id].status is OrderStatus.PAID)
+        assert world.event_ids() == []
+        refused.set()
+        await commands.all_done()
+    assert world.event_ids() == [b"0-0", b"command-0-0-0"]
 
 
 async def test_a_lost_ack_of_what_was_asked_asks_again(world: World, commands: Commands) -> None:
