@@ -173,6 +173,8 @@ class Auditor:
         ):
             raise Violation(f"event {identity} does not tell what was decided")
         self._published[partition].add(place[1])
+        if decision.order is not None:
+            self.of_commands.told_of_order(decision.order.order_id)
 
     def _was_set_aside(self, partition: int, record: Record) -> None:
         headers = dict(record[2])

@@ -18,17 +18,18 @@ from workers.fakes import MemoryBroker, MemoryLog
 from workers.log import Batch, Revoked
 
 _HEARTBEAT_S = 0.05
+EVENTS, DEAD_LETTERS = "events", "dead letters"  # topics that nobody decides
 _RETRY_S = 0.1  # a producer tries again this often while the broker is away
 
 
 class Arrivals:
     """Wakes the readers of partitions to which something is appended, or that get them with what they hold.
 
-    Producers append nothing to those that are `refused`.
+    Nothing is sent to those that are `refused`, of a topic.
     """
 
     def __init__(self, loop: Loop) -> None:
-        self.refused: set[int] = set()
+        self.refused: set[tuple[str, int]] = set()
         self._loop = loop
         self._waiting: dict[asyncio.Future[None], MemoryLog] = {}
 
@@ -49,7 +50,10 @@ class Arrivals:
 class WriterLog:
     """See `workers.log.Log`: a member of the group, over the network."""
 
-    def __init__(self, group: "Group", server: Server, arrivals: Arrivals, after: After) -> None:
+    def __init__(
+        self, group: "Group", server: Server, arrivals: Arrivals, after: After, ack_deadline_s: float
+    ) -> None:
+        self._ack_deadline_s = ack_deadline_s
         self.node = current_node()
         self.seen_at = 0.0
         self.left = False
@@ -106,23 +110,38 @@ class WriterLog:
         await self._remote.commit(stream, offsets)
 
     async def publish(self, events: Mapping[int, Sequence[Record]], timestamp_ms: int) -> None:
-        await self._send("publish", events, timestamp_ms)
+        await self._send(EVENTS, "publish", events, timestamp_ms)
 
     async def send(self, stream: Stream, messages: Mapping[int, Sequence[Record]], timestamp_ms: int) -> None:
-        await self._send("send", messages, timestamp_ms, stream)
+        await self._send(stream, "send", messages, timestamp_ms, stream)
         for partition in messages:
             self._arrivals.tell(partition)
 
     async def set_aside(self, letters: Mapping[int, Sequence[Record]], timestamp_ms: int) -> None:
-        await self._send("set_aside", letters, timestamp_ms)
+        await self._send(DEAD_LETTERS, "set_aside", letters, timestamp_ms)
 
     async def _send(
-        self, name: str, records: Mapping[int, Sequence[Record]], timestamp_ms: int, *stream: Stream
+        self,
+        topic: str,
+        name: str,
+        records: Mapping[int, Sequence[Record]],
+        timestamp_ms: int,
+        *stream: Stream,
     ) -> None:
         """Each partition's records for themselves, so that some may get through."""
         for partition, of_partition in records.items():
             part = {partition: of_partition}
+            await self._taken(topic, partition)
             await self._remote.call(name, *stream, part, timestamp_ms, error=NotAcknowledged)
+
+    async def _taken(self, topic: str, partition: int) -> None:
+        """The producer tries until the partition takes something in, or the deadline is over."""
+        deadline = self._server.loop.time() + self._ack_deadline_s
+        while (topic, partition) in self._arrivals.refused:
+            if self._server.loop.time() >= deadline:
+                raise NotAcknowledged(f"{topic}[{partition}] has too few replicas in sync")
+            await self._server.loop.after(_RETRY_S)
+            alive()
 
 
 class Group:
@@ -226,7 +245,7 @@ class Producer(MemoryProducer):
 
     async def _deliver(self, batch: MemoryBatch, partition: int, ack: "asyncio.Future[Metadata]") -> None:
         await self._server.set_out(self._node, "send_batch")
-        while not self._server.up or partition in self._arrivals.refused:
+        while not self._server.up or (Stream.CHECKOUTS, partition) in self._arrivals.refused:
             await asyncio.sleep(_RETRY_S)
             if self.stopped:
                 return

@@ -4,7 +4,11 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import orjson
+
 from api.marks import CONFIRMED_FOR_S
+from contracts.outcomes import Kind
+from contracts.requests import CreatedLine, DeadLetteredLine, RefusedLine
 from contracts.slices import product_of
 from deploy.simulation.course import Course
 from deploy.simulation.model import Violation
@@ -42,19 +46,23 @@ class ClientAuditor:
     def view_flushed(self) -> None:
         self._shown.forget()
 
-    def accepted(self, checkout_id: str, lines: Sequence[Mapping[str, Any]]) -> None:
-        """A 202: each line lies where it says."""
-        own = f'"checkout_id":"{checkout_id}"'.encode()
+    def accepted(
+        self, checkout_id: str, buyer_id: str, items: Mapping[str, int], lines: Sequence[Mapping[str, Any]]
+    ) -> None:
+        """A 202 for so many units of each product: each is a line that lies where it says."""
+        if {line["product_id"]: line["quantity"] for line in lines} != items or len(lines) != len(items):
+            raise Violation(f"202 for {checkout_id}: {lines}, but {items} were asked for")
         for line in lines:
             p, offset = line["partition"], line["offset"]
             if offset >= self._broker.end(p):
                 raise Violation(f"202 for {checkout_id}, but {p}:{offset} is not in the log")
             message = self._broker.messages[p][offset - self._broker.first[p]]
-            if (
-                own not in (message.value or b"")
-                or product_of((message.key or b"").decode()) != line["product_id"]
-            ):
-                raise Violation(f"202 for {checkout_id}, but {p}:{offset} is another's")
+            written = orjson.loads(message.value or b"null")
+            asked = {"checkout_id": checkout_id, "buyer_id": buyer_id} | {
+                name: line[name] for name in ("product_id", "quantity")
+            }
+            if not asked.items() <= written.items() or product_of(message.key.decode()) != line["product_id"]:
+                raise Violation(f"202 for {checkout_id}, but at {p}:{offset} is {written}, not {asked}")
 
     def waits(
         self, process: str, partition: int, offset: int, ahead: int, asked_at: float, *, by_postgres: bool
@@ -84,16 +92,25 @@ class ClientAuditor:
                 f"Postgres told it of them at {told_at}"
             )
 
-    def answered(
-        self, partition: int, offset: int, status: str, reason: str | None, order_id: str | None
-    ) -> None:
-        """A final answer of a line, that says it was decided at this place."""
-        decision = self._ledger.decided.get((partition, offset))
+    def answered(self, checkout_id: str, line: CreatedLine | RefusedLine | DeadLetteredLine) -> None:
+        """A final answer of a line of a checkout, that says where it was decided."""
+        place = f"{line.partition}:{line.offset}"
+        decision = self._ledger.decided.get((line.partition, line.offset))
         if decision is None:
-            raise Violation(f"{partition}:{offset} is answered {status}, but not decided")
+            raise Violation(f"{place} is answered {line}, but not decided")
         own = (
-            None if decision.reason is None else decision.reason.value,
-            None if decision.order is None else decision.order.order_id,
+            decision.checkout_id,
+            decision.product_id,
+            decision.reason,
+            decision.order and decision.order.order_id,
         )
-        if (reason, order_id) != own:
-            raise Violation(f"{partition}:{offset} is answered {status}, but is {decision.kind}")
+        told: tuple[object, ...]
+        match line:
+            case CreatedLine():
+                kinds, told = {Kind.CREATED}, (checkout_id, line.product_id, None, line.order.order_id)
+            case RefusedLine():
+                kinds, told = {Kind.REFUSED, Kind.CONFLICT}, (checkout_id, line.product_id, line.reason, None)
+            case DeadLetteredLine():
+                kinds, told = {Kind.DEAD}, (None, None, None, None)
+        if decision.kind not in kinds or told != own:
+            raise Violation(f"{place} is answered {line}, but is {decision.kind}: {own}")

@@ -1,6 +1,7 @@
 """Buyers of a simulated sale: they submit, lose patience, try again, and watch what they are told."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache, partial
 from typing import Any
@@ -11,8 +12,9 @@ import orjson
 
 from api.marks import AWAY_FOR_S, CONFIRMED_FOR_S
 from contracts.errors import Unavailable
+from contracts.outcomes import Reason
 from contracts.receipts import Receipt
-from contracts.requests import CheckoutStatus, CreatedLine, DeadLetteredLine, QueuedLine, RefusedLine
+from contracts.requests import CheckoutStatus, CreatedLine, HeldLine, QueuedLine, RefusedLine
 from deploy.simulation.model import Violation
 from deploy.simulation.node import ConnectionCut
 from deploy.simulation.world import SETTINGS, ApiProcess, World
@@ -68,7 +70,10 @@ async def _buy(world: World, plan: Purchase, items: Sequence[tuple[str, int]], k
     if answer.status == 409:
         world.auditor.of_gate.refused(process, [product_id for product_id, _ in items], plan.policy, asked_at)
         return
-    world.auditor.of_clients.accepted(document["checkout_id"], document["lines"])
+    units: Counter[str] = Counter()
+    for product_id, quantity in items:
+        units[product_id] += quantity
+    world.auditor.of_clients.accepted(document["checkout_id"], plan.buyer_id, units, document["lines"])
     if plan.policy == "all_or_nothing" and len(items) > 1:
         world.auditor.of_commands.whole.add(document["checkout_id"])
     await _watch(world, document["checkout_id"], plan, document["receipt"])
@@ -170,25 +175,18 @@ def _check(world: World, status: CheckoutStatus, receipt: Receipt) -> None:
     """A final answer tells what was decided, of every line."""
     if len(status.lines) != len(receipt.positions):
         raise Violation(f"{status.checkout_id}: not every line is answered")
-    if status.checkout_id in world.auditor.of_commands.whole:
-        orders = {line.order.order_id for line in status.lines if isinstance(line, CreatedLine)}
-        refused = {line.reason.value for line in status.lines if isinstance(line, RefusedLine)}
+    orders = {line.order.order_id for line in status.lines if isinstance(line, CreatedLine)}
+    refused = {line.reason.value for line in status.lines if isinstance(line, RefusedLine)}
+    is_conflict = (
+        refused == {Reason.IDEMPOTENCY_CONFLICT} and not orders
+    )  # another payload under the same key
+    if status.checkout_id in world.auditor.of_commands.whole and not is_conflict:
         world.auditor.of_commands.answered(status.checkout_id, status.status, orders, refused)
         return
     for line in status.lines:
-        match line:
-            case CreatedLine():
-                world.auditor.of_clients.answered(
-                    line.partition, line.offset, "created", None, line.order.order_id
-                )
-            case RefusedLine():
-                world.auditor.of_clients.answered(
-                    line.partition, line.offset, "refused", line.reason.value, None
-                )
-            case DeadLetteredLine():
-                world.auditor.of_clients.answered(line.partition, line.offset, "dead_lettered", None, None)
-            case QueuedLine():
-                raise Violation(f"{status.checkout_id} is final, but a line is queued")
+        if isinstance(line, QueuedLine | HeldLine):
+            raise Violation(f"{status.checkout_id} is final, but a line waits")
+        world.auditor.of_clients.answered(status.checkout_id, line)
 
 
 @lru_cache(maxsize=10_000)

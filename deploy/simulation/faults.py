@@ -4,7 +4,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TypeVar
 
-from contracts.topics import partition_of
+from contracts.topics import Stream, partition_of
+from deploy.simulation.broker import EVENTS
 from deploy.simulation.network import Server
 from deploy.simulation.node import Node
 from deploy.simulation.world import ApiProcess, IngestProcess, Worker, World
@@ -152,11 +153,12 @@ async def kafka_away(world: World) -> None:
 
 
 async def out_of_sync(world: World) -> None:
-    """A partition of the checkouts has too few replicas in sync: it takes nothing in, the others do."""
-    partition = world.random.randrange(world.broker.partitions)
-    world.arrivals.refused.add(partition)
+    """A partition of a topic has too few replicas in sync: it takes nothing in, the others do."""
+    topic = world.random.choice((*Stream, EVENTS))
+    place = (topic, world.random.randrange(world.broker.partitions))
+    world.arrivals.refused.add(place)
     await asyncio.sleep(world.random.uniform(0.1, 1.0))
-    world.arrivals.refused.discard(partition)
+    world.arrivals.refused.discard(place)
 
 
 async def replies_lost(world: World) -> None:

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 import orjson
 
 from contracts.commands import encode_command
-from contracts.decisions import Decision, made_by_command
+from contracts.decisions import Decision
 from contracts.events import Event
 from contracts.kafka import Record
-from contracts.outcomes import Kind, Outcome, Reason
+from contracts.outcomes import Kind, Outcome
 from contracts.slices import product_of
 from contracts.times import to_ms
 from deploy.simulation.life import APPLIED, Hold, Life, Order
@@ -102,11 +102,7 @@ class LifeAuditor:
             )
 
     def answered(self, checkout_id: str, status: str, orders: set[str], refused: set[str]) -> None:
-        """A final answer that a buyer was told: all lines are one order, or all are refused. One of another payload
-        under the same key is told that.
-        """
-        if refused == {Reason.IDEMPOTENCY_CONFLICT} and not orders:
-            return
+        """A final answer that a buyer was told: all lines are one order, or all are refused."""
         gathering = self._ledger.gatherings.get(checkout_id)
         if gathering is None or gathering.decided_at is None:
             raise Violation(f"checkout {checkout_id} is answered {status}, but not decided")
@@ -144,11 +140,15 @@ class LifeAuditor:
         key = (partition, headers["ce_id"])
         if key not in self._published and "ce_sequence" in headers:
             subject = headers["ce_subject"].decode()
-            before = self._sequences.get(subject, 0 if made_by_command(subject) else 1)
+            before = self._sequences.get(subject, 0)
             self._sequences[subject] = before + 1
             if int(headers["ce_sequence"]) != before + 1:
                 raise Violation(f"event {headers['ce_id']!r} is not the next of its order")
         self._published.add(key)
+
+    def told_of_order(self, order_id: str) -> None:
+        """The first event of an order that was made by a line."""
+        self._sequences.setdefault(order_id, 1)
 
     def committed(self, offsets: Mapping[int, int]) -> None:
         for p, to in offsets.items():

@@ -34,10 +34,14 @@ KINDS_MIN, KINDS_MAX = 3, 8
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """Of a run: what was violated, nothing if all is well; sums that any difference between two runs would change."""
+    """Of a run: what was violated, nothing if all is well; sums that any difference between two runs would change.
+
+    `crashed`: by an error that nobody judged, and not by what the auditor found.
+    """
 
     seed: int
     violation: str
+    crashed: bool
     checkouts: int
     faults: list[str]
     decisions: int
@@ -78,13 +82,13 @@ def simulate(seed: int, trace: Callable[[str], None] | None = None) -> Outcome:
         world.tell = lambda text: trace(f"{world.loop.time():9.4f}     {text}")
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
-    violation = ""
+    violation, crashed = "", False
     try:
         world.loop.run(_run(world, sale))
     except (Violation, Stuck) as found:
         violation = str(found)
     except Exception as error:
-        violation = f"{type(error).__name__}: {error}"
+        violation, crashed = f"{type(error).__name__}: {error}", True
         if trace is not None:
             logging.disable(before)
             logging.getLogger(__name__).exception("the run ended")
@@ -95,6 +99,7 @@ def simulate(seed: int, trace: Callable[[str], None] | None = None) -> Outcome:
     return Outcome(
         seed,
         violation,
+        crashed,
         len(sale.purchases),
         [fault.__name__ for _, fault in sale.faults],
         len(world.truth.decided),

@@ -226,7 +226,8 @@ class World:
         return workers + ingests + [api.node for api in self.apis]
 
     def writer_log(self) -> WriterLog:
-        return WriterLog(self.group, self.kafka, self.arrivals, self.audited(self.auditor.log_called))
+        after = self.audited(self.auditor.log_called)
+        return WriterLog(self.group, self.kafka, self.arrivals, after, self.settings.produce_ack_deadline_s)
 
     def audited(
         self, check: Callable[[str, tuple[Any, ...]], None]

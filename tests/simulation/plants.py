@@ -9,13 +9,18 @@ from unittest.mock import patch
 
 import msgspec
 
+from api import checkouts as telling
+from api import status
 from api.marks import Marks
+from api.status import Answer
 from contracts.decisions import Decision
 from contracts.errors import FenceLost
 from contracts.messages import CheckoutLine
 from contracts.outcomes import Kind, Reason
+from contracts.requests import CheckoutRequest, CreatedLine, Line, RefusedLine
 from contracts.settings import Settings
 from contracts.topics import partition_of
+from ingest import admission as admitting
 from ingest.gate import SoldOutGate
 from ingest.publisher import Publisher, Submission
 from stock_ledger import decide as deciding
@@ -281,6 +286,29 @@ def first_line_is_enough() -> AbstractContextManager[Any]:
     return patch.object(Submission, "landed", landed)
 
 
+def last_of_many_products_is_dropped() -> AbstractContextManager[Any]:
+    """A checkout of four products is taken in as one of three."""
+    original = admitting.merge
+
+    def merge(request: CheckoutRequest) -> dict[str, int]:
+        return dict(list(original(request).items())[:3])
+
+    return patch.object(admitting, "merge", merge)
+
+
+def answers_name_the_wrong_product() -> AbstractContextManager[Any]:
+    """What became of the second product of a checkout is told of the first."""
+    original = status.decided_line
+
+    def decided_line(line: int, answer: Answer) -> Line:
+        told = original(line, answer)
+        if line and isinstance(told, CreatedLine | RefusedLine):
+            return msgspec.structs.replace(told, product_id="the-one-before")
+        return told
+
+    return patch.object(telling, "decided_line", decided_line)
+
+
 def retries_are_new_checkouts() -> AbstractContextManager[Any]:
     """The checkout id is not derived from the idempotency key."""
     made = iter(range(10**9))
@@ -340,6 +368,8 @@ PLANTS: tuple[Plant, ...] = (
     event_ids_made_anew,
     accepted_before_the_ack,
     first_line_is_enough,
+    last_of_many_products_is_dropped,
+    answers_name_the_wrong_product,
     retries_are_new_checkouts,
     gate_shuts_for_low_stock,
     gate_believes_for_ever,

@@ -48,7 +48,13 @@ def found() -> Iterator[dict[str, Future[bool]]]:
 
 def is_found(plant: Plant) -> bool:
     with plant():
-        return any(simulate(seed).violation for seed in range(PLANT_SEEDS_MAX))
+        return any(shows(seed) for seed in range(PLANT_SEEDS_MAX))
+
+
+def shows(seed: int) -> bool:
+    """Whether the auditor finds something. A crash counts for nothing: it may be the plant's own."""
+    outcome = simulate(seed)
+    return bool(outcome.violation) and not outcome.crashed
 
 
 @pytest.mark.timeout(900)
@@ -61,13 +67,8 @@ def test_a_planted_bug_is_found(plant: str, found: dict[str, Future[bool]]) -> N
 def test_what_was_mended_is_found_by_its_seed(plant: Plant) -> None:
     seed = REGRESSIONS[plant]
     with plant():
-        assert simulate(seed).violation, "look for another seed that shows it: the course of runs has changed"
+        assert shows(seed), "look for another seed that shows it: the course of runs has changed"
     assert not simulate(seed).violation
-
-
-def test_what_a_process_has_not_heard_of_as_it_is_killed_is_no_violation() -> None:
-    """A request had failed in it in that very moment."""
-    assert not simulate(30007711).violation
 
 
 def test_there_are_enough_planted_bugs() -> None:
