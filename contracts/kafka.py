@@ -98,12 +98,37 @@ async def start_producer(settings: Settings, client_id: str) -> AIOKafkaProducer
 
 
 async def stop_producer(producer: Any) -> None:
-    """Stop a producer without waiting for what it could not send: whoever has it sends that again."""
+    """Stop a producer without waiting for what it could not send: whoever has it sends that again.
+
+    Nothing of it is left, and no ack comes any more: whoever still waits for one does so under a deadline.
+    """
     try:
         async with asyncio.timeout(_STOP_S):
             await producer.stop()
     except (KafkaError, TimeoutError) as error:
         logger.warning("producer did not stop cleanly: %r", error, extra={"action": "producer_stop"})
+        await _end(producer)
+
+
+async def _end(producer: AIOKafkaProducer) -> None:
+    """End what its stop leaves when it is cut short. An idempotent batch does not expire: it would be sent for ever.
+
+    Connections are aborted: a stalled broker does not take what a close would send first.
+    """
+    parts = (producer._sender, producer._message_accumulator)  # noqa: SLF001
+    left = {task for task in asyncio.all_tasks() if any(_owner_of(task) is part for part in parts)}
+    for task in left:
+        task.cancel()
+    for connection in producer.client._conns.values():  # noqa: SLF001
+        if connection._writer is not None:  # noqa: SLF001
+            connection._writer.transport.abort()  # noqa: SLF001
+    await asyncio.wait({*left, asyncio.create_task(producer.client.close())}, timeout=_STOP_S)
+
+
+def _owner_of(task: "asyncio.Task[Any]") -> object:
+    """Whose method a task runs."""
+    frame = getattr(task.get_coro(), "cr_frame", None)
+    return frame.f_locals.get("self") if frame is not None else None
 
 
 def tp(topic: str, partition: int) -> TopicPartition:
