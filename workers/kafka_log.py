@@ -119,9 +119,11 @@ class KafkaLog:
         return {where.partition: offset for where, offset in found.items()}
 
     async def committed(self, stream: Stream, partitions: Sequence[int]) -> dict[int, int]:
-        async with self._answering():
-            places = self._of(stream, partitions)
-            return {place.partition: await self._reader.committed(place) or 0 for place in places}
+        async with self._answering():  # one request: the reader itself has one for each partition
+            coordinator = self._reader._coordinator  # noqa: SLF001
+            found = await coordinator.fetch_committed_offsets(self._of(stream, partitions))
+        there = {place.partition: committed.offset for place, committed in found.items()}
+        return {p: there.get(p, 0) for p in partitions}
 
     async def commit(self, stream: Stream, offsets: Mapping[int, int]) -> None:
         async with self._answering():

@@ -5,6 +5,7 @@ import os
 import signal
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any, Protocol
+from unittest import mock
 
 import msgspec
 import pytest
@@ -272,6 +273,21 @@ async def test_foreign_partitions_are_fenced(world: World) -> None:
         first.seek(Stream.CHECKOUTS, foreign, 0)
     with pytest.raises(FenceLost):
         await first.commit(Stream.CHECKOUTS, {foreign: 0})
+
+
+async def test_committed_offsets_of_all_partitions_are_one_request(topic_settings: Settings) -> None:
+    """Else a writer of thousands of partitions could not claim them within the deadline."""
+    log = KafkaLog(topic_settings, "member")
+    await log.start(Member().revoked)
+    try:
+        await eventually(lambda: len(log.assigned()[1]) == PARTITIONS)
+        coordinator = log._reader._coordinator
+        ask = coordinator.fetch_committed_offsets
+        with mock.patch.object(coordinator, "fetch_committed_offsets", wraps=ask) as asked:
+            await log.committed(Stream.CHECKOUTS, range(PARTITIONS))
+        asked.assert_called_once()
+    finally:
+        await log.stop()
 
 
 async def test_memory_is_unavailable_when_switched_off() -> None:
