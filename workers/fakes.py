@@ -162,7 +162,8 @@ class MemoryLog:
 
     async def committed(self, stream: Stream, partitions: Sequence[int]) -> dict[int, int]:
         self._answer()
-        return {p: self.broker.of(stream).committed.get(p, 0) for p in partitions}
+        topic = self.broker.of(stream)
+        return {p: topic.committed.get(p, topic.first[p]) for p in partitions}
 
     async def commit(self, stream: Stream, offsets: Mapping[int, int]) -> None:
         self._answer()

@@ -18,16 +18,20 @@ class Health:
     def __init__(self, settings: Settings, monotonic: Callable[[], float]) -> None:
         self._settings = settings
         self._monotonic = monotonic
-        self._progress_at = monotonic()
+        self._progress_at = self._alive_at = monotonic()
         self._problem = "the group has not assigned partitions yet"
         self._decided = 0
         self._partitions = 0
 
     def progressed(self, partitions: int) -> None:
         """A round of the loop went through, whether or not there was anything to decide."""
-        self._progress_at = self._monotonic()
+        self._progress_at = self._alive_at = self._monotonic()
         self._partitions = partitions
         self._problem = ""
+
+    def heartbeat(self) -> None:
+        """A part of a long round is done. It does not make the process ready, but the watchdog waits for the rest."""
+        self._alive_at = self._monotonic()
 
     def decided(self, count: int) -> None:
         self._decided += count
@@ -36,11 +40,12 @@ class Health:
         self._problem = str(error)
 
     def stalled_s(self) -> float:
-        return self._monotonic() - self._progress_at
+        """For how long nothing went on: what the watchdog goes by."""
+        return self._monotonic() - self._alive_at
 
     def report(self) -> tuple[bool, dict[str, object]]:
         """(ready, what to tell)."""
-        stalled_s = self.stalled_s()
+        stalled_s = self._monotonic() - self._progress_at
         ready = not self._problem and stalled_s < self._settings.not_ready_after_s
         told: dict[str, object] = {
             "partitions": self._partitions,

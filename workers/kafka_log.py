@@ -123,7 +123,8 @@ class KafkaLog:
             coordinator = self._reader._coordinator  # noqa: SLF001
             found = await coordinator.fetch_committed_offsets(self._of(stream, partitions))
         there = {place.partition: committed.offset for place, committed in found.items()}
-        return {p: there.get(p, 0) for p in partitions}
+        nowhere = [p for p in partitions if p not in there]
+        return (await self.first_offsets(stream, nowhere) if nowhere else {}) | there
 
     async def commit(self, stream: Stream, offsets: Mapping[int, int]) -> None:
         async with self._answering():

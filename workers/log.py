@@ -58,7 +58,9 @@ class Log(Protocol):
         ...
 
     async def committed(self, stream: Stream, partitions: Sequence[int]) -> dict[int, int]:
-        """The group's committed offsets; 0 where there is none."""
+        """The group's committed offsets. Where there is none, the oldest one that is still there: what came before was told
+        long ago.
+        """
         ...
 
     async def commit(self, stream: Stream, offsets: Mapping[int, int]) -> None:

@@ -186,6 +186,7 @@ class Writer:
             end = min(done + self._settings.batch_rows_max, decided_to)
             await lane.publish_again(partition, done, end)
             await self._log.commit(lane.stream, {partition: end})
+            self._health.heartbeat()
             done = end
         if done > decided_to:  # Postgres was set back
             await self._log.commit(lane.stream, {partition: decided_to})

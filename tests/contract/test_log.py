@@ -10,9 +10,11 @@ from unittest import mock
 import msgspec
 import pytest
 from aiokafka import AIOKafkaProducer
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.admin.records_to_delete import RecordsToDelete
 
 from contracts.errors import FenceLost, NotAcknowledged, Unavailable
-from contracts.kafka import Record, producer_options
+from contracts.kafka import Record, producer_options, tp
 from contracts.settings import Settings
 from contracts.topics import Stream, Topics
 from deploy.stack import LocalStack
@@ -36,6 +38,10 @@ class World(Protocol):
         """Another member; the group shares the partitions out anew."""
         ...
 
+    async def lose_before(self, partition: int, offset: int) -> None:
+        """Retention has removed the oldest messages."""
+        ...
+
     async def leave(self, log: Log) -> None: ...
     async def published(self, partition: int) -> list[Record]: ...
     async def letters(self, partition: int) -> list[Record]: ...
@@ -48,6 +54,9 @@ class MemoryWorld:
     async def append(self, partition: int, *values: bytes) -> None:
         for value in values:
             self.broker.append(partition, b"k", value)
+
+    async def lose_before(self, partition: int, offset: int) -> None:
+        self.broker.delete_before(partition, offset)
 
     async def join(self, revoked: Revoked) -> Log:
         log = MemoryLog(self.broker)
@@ -84,6 +93,14 @@ class KafkaWorld:
                 await producer.send_and_wait(self.topics.checkouts, value, b"k", partition)
         finally:
             await producer.stop()
+
+    async def lose_before(self, partition: int, offset: int) -> None:
+        admin = AIOKafkaAdminClient(bootstrap_servers=self.settings.kafka_url.split(","))
+        await admin.start()
+        try:
+            await admin.delete_records({tp(self.topics.checkouts, partition): RecordsToDelete(offset)})
+        finally:
+            await admin.close()
 
     async def join(self, revoked: Revoked) -> Log:
         log = KafkaLog(self.settings, f"member-{len(self.logs)}")
@@ -193,6 +210,17 @@ async def test_offsets(world: World) -> None:
     assert await log.committed(Stream.CHECKOUTS, [0, 2]) == {0: 0, 2: 0}
     await log.commit(Stream.CHECKOUTS, {2: 2})
     assert await log.committed(Stream.CHECKOUTS, [0, 2]) == {0: 0, 2: 2}
+
+
+async def test_a_group_without_a_commit_begins_where_the_log_does(world: World) -> None:
+    """But a commit stays what it is: what comes after it may not be told yet, even if it is not in the log any more."""
+    await world.append(1, b"a", b"b", b"c")
+    await world.append(2, b"a", b"b", b"c")
+    log = await sole_member(world)
+    await log.commit(Stream.CHECKOUTS, {2: 1})
+    await world.lose_before(1, 2)
+    await world.lose_before(2, 2)
+    assert await log.committed(Stream.CHECKOUTS, [0, 1, 2]) == {0: 0, 1: 2, 2: 1}
 
 
 async def test_the_next_member_goes_on_from_the_commit(world: World) -> None:

@@ -39,6 +39,16 @@ def test_ready_follows_progress(clock: Clock) -> None:
     assert (ready, told["problem"]) == (False, "Postgres is away")
 
 
+def test_a_part_of_a_round_keeps_the_watchdog_waiting_and_makes_nobody_ready(clock: Clock) -> None:
+    settings = Settings()
+    health = Health(settings, clock.monotonic)
+    health.progressed(3)
+    clock.tick(settings.not_ready_after_s + 1)
+    health.heartbeat()
+    assert health.stalled_s() == 0
+    assert health.report()[0] is False
+
+
 def test_a_process_without_progress_ends_even_when_its_loop_is_blocked() -> None:
     root = Path(__file__).parent.parent.parent
     ended = subprocess.run(

@@ -1,6 +1,7 @@
 """The writer in memory: crashes, doubt, zombies, rebalances, and a log that is not what it was."""
 
 import asyncio
+from typing import Any
 
 import msgspec
 import pytest
@@ -84,6 +85,35 @@ async def test_a_long_gap_is_published_again_in_pieces(world: World, monkeypatch
     assert world.broker.committed[0] == 8
     for n in range(8):
         assert (await results_of(world.view, uuid_of(n))).keys() == {A}
+
+
+async def test_without_committed_offsets_only_what_is_in_the_log_is_published_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long that takes: the watchdog sees each piece."""
+    world.settings = msgspec.structs.replace(world.settings, batch_rows_max=2)
+    world.send(*[line_of(n, A) for n in range(8)])
+    first, log = world.writer()
+    async with running(first):
+        await world.share_out(log)
+        await world.all_done()
+    world.broker.committed.clear()
+    world.broker.events.clear()
+    world.broker.delete_before(0, 3)
+    second, log = world.writer()
+    publish, stalled_s = log.publish, []
+
+    async def slow(*arguments: Any) -> None:
+        world.clock.tick(world.settings.stall_exit_s - 1)
+        stalled_s.append(second._health.stalled_s())
+        await publish(*arguments)
+
+    monkeypatch.setattr(log, "publish", slow)
+    async with running(second):
+        await world.share_out(log)
+        await world.all_done()
+    assert world.event_ids() == [b"0-%d" % n for n in range(3, 8)]
+    assert max(stalled_s) < world.settings.stall_exit_s
 
 
 @pytest.mark.parametrize("fault", ["fail_before_commit", "fail_after_commit"])
