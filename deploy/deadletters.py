@@ -8,7 +8,7 @@ import msgspec
 from contracts.commands import read_command
 from contracts.errors import Invalid, NotAcknowledged, UndecodableMessage
 from contracts.kafka import Record, send, start_producer
-from contracts.messages import decode_checkout_line
+from contracts.messages import decode_checkout_line, read_checkout_line
 from contracts.settings import Settings
 from contracts.topics import Stream, Topics, partition_of
 from deploy.records import reading
@@ -124,19 +124,7 @@ def _place_of(stream: Stream, value: bytes, settings: Settings) -> tuple[bytes, 
         if partition >= settings.partitions:
             raise UndecodableMessage(f"{command.subject()} is not an order of these partitions")
         return key, partition
-    key = _key_of(value)
-    partition = partition_of(key.decode(), settings.partitions)
+    line = read_checkout_line(value)
+    key, partition = line.partition_key(), partition_of(line.stock_id, settings.partitions)
     decode_checkout_line(value, key, partition, settings.partitions)
     return key, partition
-
-
-class _Product(msgspec.Struct):
-    product_id: str
-
-
-def _key_of(value: bytes) -> bytes:
-    """The product id as bytes; empty if the value has none, which decoding then says."""
-    try:
-        return msgspec.json.decode(value, type=_Product).product_id.encode()
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
-        return b""

@@ -9,10 +9,20 @@ import pytest
 
 from contracts.commands import Restock, encode_command
 from contracts.errors import Invalid
-from contracts.topics import Stream, Topics
+from contracts.slices import slice_of_buyer
+from contracts.topics import Stream, Topics, partition_of
 from deploy.deadletters import letters, replay
 from tests.desk import asked
-from tests.harness import encoded, eventually, line_of, real_writer, running, uuid_of
+from tests.harness import (
+    encoded,
+    eventually,
+    insert_product,
+    line_of,
+    product_of,
+    real_writer,
+    running,
+    uuid_of,
+)
 from tests.integration.audit_sale import Sale
 
 _PICK = (
@@ -87,6 +97,23 @@ async def test_what_was_set_aside_goes_through_once_mended(sale: Sale) -> None:
     assert await kind_of(sale, 3) == ["created"]
     report = await sale.audit(10.0)
     assert report.ok, report.broken()
+
+
+async def test_a_line_of_a_slice_goes_back_to_the_writer_of_the_slice(sale: Sale) -> None:
+    slice_1 = f"{sale.plain}~1"
+    place = partition_of(slice_1, sale.settings.partitions)
+    await insert_product(sale.pool, product_of(slice_1, slices=2), 5, 1, place)
+    await sale.pool.execute("UPDATE products SET slices = 2")
+    buyer = next(name for name in map(str, range(99)) if slice_of_buyer(name, 2) == 1)
+    line, mended = (line_of(n, sale.plain, slice=1, buyer_id=buyer) for n in (2, 3))
+    await sale.send([(1, sale.plain.encode(), encoded(line)), (1, b"k", b"{")])
+    await decide_all(sale, 2)
+    found = await letters(sale.settings)
+    assert [bool(letter.still) for letter in found] == [False, True]
+    assert await replay(sale.settings, [found[0]]) == [(Stream.CHECKOUTS, place, 0)]
+    assert await replay(sale.settings, [found[1]], encoded(mended)) == [(Stream.CHECKOUTS, place, 1)]
+    await decide_all(sale, 4)
+    assert await kind_of(sale, 2) == await kind_of(sale, 3) == ["created"]
 
 
 async def test_the_command_line_lists_shows_and_replays(sale: Sale, tmp_path: Path) -> None:
