@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 
@@ -41,6 +42,24 @@ class Letter(msgspec.Struct, frozen=True):
         return written(self.place)
 
 
+class Stray(msgspec.Struct, frozen=True):
+    """A record of the dead-letter topic itself that is no dead letter, and why not."""
+
+    partition: int
+    offset: int
+    size: int
+    why: str
+
+    @property
+    def where(self) -> str:
+        """Its place in that topic."""
+        return f"dead-letters:{self.partition}:{self.offset}"
+
+    @property
+    def told(self) -> str:
+        return f"no dead letter: {self.why}"
+
+
 def written(place: Place) -> str:
     """PARTITION:OFFSET of the checkouts topic; of the commands topic with "commands:" before it."""
     stream, partition, offset = place
@@ -48,25 +67,38 @@ def written(place: Place) -> str:
     return there if stream is Stream.CHECKOUTS else f"{stream}:{there}"
 
 
-async def letters(settings: Settings) -> list[Letter]:
-    """All that the dead-letter topic holds, each once, by place. Raises Unavailable if Kafka does not answer."""
+async def letters(settings: Settings) -> tuple[list[Letter], list[Stray]]:
+    """All that the dead-letter topic holds: letters, each once, by place; and what is none. Raises Unavailable if Kafka
+    does not answer.
+    """
     topic = Topics(settings).dead_letters
     found: dict[Place, Letter] = {}
+    strays: list[Stray] = []
     async with reading(settings) as log:
         async for record in log.read(topic, await log.firsts(topic), await log.ends(topic)):
-            headers = dict(record.headers)
             try:
-                stream = Stream(headers.get("stream", Stream.CHECKOUTS.encode()).decode())
-                place = (stream, int(headers["partition"]), int(headers["offset"]))
-                cut = int(headers["truncated-to"]) if "truncated-to" in headers else None
-            except (KeyError, ValueError) as error:
-                raise Invalid(
-                    f"the record at {record.partition}:{record.offset} of {topic} is no dead letter: {error!r}"
-                ) from error
-            key, value = record.key or b"", record.value or b""
-            reason = headers.get("reason", b"").decode(errors="replace")
-            found[place] = Letter(*place, reason, key, value, _why_not(stream, value, settings), cut)
-    return [found[place] for place in sorted(found)]
+                letter = _letter_of(record, settings)
+            except Invalid as error:
+                strays.append(Stray(record.partition, record.offset, len(record.value or b""), str(error)))
+            else:
+                found[letter.place] = letter
+    return [found[place] for place in sorted(found)], strays
+
+
+def _letter_of(record: Any, settings: Settings) -> Letter:
+    """Raises Invalid with what is wrong with a record that is no letter: anyone may have put it there."""
+    headers = {name: value or b"" for name, value in record.headers}
+    try:
+        stream = Stream(headers.get("stream", Stream.CHECKOUTS.encode()).decode())
+        place = (stream, int(headers["partition"]), int(headers["offset"]))
+        cut = int(headers["truncated-to"]) if "truncated-to" in headers else None
+    except KeyError as missing:
+        raise Invalid(f"it has no header {missing}") from missing
+    except ValueError as error:
+        raise Invalid(f"of its headers, {error}") from error
+    key, value = record.key or b"", record.value or b""
+    reason = headers.get("reason", b"").decode(errors="replace")
+    return Letter(*place, reason, key, value, _why_not(stream, value, settings), cut)
 
 
 async def replay(settings: Settings, chosen: Sequence[Letter], value: bytes | None = None) -> list[Place]:

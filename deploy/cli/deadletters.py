@@ -30,12 +30,14 @@ def list_dead_letters() -> None:
     """List what was set aside, where it lay and why."""
     from deploy.deadletters import letters
 
-    found = run(letters(current_settings()))
+    found, strays = run(letters(current_settings()))
     table = Table("place", "why it was set aside", "bytes", "today")
     for letter in found:
         today = escape(harmless(letter.still)) if letter.still else "[green]can be replayed[/]"
         table.add_row(letter.where, escape(harmless(letter.reason)), f"{len(letter.value):,}", today)
-    console.print(table if found else "no dead letters")
+    for stray in strays:
+        table.add_row(stray.where, escape(stray.told), f"{stray.size:,}", "")
+    console.print(table if table.row_count else "no dead letters")
 
 
 @commands.command()
@@ -78,7 +80,10 @@ def replay(
         raise typer.BadParameter("name one place, with --value if need be, or say --all")
     settings = current_settings()
     if place is None:
-        chosen = [letter for letter in run(letters(settings)) if not letter.still and not letter.truncated_to]
+        found, strays = run(letters(settings))
+        chosen = [letter for letter in found if not letter.still and not letter.truncated_to]
+        for stray in strays:
+            console.print(f"{stray.where} is left out, {stray.told}", highlight=False, markup=False)
     else:
         chosen = [_dead_letter(settings, place)]
     places = run(send_again(settings, chosen, value.read_bytes() if value is not None else None))
@@ -91,7 +96,11 @@ def replay(
 def _dead_letter(settings: Settings, place: str) -> Any:
     from deploy.deadletters import letters
 
-    for letter in run(letters(settings)):
+    found, strays = run(letters(settings))
+    for letter in found:
         if letter.where == place:
             return letter
+    for stray in strays:
+        if stray.where == place:
+            raise Invalid(f"at {place} is {stray.told}")
     raise Invalid(f"no dead letter is of {place}; `sluiceway deadletters list` shows which there are")

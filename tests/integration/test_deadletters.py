@@ -62,7 +62,7 @@ async def kind_of(sale: Sale, number: int) -> list[str]:
 
 
 async def test_none_at_first(sale: Sale) -> None:
-    assert await letters(sale.settings) == []
+    assert await letters(sale.settings) == ([], [])
 
 
 async def test_what_was_set_aside_goes_through_once_mended(sale: Sale) -> None:
@@ -77,7 +77,7 @@ async def test_what_was_set_aside_goes_through_once_mended(sale: Sale) -> None:
         ]
     )
     await decide_all(sale, 4)
-    found = await letters(sale.settings)
+    found, _ = await letters(sale.settings)
     assert [letter.where for letter in found] == ["0:0", "1:0", "1:2"]
     assert [bool(letter.still) for letter in found] == [True, True, False]
     assert found[2].reason == "the key is not the product id"
@@ -85,7 +85,7 @@ async def test_what_was_set_aside_goes_through_once_mended(sale: Sale) -> None:
 
     with pytest.raises(Invalid, match="0:0 can still not be decided"):
         await replay(sale.settings, found)
-    assert await letters(sale.settings) == found, "nothing was sent"
+    assert (await letters(sale.settings))[0] == found, "nothing was sent"
 
     assert await replay(sale.settings, [found[2]]) == [(Stream.CHECKOUTS, 1, 3)]
     assert await replay(sale.settings, [found[1]], encoded(line_of(3, sale.plain))) == [
@@ -108,7 +108,7 @@ async def test_a_line_of_a_slice_goes_back_to_the_writer_of_the_slice(sale: Sale
     line, mended = (line_of(n, sale.plain, slice=1, buyer_id=buyer) for n in (2, 3))
     await sale.send([(1, sale.plain.encode(), encoded(line)), (1, b"k", b"{")])
     await decide_all(sale, 2)
-    found = await letters(sale.settings)
+    found, _ = await letters(sale.settings)
     assert [bool(letter.still) for letter in found] == [False, True]
     assert await replay(sale.settings, [found[0]]) == [(Stream.CHECKOUTS, place, 0)]
     assert await replay(sale.settings, [found[1]], encoded(mended)) == [(Stream.CHECKOUTS, place, 1)]
@@ -142,6 +142,36 @@ async def test_the_command_line_lists_shows_and_replays(sale: Sale, tmp_path: Pa
     assert (code, "name one place" in shown) == (2, True)
 
 
+async def test_what_is_no_dead_letter_hides_none(sale: Sale) -> None:
+    """Anyone may put anything into the topic, which keeps it for ever."""
+    good = (1, b"another", encoded(line_of(2, sale.plain)))
+    await sale.send([good])
+    await decide_all(sale, 1)
+    strays: list[list[tuple[str, bytes | None]]] = [
+        [],
+        [("partition", None), ("offset", b"0")],
+        [("partition", b"1"), ("offset", b"[red]\x1b")],
+        [("partition", b"1"), ("offset", b"0"), ("stream", b"nowhere")],
+    ]
+    async with sale.producing() as producer:
+        for headers in strays:
+            await producer.send_and_wait(sale.topics.dead_letters, b"x", partition=2, headers=headers)
+    code, shown = cli(sale, "list")
+    assert code == 0
+    assert "can be replayed" in shown
+    for number, why in enumerate(["no header 'partition'", "b''", "[red]\\x1b", "'nowhere' is not a valid"]):
+        (row,) = [line for line in shown.splitlines() if f"dead-letters:2:{number}" in line]
+        assert "no dead letter: " in row
+        assert why in row
+    for command in ("show", "replay"):
+        code, shown = cli(sale, command, "dead-letters:2:0")
+        assert (code, "at dead-letters:2:0 is no dead letter: it has no header" in shown) == (1, True)
+    assert called(sale, "show", "1:0").stdout.encode() == good[2]
+    code, shown = cli(sale, "replay", "--all")
+    assert (code, shown.count("is left out, no dead letter")) == (0, 4)
+    assert shown.endswith("1:0 is again in the log, at 1:1\n")
+
+
 async def test_a_command_goes_back_to_the_commands(sale: Sale) -> None:
     """Letters of both streams, from equal places; those of before there were streams have no header for theirs."""
     restock = asked(Restock, product_id=sale.hot, units=7)
@@ -155,7 +185,7 @@ async def test_a_command_goes_back_to_the_commands(sale: Sale) -> None:
             topics.dead_letters, encoded(line), key=b"k", partition=0, headers=header
         )
     await sale.decide()
-    found = await letters(sale.settings)
+    found, _ = await letters(sale.settings)
     assert [(letter.where, bool(letter.still)) for letter in found] == [
         ("0:0", False),
         ("commands:0:0", True),
