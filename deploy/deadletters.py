@@ -1,14 +1,17 @@
 """Dead letters: what was set aside and why, and again through the pipeline once it can be read."""
 
+import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError
 
 from contracts.commands import read_command
-from contracts.errors import Invalid, NotAcknowledged, UndecodableMessage
-from contracts.kafka import Record, send, start_producer
+from contracts.errors import Invalid, NotAcknowledged, Unavailable, UndecodableMessage
+from contracts.kafka import Record, send, start_producer, stop_producer
 from contracts.messages import decode_checkout_line, read_checkout_line
 from contracts.settings import Settings
 from contracts.topics import Stream, Topics, partition_of
@@ -101,31 +104,53 @@ def _letter_of(record: Any, settings: Settings) -> Letter:
     return Letter(*place, reason, key, value, _why_not(stream, value, settings), cut)
 
 
-async def replay(settings: Settings, chosen: Sequence[Letter], value: bytes | None = None) -> list[Place]:
-    """Put letters into the topics they came from again, or `value` in the place of the one chosen; their new places.
+async def replay(
+    settings: Settings,
+    chosen: Sequence[Letter],
+    value: bytes | None = None,
+    tell: Callable[[Letter, Place], None] = lambda _letter, _place: None,
+) -> list[Place]:
+    """Put letters into the topics they came from again, or `value` in the place of the one chosen; their new places,
+    which `tell` is told as each is acknowledged.
 
     Their checkout and command ids stay, so that replaying twice decides once. The old place keeps its answer, a dead letter.
-    Raises Invalid, before anything is sent, if one of them could still not be decided; NotAcknowledged if Kafka
-    does not confirm.
+    Raises Invalid, before anything is sent, if one of them could still not be decided; Unavailable if Kafka does not
+    answer; NotAcknowledged if it does not confirm one: those after it are not sent.
     """
     mended = [_mended(letter, value, settings) for letter in chosen]
-    topics = Topics(settings)
     places: list[Place] = []
-    producer = await start_producer(settings, "sluiceway-deadletters")
+    try:
+        producer = await start_producer(settings, "sluiceway-deadletters")
+    except KafkaError as error:
+        raise Unavailable(f"Kafka: {error!r}") from error
     try:
         for letter, (key, partition, content) in zip(chosen, mended, strict=True):
-            topic = topics.of(letter.stream)
-            records: list[Record] = [(key, content, [])]
-            for _, ack in await send(producer, topic, partition, records, time.time_ns() // 1_000_000):
-                offset = (await ack).offset
-                if offset < 0:
-                    raise NotAcknowledged(
-                        "the broker does not tell where it put the message; replay it again"
-                    )
-                places.append((letter.stream, partition, offset))
+            offset = await _put(producer, letter, partition, (key, content, []), settings)
+            places.append((letter.stream, partition, offset))
+            tell(letter, places[-1])
     finally:
-        await producer.stop()
+        await stop_producer(producer)
     return places
+
+
+async def _put(
+    producer: AIOKafkaProducer, letter: Letter, partition: int, record: Record, settings: Settings
+) -> int:
+    """The offset, once acknowledged. Raises NotAcknowledged."""
+    topic = Topics(settings).of(letter.stream)
+    try:
+        async with asyncio.timeout(settings.produce_ack_deadline_s):
+            [(_, ack)] = await send(producer, topic, partition, [record], time.time_ns() // 1_000_000)
+            offset: int = (await ack).offset
+    except (KafkaError, TimeoutError, NotAcknowledged) as error:
+        raise NotAcknowledged(
+            f"the dead letter of {letter.where} was not acknowledged: {error!r}; replay it again: twice decides once"
+        ) from error
+    if offset < 0:
+        raise NotAcknowledged(
+            f"the broker does not tell where it put the dead letter of {letter.where}; replay it again"
+        )
+    return offset
 
 
 def _mended(letter: Letter, value: bytes | None, settings: Settings) -> tuple[bytes, int, bytes]:

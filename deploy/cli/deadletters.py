@@ -86,9 +86,11 @@ def replay(
             console.print(f"{stray.where} is left out, {stray.told}", highlight=False, markup=False)
     else:
         chosen = [_dead_letter(settings, place)]
-    places = run(send_again(settings, chosen, value.read_bytes() if value is not None else None))
-    for letter, now in zip(chosen, places, strict=True):
+
+    def tell(letter: Any, now: Any) -> None:
         console.print(f"{letter.where} is again in the log, at {written(now)}", highlight=False)
+
+    run(send_again(settings, chosen, value.read_bytes() if value is not None else None, tell))
     if not chosen:
         console.print("none can be decided today; mend one and replay it with --value")
 
