@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -41,17 +41,17 @@ TRANSIENT = (
 async def connect_pool(settings: Settings, *, timeout_s: float | None = None) -> "asyncpg.Pool[Any]":
     """A pool that connects when first used, only to a server that takes writes: a process can start before it does.
 
-    `timeout_s` bounds connecting and each statement; by default it is the writers' `postgres_timeout_s`.
+    `timeout_s` bounds the wait for a connection, made or free, and each statement; by default it is the writers'
+    `postgres_timeout_s`.
     """
     limit_s = settings.postgres_timeout_s if timeout_s is None else timeout_s
     try:
-        return await asyncpg.create_pool(
+        return await _Pool(
             settings.postgres_url,
-            min_size=0,
+            wait_s=limit_s,
             max_size=settings.postgres_pool_max,
             command_timeout=limit_s,
             timeout=limit_s,
-            reset=_keep,
             target_session_attrs=SessionAttribute.read_write,
             server_settings={
                 "application_name": "sluiceway",
@@ -65,6 +65,27 @@ async def connect_pool(settings: Settings, *, timeout_s: float | None = None) ->
         raise SettingsError(f"SLUICEWAY_POSTGRES_URL: {error}") from error
 
 
+class _Pool(asyncpg.Pool):
+    """Bounds what asyncpg does not: the wait for a connection while others use them all, and giving it back."""
+
+    def __init__(self, url: str, *, wait_s: float, **options: Any) -> None:
+        super().__init__(
+            url,
+            min_size=0,
+            max_queries=50_000,
+            max_inactive_connection_lifetime=300.0,
+            reset=_keep,
+            loop=None,
+            connection_class=asyncpg.Connection,
+            record_class=asyncpg.Record,
+            **options,
+        )
+        self._wait_s = wait_s
+
+    def acquire(self, *, timeout: float | None = None) -> Any:
+        return super().acquire(timeout=self._wait_s if timeout is None else timeout)
+
+
 async def _keep(_: Any) -> None:
     """A connection goes back to the pool as it is, without another round trip: nobody leaves anything in its session,
     and a transaction that is left open the pool ends by itself.
@@ -75,7 +96,12 @@ async def _keep(_: Any) -> None:
 async def acquired(pool: "asyncpg.Pool[Any]") -> AsyncIterator[Any]:
     """A connection of the pool; the library's errors of connection become Unavailable."""
     try:
-        async with pool.acquire() as connection:
+        async with AsyncExitStack() as held:
+            try:
+                connection = await held.enter_async_context(pool.acquire())
+            except TimeoutError as error:
+                # Whoever uses the others finds out whether they are dead: to replace them all would only cost more.
+                raise Unavailable("Postgres: no connection in time") from error
             yield connection
     except TRANSIENT as error:
         # After a failover the pool may hold dead or read-only connections: none is trusted again.
