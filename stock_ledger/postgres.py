@@ -24,7 +24,7 @@ from stock_ledger.rows import columns_of
 from stock_ledger.upstream import sql as upstream_sql
 from stock_ledger.upstream.source import Intended, Reserve
 
-# The connection or the server failed, not the statement: the same call may succeed later.
+# The connection, the server or the moment failed, not the statement: the same call may succeed later.
 TRANSIENT = (
     OSError,
     TimeoutError,
@@ -32,8 +32,13 @@ TRANSIENT = (
     asyncpg.InterfaceError,
     asyncpg.OperatorInterventionError,
     asyncpg.ReadOnlySQLTransactionError,
+    asyncpg.IdleInTransactionSessionTimeoutError,
+    asyncpg.TransactionTimeoutError,
     asyncpg.InsufficientResourcesError,
+    asyncpg.PostgresSystemError,
     asyncpg.TransactionRollbackError,
+    asyncpg.LockNotAvailableError,
+    asyncpg.InvalidCachedStatementError,  # what it reads was altered since: it is prepared anew
     asyncpg.InternalClientError,
 )
 
