@@ -242,7 +242,6 @@ _decoder: msgspec.json.Decoder[Command] = msgspec.json.Decoder(Command)
 _encoder = msgspec.json.Encoder()
 _FIRST_YEAR, _LAST_YEAR = 1970, 2100
 _REASONS = frozenset(Reason)
-_ERROR_CHARS_MAX = 500  # an error quotes its input, which may be of any length
 
 
 def encode_command(command: Command) -> bytes:
@@ -269,7 +268,7 @@ def read_command(value: str | bytes | None) -> Command:
     try:
         command = _decoder.decode(value)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise UndecodableMessage(str(error)[:_ERROR_CHARS_MAX]) from error
+        raise UndecodableMessage(str(error)) from error
     if wrong := command.wrong():
         raise UndecodableMessage(wrong)
     return command

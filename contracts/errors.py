@@ -19,7 +19,12 @@ SluicewayError
 └── LogTruncated             Kafka no longer has messages that were never decided
 """
 
+import re
 from collections.abc import Sequence
+
+# Control characters and halves of surrogate pairs: Postgres and Kafka do not take all of them, nor does a terminal.
+_NOT_TEXT = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+_WHY_CHARS_MAX = 500
 
 
 class SluicewayError(Exception):
@@ -39,7 +44,14 @@ class IdempotencyConflict(Invalid):
 
 
 class UndecodableMessage(Invalid):
-    """A message that no retry can make valid: it goes to the dead-letter topic."""
+    """A message that no retry can make valid: it goes to the dead-letter topic.
+
+    What is wrong is stored with it. It may quote the message, so it is cut, and what is not text is escaped.
+    """
+
+    def __init__(self, why: str) -> None:
+        escaped = _NOT_TEXT.sub(lambda found: ascii(found[0])[1:-1], why[:_WHY_CHARS_MAX])
+        super().__init__(escaped[:_WHY_CHARS_MAX])
 
 
 class SoldOut(SluicewayError):

@@ -117,7 +117,6 @@ class CheckoutLine(msgspec.Struct, frozen=True, omit_defaults=True):
 
 _decoder = msgspec.json.Decoder(CheckoutLine)
 encode_checkout_line = msgspec.json.Encoder().encode
-_ERROR_CHARS_MAX = 500  # an error quotes its input, which may be of any length
 
 
 def read_checkout_line(value: bytes | str | None) -> CheckoutLine:
@@ -127,7 +126,7 @@ def read_checkout_line(value: bytes | str | None) -> CheckoutLine:
     try:
         return _decoder.decode(value)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise UndecodableMessage(str(error)[:_ERROR_CHARS_MAX]) from error
+        raise UndecodableMessage(str(error)) from error
 
 
 def decode_checkout_line(

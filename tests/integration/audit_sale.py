@@ -21,6 +21,7 @@ from deploy.audit import run
 from deploy.records import reading
 from stock_ledger.audit.report import AuditReport
 from stock_ledger.figures import FigureStore
+from tests.conftest import examples
 from tests.harness import (
     encoded,
     eventually,
@@ -54,7 +55,7 @@ class Sale:
         await insert_product(self.pool, product_of(self.plain), 1000, 1, 1)
 
     def messages(self) -> list[Sent]:
-        """Every kind of decision, and something that is none."""
+        """Every kind of decision, and something that is none, of which even the error is not text."""
         lines = [line_of(n, self.hot, 1 + n % 2) for n in range(9)]
         lines += [
             line_of("limited", self.hot, 3),
@@ -64,7 +65,8 @@ class Sale:
         lines += [line_of(n, self.plain, 1 + n % 3) for n in range(100, 200)]
         lines += [line_of("much", self.plain, 5000), line_of("who", product_in(2, self.settings.partitions))]
         sent = [self.sent(line) for line in lines]
-        return [*sent[:5], (0, self.hot.encode(), b"{"), *sent[5:]]
+        garbage = (examples() / "checkout.bad.nul-in-a-field-name.json").read_bytes()
+        return [*sent[:5], (0, self.hot.encode(), garbage), *sent[5:]]
 
     def sent(self, line: Any) -> Sent:
         return partition_of(line.product_id, self.settings.partitions), line.partition_key(), encoded(line)

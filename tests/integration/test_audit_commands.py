@@ -10,6 +10,7 @@ from contracts import commands as c
 from contracts.commands import Command
 from contracts.messages import Money
 from stock_ledger.audit.report import AuditReport
+from tests.conftest import examples
 from tests.harness import line_of, uuid_of
 from tests.integration.audit_sale import Sale
 
@@ -47,7 +48,8 @@ async def commanded(sale: Sale) -> Sale:
     lines += [line_of("given-up", p, line=n, **whole) for n, p in enumerate((hot, plain))]
     await sale.send([sale.sent(line) for line in lines])
     async with sale.producing() as producer:
-        await producer.send_and_wait(sale.topics.commands, b"{", key=b"k", partition=0)
+        garbage = (examples() / "command.bad.nul-in-action.json").read_bytes()
+        await producer.send_and_wait(sale.topics.commands, garbage, key=b"k", partition=0)
     await sale.ask(
         command(c.Restock, "more", product_id=plain, units=5),
         command(c.Restock, "more", product_id=plain, units=5),

@@ -78,7 +78,7 @@ def test_a_bad_example_is_undecodable_and_says_why(path: Path) -> None:
     with pytest.raises(UndecodableMessage, match=r"^(?!the key|.* does not belong)") as caught:
         decoded(path.read_bytes())
     assert 5 < len(str(caught.value)) <= 500
-    assert "\0" not in str(caught.value)
+    assert str(caught.value).isprintable()
 
 
 def test_no_value() -> None:

@@ -44,7 +44,7 @@ def test_a_bad_example_is_undecodable_and_says_why(path: Path) -> None:
     with pytest.raises(UndecodableMessage) as caught:
         decoded(path.read_bytes())
     assert 5 < len(str(caught.value)) <= 500
-    assert "\0" not in str(caught.value)
+    assert str(caught.value).isprintable()
 
 
 @pytest.mark.parametrize("path", BAD, ids=lambda path: path.stem)
