@@ -3,6 +3,7 @@
 from collections import Counter
 
 from contracts.commands import Abandon, HoldAnswer, Settle
+from contracts.events import CHECKOUT_REFUSED, ORDER_CREATED
 from contracts.keys import WHOLE
 from contracts.outcomes import OrderStatus
 from contracts.slices import product_of
@@ -81,7 +82,7 @@ def _wrong_gathering(book: Book, g: GatheringRow) -> str:  # noqa: PLR0911 - one
 
 
 def _wrong_answer(book: Book, g: GatheringRow, cause: CommandRow) -> str:  # noqa: PLR0911 - as above
-    """How the one answer that was told differs from the gathering and its order; empty if it does not."""
+    """How the one answer that was told, and its event, differ from the gathering and its order; empty if they do not."""
     told = [r.document for r in cause.results if r.checkout_id == g.checkout_id and r.field == WHOLE]
     if len(told) != 1 or told[0] is None:
         return f"{len(told)} answers were told of it"
@@ -106,7 +107,9 @@ def _wrong_answer(book: Book, g: GatheringRow, cause: CommandRow) -> str:  # noq
             return f"{product_id} was refused without a reason"
     if order is not None and (str(order.total), order.currency) != (document.total, document.currency):
         return f"total told {document.total} {document.currency}, the order's {order.total} {order.currency}"
-    return ""
+    events = [(event.type, event.key.decode(errors="replace"), event.sequence) for event in cause.events]
+    due = (CHECKOUT_REFUSED, g.checkout_id, None) if g.order_id is None else (ORDER_CREATED, g.order_id, 1)
+    return "" if events == [due] else f"its events (type, key, sequence) are {events}, expected {due}"
 
 
 def _overdue(book: Book, law: Law) -> None:

@@ -181,7 +181,7 @@ def checkout_with_two_payloads(facts: Facts) -> None:
 # --- orders ------------------------------------------------------------------------------------------------------
 
 
-@plants.breaks("orders")
+@plants.breaks("orders", "order-events")
 def doubled_order(facts: Facts) -> None:
     (order,) = [o for o in facts.postgres.orders if of_order(1, 0)(o)]
     facts.postgres.orders.append(order._replace(order_id=order_id_of(AT_MS + 1, 1, 0)))
@@ -203,7 +203,7 @@ def order_of_another_buyer(facts: Facts) -> None:
     change(facts.postgres.orders, of_order(1, 0), buyer_id="b7")
 
 
-@plants.breaks("orders", "order-entries", "given-back", "event-data", "cache-results")
+@plants.breaks("orders", "order-entries", "given-back", "event-data", "cache-results", "order-events")
 def order_made_of_another_place(facts: Facts) -> None:
     postgres, wrong = facts.postgres, order_id_of(AT_MS, 1, 1)
     change(postgres.decisions, place(1, 0), order_id=wrong)

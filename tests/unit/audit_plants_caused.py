@@ -211,6 +211,29 @@ def command_event_that_was_never_told(facts: Facts) -> None:
     change_row(facts, "ship", events=())
 
 
+def _untold(facts: Facts, name: str) -> None:
+    """As if the answer to a whole checkout were shown, and its event never told."""
+    row = next(r for r in facts.postgres.commands if r.results and r.subject == uuid_of(name))
+    change(facts.postgres.commands, lambda r: r is row, events=())
+    drop(facts.events, lambda e: e.event_id == row.events[0].event_id)
+
+
+@plants.breaks("gatherings", "order-events", "figures")
+def whole_checkout_created_and_untold(facts: Facts) -> None:
+    _untold(facts, "together")
+
+
+@plants.breaks("gatherings", "figures")
+def whole_checkout_refused_and_untold(facts: Facts) -> None:
+    _untold(facts, "refused")
+
+
+@plants.breaks("gatherings", "command-events")
+def whole_checkout_told_under_another_key(facts: Facts) -> None:
+    row = next(r for r in facts.postgres.commands if r.results and r.subject == uuid_of("refused"))
+    change(facts.postgres.commands, lambda r: r is row, events=(row.events[0]._replace(key=b"k"),))
+
+
 @plants.breaks("event-envelope", "figures")
 def command_event_in_another_partition(facts: Facts) -> None:
     row = row_of(facts, "ship")

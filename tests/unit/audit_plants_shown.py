@@ -159,6 +159,11 @@ def missing_event(facts: Facts) -> None:
 
 
 @plants.breaks("events", "order-events", "figures")
+def missing_event_of_an_order(facts: Facts) -> None:
+    drop(facts.events, of_event("1-0"))
+
+
+@plants.breaks("events", "order-events", "figures")
 def event_without_decision(facts: Facts) -> None:
     facts.events.append(facts.events[0]._replace(event_id="0-4"))
 
@@ -190,7 +195,7 @@ def event_without_readable_data(facts: Facts) -> None:
     facts.events[0] = facts.events[0]._replace(document=None)
 
 
-@plants.breaks("event-data")
+@plants.breaks("event-data", "order-events")
 def event_under_another_key(facts: Facts) -> None:
     facts.events[0] = facts.events[0]._replace(key=b"k")
 

@@ -239,6 +239,7 @@ def test_what_retention_removed_is_counted_as_not_checkable() -> None:
     assert report.ok, report.broken()
     assert report.law("log-founded").not_checkable == 3
     assert report.law("events").not_checkable == 2
+    assert report.law("order-events").not_checkable == 2
     assert report.law("figures").not_checkable == 1
     assert "retention" in report.law("events").note
 
@@ -336,7 +337,7 @@ def test_the_report_as_json_and_on_the_screen() -> None:
     screen = StringIO()
     render(report, Console(file=screen, width=140))
     told = screen.getvalue()
-    assert "Broken: events, figures" in told
+    assert "Broken: events, order-events, figures" in told
     assert "and 9 more" in told
     assert "[more] 0" in told
     screen = StringIO()
