@@ -10,8 +10,9 @@ import orjson
 from contracts.errors import Unavailable
 from contracts.keys import Keys
 from contracts.settings import Settings
-from deploy.audit import run
+from deploy.audit import run_on_facts
 from stock_ledger.audit.report import AuditReport
+from stock_ledger.audit.view import wrong_results
 from stock_ledger.redis_view import RedisView, connect_redis, translated
 
 _BY_WRITERS = (
@@ -49,7 +50,7 @@ async def repair(
     Postgres. Whatever breaks a law that is not about the view is left as it is, for people to look at. Raises
     Unavailable if a server does not answer.
     """
-    before = await run(settings, drain_timeout_s)
+    before, wrong = await _audited(settings, drain_timeout_s)
     done: list[str] = []
     redis = connect_redis(settings)
     view = RedisView(redis, settings)
@@ -63,18 +64,24 @@ async def repair(
                     f"partitions {silent} were not rebuilt within {rebuild_timeout_s:.0f} s: no writer has them; "
                     "start a worker, it rebuilds what it claims. Until then Postgres is read"
                 )
-        checkouts = sorted({d.checkout_id for d in before.law(_RESULTS).deviations if d.checkout_id})
-        keys = Keys(settings.cache_prefix)
-        for start in range(0, len(checkouts), _KEYS_MAX):
+        for start in range(0, len(wrong), _KEYS_MAX):
             async with translated():
-                await redis.delete(*map(keys.result, checkouts[start : start + _KEYS_MAX]))
-        if checkouts:
-            done.append(
-                f"removed the results of {len(checkouts)} checkouts, which polls now read from Postgres"
-            )
+                await redis.delete(*wrong[start : start + _KEYS_MAX])
+        if wrong:
+            done.append(f"removed the results of {len(wrong)} checkouts, which polls now read from Postgres")
     finally:
         await redis.aclose()
-    return Repair(before, done, await run(settings, drain_timeout_s) if done else before)
+    after = (await _audited(settings, drain_timeout_s))[0] if done else before
+    return Repair(before, done, after)
+
+
+async def _audited(settings: Settings, drain_timeout_s: float) -> tuple[AuditReport, list[str]]:
+    """An audit, and the keys of all results that deviate."""
+    facts, report = await run_on_facts(settings, drain_timeout_s)
+    if report.law(_RESULTS).ok:
+        return report, []
+    keys = Keys(settings.cache_prefix)
+    return report, sorted(map(keys.result, await asyncio.to_thread(wrong_results, facts)))
 
 
 async def _rebuilt(view: RedisView, partitions: Iterable[int], timeout_s: float) -> list[int]:

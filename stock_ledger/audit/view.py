@@ -3,7 +3,7 @@
 from contracts.keys import WHOLE
 from contracts.slices import product_of
 from stock_ledger.audit.book import CONFLICT, FIRST, TAKING, Book, where
-from stock_ledger.audit.facts import DecisionRow, Document, ResultFact, ShownStock
+from stock_ledger.audit.facts import DecisionRow, Document, Facts, ResultFact, ShownStock
 from stock_ledger.audit.history import DROPPED
 from stock_ledger.audit.report import Law
 
@@ -109,35 +109,51 @@ def cache_results(book: Book) -> Law:
     if _is_away(book, law):
         return law
     for result in book.facts.cache.results:
-        document = result.document
-        if result.field == WHOLE:
-            _judge_whole(book, law, result)
-            continue
-        if document is None:
-            law.checked += 1
-            law.deviate(
-                f"drifted: the result {result.field} is not readable",
-                checkout_id=result.checkout_id,
-            )
-            continue
-        place = (document.partition, document.offset)
-        if book.is_later(place):
-            law.skip(1, "decided after Postgres was read")
-            continue
-        row = book.decision(place)
-        if row is None and book.history.decided(*place):
-            law.skip(1, DROPPED)
-            continue
-        law.checked += 1
-        wrong = "there is no such decision" if row is None else _wrong_result(book, result, document, row)
-        if wrong:
-            law.deviate(
-                f"drifted: {wrong}",
-                product_id=document.product_id,
-                checkout_id=result.checkout_id,
-                place=place,
-            )
+        _judge_result(book, law, result)
     return law
+
+
+def wrong_results(facts: Facts) -> set[str]:
+    """The checkouts of all results that break `cache-results`: the law itself keeps but the first ones."""
+    book, law = Book(facts), Law("", "")
+    checkouts: set[str] = set()
+    for result in facts.cache.results:
+        before = law.deviation_count
+        _judge_result(book, law, result)
+        if law.deviation_count > before:
+            checkouts.add(result.checkout_id)
+    return checkouts
+
+
+def _judge_result(book: Book, law: Law, result: ResultFact) -> None:
+    document = result.document
+    if result.field == WHOLE:
+        _judge_whole(book, law, result)
+        return
+    if document is None:
+        law.checked += 1
+        law.deviate(
+            f"drifted: the result {result.field} is not readable",
+            checkout_id=result.checkout_id,
+        )
+        return
+    place = (document.partition, document.offset)
+    if book.is_later(place):
+        law.skip(1, "decided after Postgres was read")
+        return
+    row = book.decision(place)
+    if row is None and book.history.decided(*place):
+        law.skip(1, DROPPED)
+        return
+    law.checked += 1
+    wrong = "there is no such decision" if row is None else _wrong_result(book, result, document, row)
+    if wrong:
+        law.deviate(
+            f"drifted: {wrong}",
+            product_id=document.product_id,
+            checkout_id=result.checkout_id,
+            place=place,
+        )
 
 
 def _judge_whole(book: Book, law: Law, result: ResultFact) -> None:

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from deploy.repair import repair
+from stock_ledger.audit.report import DEVIATIONS_KEPT_MAX
 from tests.harness import eventually, line_of, real_writer, running, uuid_of
 from tests.integration.audit_sale import Sale
 
@@ -74,6 +75,19 @@ async def test_without_a_writer_it_says_so_and_postgres_is_not_touched(sale: Sal
     assert any("no writer has them" in done for done in repaired.done)
     assert "cache-results" not in repaired.after.broken()
     assert await truth(sale) == before
+
+
+async def test_all_wrong_results_are_removed_however_many(sale: Sale) -> None:
+    await sale.sell()
+    many = DEVIATIONS_KEPT_MAX + 100
+    async with sale.redis.pipeline(transaction=False) as pipe:
+        for n in range(many):
+            pipe.hset(sale.keys.result(uuid_of(f"never {n}")), sale.plain, b"?")
+        await pipe.execute()
+    repaired = await repair(sale.settings, 1.0)
+    assert repaired.before.law("cache-results").deviation_count == many
+    assert repaired.done == [f"removed the results of {many} checkouts, which polls now read from Postgres"]
+    assert repaired.ok, repaired.after.broken()
 
 
 async def test_nothing_is_done_where_nothing_deviates(sale: Sale) -> None:

@@ -23,6 +23,7 @@ from stock_ledger.audit.facts import (
 )
 from stock_ledger.audit.laws import LAWS, audit
 from stock_ledger.audit.report import DEVIATIONS_KEPT_MAX, Law
+from stock_ledger.audit.view import wrong_results
 from tests.unit import (
     audit_plants,
     audit_plants_caused,
@@ -321,6 +322,14 @@ def test_deviations_are_capped_but_counted() -> None:
     for _ in range(DEVIATIONS_KEPT_MAX + 5):
         law.deviate("z")
     assert (law.deviation_count, len(law.deviations)) == (DEVIATIONS_KEPT_MAX + 5, DEVIATIONS_KEPT_MAX)
+
+
+def test_all_wrong_results_are_known_and_not_just_those_that_are_kept() -> None:
+    facts = clean()
+    many = [checkout(1000 + n) for n in range(DEVIATIONS_KEPT_MAX + 5)]
+    facts.cache.results += [ResultFact(checkout_id, "hot", None) for checkout_id in many]
+    assert len(audit(facts).law("cache-results").deviations) == DEVIATIONS_KEPT_MAX
+    assert wrong_results(facts) == set(many)
 
 
 def test_the_report_as_json_and_on_the_screen() -> None:
