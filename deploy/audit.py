@@ -33,7 +33,8 @@ async def run(settings: Settings, drain_timeout_s: float = 30.0, *, timed_out: b
     """Audit the deployment. Waits at most `drain_timeout_s` for what is in the log to be decided and published.
 
     `timed_out` says that whatever is due by time ought to have ended; without it that is not judged.
-    Changes nothing. Raises Unavailable if Kafka or Postgres does not answer; a cache that does not is reported.
+    Changes nothing. Raises Unavailable if Kafka or Postgres does not answer; a cache that does not is reported, one
+    that does not let itself be read raises SettingsError.
     """
     _, report = await run_on_facts(settings, drain_timeout_s, timed_out=timed_out)
     return report

@@ -48,7 +48,7 @@ async def repair(
 
     The writers rebuild what they show, between two batches. Results that deviate are removed: polls then read
     Postgres. Whatever breaks a law that is not about the view is left as it is, for people to look at. Raises
-    Unavailable if a server does not answer.
+    Unavailable if a server does not answer, the cache included, SettingsError if that does not let itself be read.
     """
     before, wrong = await _audited(settings, drain_timeout_s)
     done: list[str] = []
@@ -76,12 +76,18 @@ async def repair(
 
 
 async def _audited(settings: Settings, drain_timeout_s: float) -> tuple[AuditReport, list[str]]:
-    """An audit, and the keys of all results that deviate."""
+    """An audit that has read the cache, and the keys of all results that deviate."""
     facts, report = await run_on_facts(settings, drain_timeout_s)
+    if facts.cache.away:
+        raise Unavailable(
+            f"the cache could not be read, so what it shows is not repaired: {facts.cache.away}"
+        )
     if report.law(_RESULTS).ok:
         return report, []
     keys = Keys(settings.cache_prefix)
-    return report, sorted(map(keys.result, await asyncio.to_thread(wrong_results, facts)))
+    wrong = {spoilt.key for spoilt in facts.cache.spoilt if spoilt.law == _RESULTS}
+    wrong.update(map(keys.result, await asyncio.to_thread(wrong_results, facts)))
+    return report, sorted(wrong)
 
 
 async def _rebuilt(view: RedisView, partitions: Iterable[int], timeout_s: float) -> list[int]:

@@ -6,20 +6,31 @@ import time
 from collections.abc import Awaitable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from sys import intern
-from typing import Any
+from typing import Any, NamedTuple
 
 import asyncpg
 import msgspec
 from redis.asyncio import Redis
+from redis.exceptions import AuthenticationError, AuthorizationError, NoPermissionError, RedisError
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from contracts.errors import Unavailable
+from contracts.errors import SettingsError, Unavailable
 from contracts.keys import Keys
 from contracts.settings import Settings
 from contracts.topics import partition_of
 from stock_ledger.audit.decode import result_fact
-from stock_ledger.audit.facts import CacheFacts, ResultFact, ShownProgress, ShownSlices, ShownStock, StockRow
+from stock_ledger.audit.facts import (
+    CacheFacts,
+    ResultFact,
+    ShownProgress,
+    ShownSlices,
+    ShownStock,
+    SpoiltKey,
+    StockRow,
+)
 from stock_ledger.audit.postgres import slices_now, states_now, stock_now
-from stock_ledger.redis_view import RedisView, connect_redis, translated
+from stock_ledger.redis_view import connect_redis, read_gate
 from stock_ledger.view import Gate
 
 _TIMEOUT_S = 10.0  # an audit is in no hurry
@@ -27,18 +38,39 @@ _KEYS_MAX = 500  # of one round trip
 _SETTLE_S = 3.0  # how long a difference may last that is a mere delay
 _AGAIN_S = 0.1
 
-# KEYS: hashes. One answer for many is several times faster to read than many answers.
-HASHES = """
-local hashes = {}
-for i = 1, #KEYS do hashes[i] = redis.call('HGETALL', KEYS[i]) end
-return hashes
+# KEYS, and in ARGV what reads each. Gives what each holds, then number and type of those that hold another type.
+# One answer for many is several times faster to read than many answers.
+READ = """
+local values, spoilt = {}, {}
+for i = 1, #KEYS do
+  local value = redis.pcall(ARGV[i], KEYS[i])
+  if type(value) == 'table' and value.err then
+    if not string.find(value.err, 'WRONGTYPE', 1, true) then return value end
+    spoilt[#spoilt + 1] = i
+    spoilt[#spoilt + 1] = redis.call('TYPE', KEYS[i]).ok
+    value = false
+  end
+  values[i] = value
+end
+return {values, spoilt}
 """
 
 Pair = tuple[int, int]
 
 
+class Wanted(NamedTuple):
+    """A key to read, by which command, and the law that it breaks where it holds another type."""
+
+    law: str
+    command: str
+    key: str
+
+
 async def read_cache(pool: "asyncpg.Pool[Any]", settings: Settings) -> CacheFacts:
-    """All that is shown, beside Postgres at the same moment. A cache that does not answer is told, not raised."""
+    """All that is shown, beside Postgres at the same moment. A cache that does not answer is told, not raised.
+
+    Raises SettingsError if it may not be read, Unavailable if it answers with another error, or Postgres does not.
+    """
     patient = max(settings.cache_timeout_s, _TIMEOUT_S)
     redis = connect_redis(msgspec.structs.replace(settings, cache_timeout_s=patient))
     reader = _Reader(redis, pool, settings)
@@ -48,6 +80,7 @@ async def read_cache(pool: "asyncpg.Pool[Any]", settings: Settings) -> CacheFact
             slices=await reader.slices(),
             progress=await reader.progress(),
             results=await reader.results(),
+            spoilt=sorted(reader.spoilt.values()),
         )
     except _Away as error:
         return CacheFacts(away=str(error))
@@ -61,8 +94,8 @@ class _Away(Exception):
 
 class _Reader:
     def __init__(self, redis: Redis, pool: "asyncpg.Pool[Any]", settings: Settings) -> None:
+        self.spoilt: dict[str, SpoiltKey] = {}  # by key, as last read
         self._redis = redis
-        self._view = RedisView(redis, settings)
         self._pool = pool
         self._keys = Keys(settings.cache_prefix)
         self._partitions = settings.partitions
@@ -113,7 +146,7 @@ class _Reader:
         while True:
             before = await states_now(self._pool)
             wanted = [p for p in range(self._partitions) if p not in found]
-            values = await self._mget([self._keys.progress(p) for p in wanted])
+            values = await self._read([self._progress_of(p) for p in wanted])
             after = await states_now(self._pool)
             is_last = time.monotonic() >= deadline
             for p, value in zip(wanted, values, strict=True):
@@ -134,9 +167,10 @@ class _Reader:
         while True:
             cursor, keys = await self._ask(self._redis.scan(cursor, match=pattern, count=_KEYS_MAX))
             fresh = [key for key in dict.fromkeys(k.decode() for k in keys) if key not in seen]
-            hashes = await self._hashes(fresh)
+            hashes = await self._read([Wanted("cache-results", "HGETALL", key) for key in fresh])
             seen.update(fresh)
-            for key, fields in zip(fresh, hashes, strict=True):
+            for key, hashed in zip(fresh, hashes, strict=True):
+                fields = hashed or []
                 checkout_id = intern(key.removeprefix(prefix))
                 facts += [
                     result_fact(checkout_id, intern(field.decode(errors="replace")), document)
@@ -145,15 +179,10 @@ class _Reader:
             if cursor == 0:
                 return facts
 
-    async def _hashes(self, keys: Sequence[str]) -> list[list[bytes]]:
-        """Of each hash its fields and values, one after the other."""
-        if not keys:
-            return []
-        hashes: list[list[bytes]] = await self._ask(self._redis.eval(HASHES, len(keys), *keys))
-        return hashes
-
     async def _shown_stock(self, rows: Sequence[StockRow]) -> dict[str, bytes | None]:
-        values = await self._mget([self._keys.stock(row.partition, row.product_id) for row in rows])
+        values = await self._read(
+            [Wanted("cache-stock", "GET", self._keys.stock(row.partition, row.product_id)) for row in rows]
+        )
         return {row.product_id: value for row, value in zip(rows, values, strict=True)}
 
     async def _sold_out(self) -> set[str]:
@@ -165,23 +194,47 @@ class _Reader:
         return {p: None if gate.progress is None else gate.slices for p, gate in gates.items()}
 
     async def _gates(self) -> dict[int, Gate]:
-        try:
-            return await self._view.gates(range(self._partitions))
-        except Unavailable as error:
-            raise _Away(str(error)) from error
+        places = range(self._partitions)
+        wanted = [
+            one
+            for p in places
+            for one in (self._progress_of(p), Wanted("cache-sold-out", "SMEMBERS", self._keys.gate(p)))
+        ]
+        found = await self._read(wanted)
+        return {
+            p: read_gate(progress, members or ())
+            for p, progress, members in zip(places, found[::2], found[1::2], strict=True)
+        }
 
-    async def _mget(self, keys: Sequence[str]) -> list[bytes | None]:
-        values: list[bytes | None] = []
-        for start in range(0, len(keys), _KEYS_MAX):
-            values += await self._ask(self._redis.mget(keys[start : start + _KEYS_MAX]))
+    def _progress_of(self, partition: int) -> Wanted:
+        return Wanted("cache-progress", "GET", self._keys.progress(partition))
+
+    async def _read(self, wanted: Sequence[Wanted]) -> list[Any]:
+        """What each key holds, None for nothing or another type; those of another type are kept in `spoilt`."""
+        values: list[Any] = []
+        for start in range(0, len(wanted), _KEYS_MAX):
+            some = wanted[start : start + _KEYS_MAX]
+            keys, commands = [one.key for one in some], [one.command for one in some]
+            found, spoilt = await self._ask(self._redis.eval(READ, len(keys), *keys, *commands))
+            values += found
+            for key in keys:
+                self.spoilt.pop(key, None)
+            for number, holds in zip(spoilt[::2], spoilt[1::2], strict=True):
+                law, _, key = some[number - 1]
+                self.spoilt[key] = SpoiltKey(law, key, holds.decode())
         return values
 
     async def _ask(self, call: Awaitable[Any]) -> Any:
         try:
-            async with translated():
-                return await call
-        except Unavailable as error:
+            return await call
+        except (AuthenticationError, AuthorizationError, NoPermissionError) as error:
+            raise SettingsError(
+                f"SLUICEWAY_REDIS_URL: the cache does not let itself be read: {error}"
+            ) from error
+        except (RedisConnectionError, RedisTimeoutError, OSError) as error:
             raise _Away(str(error)) from error
+        except RedisError as error:
+            raise Unavailable(f"the cache does not let itself be read: {error}") from error
 
 
 def _beside(before: StockRow, after: StockRow, value: bytes | None, sold_out: AbstractSet[str]) -> ShownStock:

@@ -232,6 +232,14 @@ class ShownProgress(NamedTuple):
     settled: bool = True
 
 
+class SpoiltKey(NamedTuple):
+    """A key of the view that `holds` a type it is not for, and the law that this breaks."""
+
+    law: str
+    key: str
+    holds: str
+
+
 class CacheFacts(msgspec.Struct):
     """What the view holds. `away` says why it could not be read; the rest is empty then."""
 
@@ -240,6 +248,7 @@ class CacheFacts(msgspec.Struct):
     slices: list[ShownSlices] = []
     progress: list[ShownProgress] = []
     results: list[ResultFact] = []
+    spoilt: list[SpoiltKey] = []
 
 
 class TopicSpan(NamedTuple):

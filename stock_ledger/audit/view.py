@@ -12,7 +12,7 @@ _MOVING = "values that changed while they were compared"
 
 def cache_stock(book: Book) -> Law:
     law = Law("cache-stock", "Stock shown in the cache is Postgres's")
-    if _is_away(book, law):
+    if not _is_read(book, law):
         return law
     for product in book.facts.cache.stock:
         if product.shown is None and product.readable:
@@ -33,7 +33,7 @@ def cache_stock(book: Book) -> Law:
 
 def cache_sold_out(book: Book) -> Law:
     law = Law("cache-sold-out", "A product is shown as sold out if nothing of it is left, and only then")
-    if _is_away(book, law):
+    if not _is_read(book, law):
         return law
     for product in book.facts.cache.stock:
         if product.shown is None and not product.sold_out:
@@ -61,7 +61,7 @@ def _wrong_sold_out(product: ShownStock) -> str:
 
 def cache_slices(book: Book) -> Law:
     law = Law("cache-slices", "How many slices products have is shown in the cache as Postgres has it")
-    if _is_away(book, law):
+    if not _is_read(book, law):
         return law
     for product in book.facts.cache.slices:
         if product.shown is None:
@@ -83,7 +83,7 @@ def cache_progress(book: Book) -> Law:
         "cache-progress",
         "Progress shown in the cache is not ahead of Postgres, and equal once all is decided",
     )
-    if _is_away(book, law):
+    if not _is_read(book, law):
         return law
     for progress in book.facts.cache.progress:
         p, shown, true = progress.partition, progress.shown, progress.true
@@ -106,7 +106,7 @@ def cache_progress(book: Book) -> Law:
 
 def cache_results(book: Book) -> Law:
     law = Law("cache-results", "Results shown in the cache say what Postgres decided")
-    if _is_away(book, law):
+    if not _is_read(book, law):
         return law
     for result in book.facts.cache.results:
         _judge_result(book, law, result)
@@ -209,8 +209,14 @@ def told_wrong(document: Document, row: DecisionRow, *, erased: bool = False) ->
     )
 
 
-def _is_away(book: Book, law: Law) -> bool:
+def _is_read(book: Book, law: Law) -> bool:
+    """Whether there is something to judge. A key that holds another type deviates from the law it is read for."""
     cache = book.facts.cache
     if cache.away:
         law.skip(len(book.facts.postgres.stock) or 1, f"the cache could not be read: {cache.away}")
-    return bool(cache.away)
+        return False
+    for spoilt in cache.spoilt:
+        if spoilt.law == law.code:
+            law.checked += 1
+            law.deviate(f"drifted: the key {spoilt.key} is a {spoilt.holds}")
+    return True

@@ -4,6 +4,10 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import msgspec
+import pytest
+
+from contracts.errors import SettingsError, Unavailable
 from deploy.repair import repair
 from stock_ledger.audit.report import DEVIATIONS_KEPT_MAX
 from tests.harness import eventually, line_of, real_writer, running, uuid_of
@@ -90,6 +94,40 @@ async def test_all_wrong_results_are_removed_however_many(sale: Sale) -> None:
     assert repaired.ok, repaired.after.broken()
 
 
+async def test_keys_of_another_type_are_told_and_made_anew(sale: Sale) -> None:
+    await sale.sell()
+    keys = sale.keys
+    spoilt = {
+        "cache-stock": keys.stock(1, sale.plain),
+        "cache-sold-out": keys.gate(0),
+        "cache-progress": keys.progress(2),
+        "cache-results": keys.result(uuid_of(100)),
+    }
+    for key in spoilt.values():
+        await sale.redis.delete(key)
+        await sale.redis.rpush(key, "?")
+    repaired = await repair(sale.settings, 1.0, rebuild_timeout_s=0.3)
+    assert repaired.before.broken() == list(spoilt)
+    for law, key in spoilt.items():
+        told = [deviation.detail for deviation in repaired.before.law(law).deviations]
+        assert f"drifted: the key {key} is a list" in told
+    assert "cache-results" not in repaired.after.broken()
+    async with real_writer(sale.settings, "w2") as writer, running(writer):
+        await eventually(lambda: _all_shown(sale))
+    report = await sale.audit()
+    assert report.ok, report.broken()
+
+
+async def test_a_cache_that_cannot_be_read_is_not_taken_for_one_without_drift(sale: Sale) -> None:
+    await sale.sell()
+    away = msgspec.structs.replace(sale.settings, redis_url="redis://127.0.0.1:1/0")
+    with pytest.raises(Unavailable, match="the cache could not be read"):
+        await repair(away, 1.0)
+    stranger = sale.settings.redis_url.replace("redis://", "redis://nobody:wrong@")
+    with pytest.raises(SettingsError, match="SLUICEWAY_REDIS_URL"):
+        await repair(msgspec.structs.replace(sale.settings, redis_url=stranger), 1.0)
+
+
 async def test_nothing_is_done_where_nothing_deviates(sale: Sale) -> None:
     await sale.sell()
     repaired = await repair(sale.settings, 1.0)
@@ -111,3 +149,9 @@ async def test_what_is_not_about_the_view_is_left_as_evidence(sale: Sale) -> Non
 
 async def _more_than(sale: Sale, count: int) -> bool:
     return await sale.decided() > count
+
+
+async def _all_shown(sale: Sale) -> bool:
+    partitions = sale.settings.partitions
+    shown: int = await sale.redis.exists(*map(sale.keys.progress, range(partitions)))
+    return shown == partitions

@@ -7,6 +7,7 @@ from stock_ledger.audit.facts import (
     Facts,
     ResultFact,
     ShownStock,
+    SpoiltKey,
     StockRow,
 )
 from tests.unit.audit_sale import Plants, change, checkout, drop, of_event, of_order, of_product, place
@@ -101,6 +102,21 @@ def drifted_stock(facts: Facts) -> None:
 @plants.breaks("cache-stock")
 def unreadable_stock(facts: Facts) -> None:
     change(facts.cache.stock, of_product("book"), shown=None, readable=False)
+
+
+@plants.breaks("cache-stock")
+def stock_of_another_type(facts: Facts) -> None:
+    facts.cache.spoilt.append(SpoiltKey("cache-stock", "stock:{p1}:book", "list"))
+
+
+@plants.breaks("cache-sold-out")
+def gate_of_another_type(facts: Facts) -> None:
+    facts.cache.spoilt.append(SpoiltKey("cache-sold-out", "gate:{p1}", "string"))
+
+
+@plants.breaks("cache-results")
+def result_of_another_type(facts: Facts) -> None:
+    facts.cache.spoilt.append(SpoiltKey("cache-results", f"result:{checkout(1)}", "string"))
 
 
 @plants.breaks("cache-sold-out")
