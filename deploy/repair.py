@@ -17,6 +17,7 @@ from stock_ledger.redis_view import RedisView, connect_redis, translated
 
 _BY_WRITERS = (
     "cache-stock",
+    "cache-products",
     "cache-sold-out",
     "cache-slices",
     "cache-progress",
@@ -58,7 +59,9 @@ async def repair(
         if broken := [code for code in _BY_WRITERS if not before.law(code).ok]:
             await view.drop()
             silent = await _rebuilt(view, range(settings.partitions), rebuild_timeout_s)
-            done.append(f"had the writers rebuild stock, gates and progress, for {', '.join(broken)}")
+            done.append(
+                f"had the writers rebuild stock, catalogue, gates and progress, for {', '.join(broken)}"
+            )
             if silent:
                 done.append(
                     f"partitions {silent} were not rebuilt within {rebuild_timeout_s:.0f} s: no writer has them; "

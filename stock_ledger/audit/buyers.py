@@ -3,11 +3,10 @@
 from collections import Counter
 from itertools import accumulate
 
-import msgspec
-
-from contracts.commands import OpenSlices, PatchProduct, Settle
+from contracts.commands import Settle
 from contracts.slices import others, product_of
-from stock_ledger.audit.book import APPLIED, FIRST, TAKING, Book, by_command, where
+from stock_ledger.audit.book import FIRST, TAKING, Book, by_command, where
+from stock_ledger.audit.catalogue import unchanged
 from stock_ledger.audit.causes import CLOSED_STATUSES
 from stock_ledger.audit.facts import DecisionRow, LedgerRow
 from stock_ledger.audit.history import DROPPED
@@ -26,7 +25,7 @@ def refusals(book: Book) -> Law:
     )
     places = {product_id: Places(rows) for product_id, rows in ledgers(book).items()}
     products = {row.product_id: row for row in book.facts.postgres.products}
-    unchanged = _unchanged(book)
+    constant = unchanged(book, "buyer_limit")
     bought = _bought(book)
     dropped = {product_of(h.product_id) for h in book.history.stock.values() if h.counted}
     for row in book.facts.postgres.decisions:
@@ -37,7 +36,7 @@ def refusals(book: Book) -> Law:
             law.skip(1, DROPPED)
         elif row.reason == "buyer_limit":
             product = products.get(row.product_id)
-            if product is None or product_of(row.product_id) not in unchanged:
+            if product is None or product_of(row.product_id) not in constant:
                 law.skip(1, _CHANGED)
                 continue
             law.checked += 1
@@ -56,19 +55,6 @@ def refusals(book: Book) -> Law:
             if not any(_too_little(row, available) for available in left):
                 _deviate(law, row, f"{row.reason} for {row.quantity}, but available were {left}")
     return law
-
-
-def _unchanged(book: Book) -> set[str]:
-    """The products whose limit never changed: all that made new versions of them left it alone."""
-    left_alone: Counter[str] = Counter()
-    for row in book.facts.postgres.commands:
-        command = row.command
-        if row.outcome == APPLIED and (
-            isinstance(command, OpenSlices)
-            or (isinstance(command, PatchProduct) and command.buyer_limit is msgspec.UNSET)
-        ):
-            left_alone[row.subject] += 1
-    return {p.product_id for p in book.facts.postgres.products if p.version == 1 + left_alone[p.product_id]}
 
 
 def _bought(book: Book) -> Changes:
@@ -138,7 +124,7 @@ def purchases(book: Book) -> Law:
     )
     products = {row.product_id: row for row in book.facts.postgres.products}
     counted = {(row.product_id, row.buyer_id): row.quantity for row in book.facts.postgres.purchases}
-    unchanged = _unchanged(book)
+    constant = unchanged(book, "buyer_limit")
     bought, late = _counting(book)
     before: Counter[str] = Counter()
     dropped: Counter[str] = Counter()
@@ -158,7 +144,7 @@ def purchases(book: Book) -> Law:
             )
             continue
         product = products.get(product_id)
-        if product is not None and product_id not in unchanged:
+        if product is not None and product_id not in constant:
             law.skip(1, _CHANGED)
             continue
         limit = None if product is None else product.buyer_limit
@@ -174,7 +160,7 @@ def purchases(book: Book) -> Law:
                 f"{before[product_id]} units counted are of no order or hold, {units} were of dropped ones",
                 product_id=product_id,
             )
-    _uncounted(book, law, unchanged)
+    _uncounted(book, law, constant)
     return law
 
 
@@ -198,12 +184,12 @@ def _counting(book: Book) -> tuple[Counter[Buyer], Counter[Buyer]]:
     return bought, late
 
 
-def _uncounted(book: Book, law: Law, unchanged: set[str]) -> None:
+def _uncounted(book: Book, law: Law, constant: set[str]) -> None:
     """Where a limit never changed, whatever a line took counts against it."""
     limited = {
         p.product_id
         for p in book.facts.postgres.products
-        if p.buyer_limit is not None and product_of(p.product_id) in unchanged
+        if p.buyer_limit is not None and product_of(p.product_id) in constant
     }
     if not limited:
         return

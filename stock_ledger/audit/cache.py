@@ -23,14 +23,16 @@ from stock_ledger.audit.decode import result_fact
 from stock_ledger.audit.facts import (
     CacheFacts,
     ResultFact,
+    ShownProduct,
     ShownProgress,
     ShownSlices,
     ShownStock,
     SpoiltKey,
     StockRow,
 )
-from stock_ledger.audit.postgres import slices_now, states_now, stock_now
-from stock_ledger.redis_view import connect_redis, read_gate
+from stock_ledger.audit.postgres import products_now, slices_now, states_now, stock_now
+from stock_ledger.batch import Product
+from stock_ledger.redis_view import connect_redis, decode_product, read_gate
 from stock_ledger.view import Gate
 
 _TIMEOUT_S = 10.0  # an audit is in no hurry
@@ -77,6 +79,7 @@ async def read_cache(pool: "asyncpg.Pool[Any]", settings: Settings) -> CacheFact
     try:
         return CacheFacts(
             stock=await reader.stock(),
+            products=await reader.products(),
             slices=await reader.slices(),
             progress=await reader.progress(),
             results=await reader.results(),
@@ -117,6 +120,23 @@ class _Reader:
             if before.keys() <= found.keys():
                 strangers = sorted(sold_out - after.keys())
                 return [*found.values(), *(ShownStock(i, None, True, True, None) for i in strangers)]
+            await asyncio.sleep(_AGAIN_S)
+
+    async def products(self) -> list[ShownProduct]:
+        found: dict[str, ShownProduct] = {}
+        deadline = time.monotonic() + _SETTLE_S
+        while True:
+            before = await products_now(self._pool)
+            wanted = [i for i in before if i not in found]
+            shown = await self._shown_products(wanted)
+            after = await products_now(self._pool)
+            is_last = time.monotonic() >= deadline
+            for i in wanted:
+                fact = _product_beside(before[i], after.get(i, before[i]), shown[i])
+                if is_last or (fact.readable and fact.shown in (None, fact.true)):
+                    found[i] = fact
+            if before.keys() <= found.keys():
+                return list(found.values())
             await asyncio.sleep(_AGAIN_S)
 
     async def slices(self) -> list[ShownSlices]:
@@ -184,6 +204,23 @@ class _Reader:
             [Wanted("cache-stock", "GET", self._keys.stock(row.partition, row.product_id)) for row in rows]
         )
         return {row.product_id: value for row, value in zip(rows, values, strict=True)}
+
+    async def _shown_products(self, ids: Sequence[str]) -> dict[str, bytes | None]:
+        """What writers take from the view: catalogue entries, if the stock beside them is of the partition's epoch."""
+        places = {i: partition_of(i, self._partitions) for i in ids}
+        progress = await self._read([self._progress_of(p) for p in range(self._partitions)])
+        values = await self._read(
+            [
+                one
+                for i, p in places.items()
+                for one in (
+                    Wanted("cache-stock", "GET", self._keys.stock(p, i)),
+                    Wanted("cache-products", "GET", self._keys.product(p, i)),
+                )
+            ]
+        )
+        pairs = zip(places.items(), values[::2], values[1::2], strict=True)
+        return {i: product if _is_of_epoch(stock, progress[p]) else None for (i, p), stock, product in pairs}
 
     async def _sold_out(self) -> set[str]:
         return {i for gate in (await self._gates()).values() for i in gate.sold_out}
@@ -256,6 +293,24 @@ def _agrees(fact: ShownStock) -> bool:
     if fact.shown is None or fact.true is None:
         return fact.readable and not fact.sold_out
     return fact.shown == fact.true and fact.sold_out == (fact.true[1] <= 0)
+
+
+def _is_of_epoch(stock: bytes | None, progress: bytes | None) -> bool:
+    """Whether the stock "epoch:seq:available" was shown since the partition was claimed."""
+    shown, claimed = _numbers(stock, 3), _numbers(progress, 2)
+    return shown is not None and claimed is not None and shown[0] == claimed[0]
+
+
+def _product_beside(before: Product, after: Product, value: bytes | None) -> ShownProduct:
+    """The entry beside what Postgres said before and after it was read."""
+    settled = before == after
+    if value is None:
+        return ShownProduct(after.product_id, None, True, after, settled)
+    try:
+        shown = decode_product(value)
+    except (ValueError, msgspec.ValidationError):
+        return ShownProduct(after.product_id, None, False, after, settled)
+    return ShownProduct(after.product_id, shown, True, before if shown == before else after, settled)
 
 
 def _progress_beside(partition: int, before: Pair, after: Pair, value: bytes | None) -> ShownProgress:

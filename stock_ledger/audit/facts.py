@@ -16,6 +16,7 @@ from stock_ledger.audit.command_facts import (
     WholeDocument,
 )
 from stock_ledger.audit.history import History
+from stock_ledger.batch import Product
 
 
 class MessageFact(NamedTuple):
@@ -113,6 +114,12 @@ class ProductRow(NamedTuple):
     buyer_limit: int | None
     version: int
     slices: int = 1
+    price: Decimal = Decimal(0)
+    sale_price: Decimal | None = None
+    currency: str = ""
+
+    def sells_for(self) -> Decimal:
+        return self.price if self.sale_price is None else self.sale_price
 
 
 class PurchaseRow(NamedTuple):
@@ -211,6 +218,16 @@ class ShownStock(NamedTuple):
     settled: bool = True
 
 
+class ShownProduct(NamedTuple):
+    """A catalogue entry as writers take it from the view, beside Postgres. None: they take none, or it cannot be read."""
+
+    product_id: str
+    shown: Product | None
+    readable: bool
+    true: Product
+    settled: bool = True
+
+
 class ShownSlices(NamedTuple):
     """How many slices the product of a stock id has, as the view shows it beside Postgres: 1 where it tells none, or none
     that can be read. None: the view does not show the partition; Postgres has no such stock id.
@@ -245,6 +262,7 @@ class CacheFacts(msgspec.Struct):
 
     away: str = ""
     stock: list[ShownStock] = []
+    products: list[ShownProduct] = []
     slices: list[ShownSlices] = []
     progress: list[ShownProgress] = []
     results: list[ResultFact] = []

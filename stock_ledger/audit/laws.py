@@ -63,6 +63,7 @@ LAWS: tuple[Callable[[Book], Law], ...] = (
     buyers.refusals,
     buyers.purchases,
     view.cache_stock,
+    view.cache_products,
     view.cache_sold_out,
     view.cache_slices,
     view.cache_progress,

@@ -3,6 +3,7 @@
 from decimal import Decimal
 
 from contracts.outcomes import OrderStatus
+from contracts.slices import product_of
 from stock_ledger.audit.book import (
     BY_COMMAND,
     CREATED,
@@ -15,6 +16,7 @@ from stock_ledger.audit.book import (
     place_in,
     where,
 )
+from stock_ledger.audit.catalogue import unchanged
 from stock_ledger.audit.command_facts import GatheringRow
 from stock_ledger.audit.facts import DecisionRow, ItemRow, LedgerRow, OrderRow, PaymentRow
 from stock_ledger.audit.report import Law
@@ -125,7 +127,8 @@ def _orders_without_cause(book: Book, law: Law) -> None:
 
 def items(book: Book) -> Law:
     law = Law(
-        "order-items", "An order has exactly the items that were decided: their product, quantity and line"
+        "order-items",
+        "An order has exactly the items that were decided: product, quantity, line, and the price where that never changed",
     )
     by_order = grouped((row.order_id, row) for row in book.facts.postgres.items)
     for order_id, row in book.created_order.items():
@@ -156,7 +159,25 @@ def items(book: Book) -> Law:
             law.deviate(
                 f"an item of order {order_id}, which has no created decision", product_id=found[0].product_id
             )
+    _prices(book, law)
     return law
+
+
+def _prices(book: Book, law: Law) -> None:
+    """Where the catalogue's price never changed, it is that of every item."""
+    products = {row.product_id: row for row in book.facts.postgres.products}
+    constant = unchanged(book, "price", "sale_price")
+    for item in book.facts.postgres.items:
+        product, order = products.get(item.product_id), book.orders.get(item.order_id)
+        if product is None or order is None or product_of(item.product_id) not in constant:
+            continue
+        sold, true = (item.price, order.currency), (product.sells_for(), product.currency)
+        if sold != true:
+            law.deviate(
+                f"order {item.order_id} has it for {sold[0]} {sold[1]}, the catalogue for {true[0]} {true[1]}",
+                product_id=item.product_id,
+                checkout_id=order.checkout_id,
+            )
 
 
 def _is_item_of(item: ItemRow, row: DecisionRow) -> bool:

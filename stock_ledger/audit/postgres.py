@@ -21,7 +21,8 @@ from stock_ledger.audit.facts import (
     StockRow,
 )
 from stock_ledger.audit.history import History, LogHistory, StockHistory
-from stock_ledger.postgres import acquired
+from stock_ledger.batch import Product
+from stock_ledger.postgres import acquired, product_of
 from stock_ledger.retention import AUDITING
 
 _CHUNK_ROWS = 10_000
@@ -52,7 +53,8 @@ SELECT product_id, seq, delta, available, kind, partition, "offset", order_id::t
 WHERE tableoid <> ALL($1::oid[]) ORDER BY product_id, seq
 """
 STOCK = "SELECT product_id, partition, available, seq, held, pending, paid FROM stock"
-PRODUCTS = "SELECT product_id, buyer_limit, version, slices FROM products"
+PRODUCTS = "SELECT product_id, buyer_limit, version, slices, price, sale_price, currency FROM products"
+CATALOGUE = "SELECT * FROM products"
 SLICES = """
 SELECT product_id, CASE WHEN slices_open AND position('~' in product_id) = 0 THEN slices ELSE 1 END AS slices FROM products
 """
@@ -165,6 +167,12 @@ async def stock_now(pool: "asyncpg.Pool[Any]") -> dict[str, StockRow]:
     """The stock totals as they are now, by product."""
     async with acquired(pool) as connection:
         return {row["product_id"]: StockRow._make(row) for row in await connection.fetch(STOCK)}
+
+
+async def products_now(pool: "asyncpg.Pool[Any]") -> dict[str, Product]:
+    """The catalogue as it is now, by stock id."""
+    async with acquired(pool) as connection:
+        return {row["product_id"]: product_of(row) for row in await connection.fetch(CATALOGUE)}
 
 
 async def slices_now(pool: "asyncpg.Pool[Any]") -> dict[str, int]:

@@ -6,6 +6,7 @@ from stock_ledger.audit.book import CONFLICT, FIRST, TAKING, Book, where
 from stock_ledger.audit.facts import DecisionRow, Document, Facts, ResultFact, ShownStock
 from stock_ledger.audit.history import DROPPED
 from stock_ledger.audit.report import Law
+from stock_ledger.batch import Product
 
 _MOVING = "values that changed while they were compared"
 
@@ -29,6 +30,31 @@ def cache_stock(book: Book) -> Law:
                     product_id=product.product_id,
                 )
     return law
+
+
+def cache_products(book: Book) -> Law:
+    law = Law("cache-products", "The catalogue shown in the cache is Postgres's, prices included")
+    if not _is_read(book, law):
+        return law
+    for product in book.facts.cache.products:
+        if product.shown is None and product.readable:
+            law.skip(1, "products that the cache does not show")
+        elif not product.settled:
+            law.skip(1, _MOVING)
+        else:
+            law.checked += 1
+            if product.shown is None:
+                law.deviate("drifted: the cache's entry is not readable", product_id=product.product_id)
+            elif product.shown != product.true:
+                law.deviate(
+                    f"drifted: {_difference(product.shown, product.true)}", product_id=product.product_id
+                )
+    return law
+
+
+def _difference(shown: Product, true: Product) -> str:
+    pairs = ((name, getattr(shown, name), getattr(true, name)) for name in Product.__struct_fields__)
+    return "; ".join(f"the cache says {name} {a}, Postgres {b}" for name, a, b in pairs if a != b)
 
 
 def cache_sold_out(book: Book) -> Law:

@@ -116,17 +116,24 @@ async def _drift_the_cache(sale: Sale) -> None:
     assert isinstance(before, bytes)
     epoch, seq, _ = before.split(b":")
     await sale.redis.set(key, b"%b:%b:7777" % (epoch, seq))
+    product = await sale.redis.get(sale.keys.product(1, sale.plain))
+    assert isinstance(product, bytes)
+    await sale.redis.set(sale.keys.product(1, sale.plain), product.replace(b'"129.00"', b'"1.00"'))
     await sale.redis.srem(sale.keys.gate(0), sale.hot)
     result = sale.keys.result(uuid_of(100))
     document = await sale.redis.hget(result, sale.plain)
     assert isinstance(document, bytes)
     await sale.redis.hset(result, sale.plain, document.replace(b'"created"', b'"refused"'))
     report = await sale.audit()
-    assert report.broken() == ["cache-stock", "cache-sold-out", "cache-results"], told(report)
+    assert report.broken() == ["cache-stock", "cache-products", "cache-sold-out", "cache-results"], told(
+        report
+    )
     assert "7777" in report.law("cache-stock").deviations[0].detail
+    assert "the cache says price 1.00, Postgres 129.00" in report.law("cache-products").deviations[0].detail
     assert report.law("cache-sold-out").deviations[0].product_id == sale.hot
     assert report.law("cache-results").deviations[0].checkout_id == uuid_of(100)
     await sale.redis.set(key, before)
+    await sale.redis.set(sale.keys.product(1, sale.plain), product)
     await sale.redis.sadd(sale.keys.gate(0), sale.hot)
     await sale.redis.hset(result, sale.plain, document)
 
@@ -168,7 +175,7 @@ async def test_a_cache_that_does_not_answer_is_no_deviation(sale: Sale) -> None:
     sale.settings = msgspec.structs.replace(sale.settings, redis_url="redis://127.0.0.1:1/0")
     report = await sale.audit()
     assert report.ok, told(report)
-    for code in ("cache-stock", "cache-sold-out", "cache-progress", "cache-results"):
+    for code in ("cache-stock", "cache-products", "cache-sold-out", "cache-progress", "cache-results"):
         assert (report.law(code).checked, report.law(code).not_checkable > 0) == (0, True)
         assert "could not be read" in report.law(code).note
 

@@ -13,13 +13,16 @@ from stock_ledger.audit.report import DEVIATIONS_KEPT_MAX
 from tests.harness import eventually, line_of, real_writer, running, uuid_of
 from tests.integration.audit_sale import Sale
 
-CACHE_LAWS = {"cache-stock", "cache-sold-out", "cache-progress", "cache-results"}
+CACHE_LAWS = {"cache-stock", "cache-products", "cache-sold-out", "cache-progress", "cache-results"}
 
 
 async def spoil(sale: Sale) -> None:
-    """Wrong stock, a gate without its product, progress ahead of the truth, a result nobody decided."""
+    """Wrong stock, a price that nobody set, a gate without its product, progress ahead of the truth, a result nobody decided."""
     keys, redis = sale.keys, sale.redis
     await redis.set(keys.stock(1, sale.plain), b"9:9999:7777")
+    product = await redis.get(keys.product(0, sale.hot))
+    assert isinstance(product, bytes)
+    await redis.set(keys.product(0, sale.hot), product.replace(b'"129.00"', b'"1.00"'))
     await redis.srem(keys.gate(0), sale.hot)
     await redis.sadd(keys.gate(1), "never-there")
     await redis.set(keys.progress(2), b"99:99999:0:1")
@@ -99,6 +102,7 @@ async def test_keys_of_another_type_are_told_and_made_anew(sale: Sale) -> None:
     keys = sale.keys
     spoilt = {
         "cache-stock": keys.stock(1, sale.plain),
+        "cache-products": keys.product(0, sale.hot),
         "cache-sold-out": keys.gate(0),
         "cache-progress": keys.progress(2),
         "cache-results": keys.result(uuid_of(100)),

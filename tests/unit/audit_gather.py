@@ -26,6 +26,7 @@ from stock_ledger.audit.facts import (
     PostgresFacts,
     ProductRow,
     PurchaseRow,
+    ShownProduct,
     ShownProgress,
     ShownSlices,
     ShownStock,
@@ -36,6 +37,7 @@ from stock_ledger.commands.book import CommandDecision, Counts
 from stock_ledger.commands.fakes import MemoryCommandLedger
 from stock_ledger.fakes import MemoryLedger
 from stock_ledger.figures import Seen, fold, fresh_events
+from stock_ledger.redis_view import decode_product
 from stock_ledger.view_fakes import MemoryView
 from workers.fakes import MemoryBroker, MemoryMessage, MemoryTopic
 
@@ -108,7 +110,8 @@ def _postgres(
         ledger=sorted(entries, key=lambda e: (e.product_id, e.seq)),
         stock=[_stock(ledger, i) for i in sorted(ledger.stock)],
         products=[
-            ProductRow(i, p.buyer_limit, p.version, p.slices) for i, p in sorted(ledger.catalogue.items())
+            ProductRow(i, p.buyer_limit, p.version, p.slices, p.price, p.sale_price, p.currency)
+            for i, p in sorted(ledger.catalogue.items())
         ],
         purchases=[PurchaseRow(*pair, units) for pair, units in ledger.purchases.items()],
         figure_states={p: len(records) for p, records in broker.events.items()},
@@ -179,6 +182,11 @@ def _cache(ledger: MemoryLedger, view: MemoryView, partitions: int) -> CacheFact
         stock.append(
             ShownStock(product_id, pair, True, product_id in sold_out, (true.seq, true.available))  # type: ignore[arg-type]
         )
+    products = []
+    for product_id, product in sorted(ledger.catalogue.items()):
+        document = data.values.get(keys.product(ledger.partitions[product_id], product_id))
+        entry = None if document is None else decode_product(document)
+        products.append(ShownProduct(product_id, entry, True, product))
     slices = []
     for stock_id, product in sorted(ledger.catalogue.items()):
         shown = view.gate(ledger.partitions[stock_id]).slices
@@ -195,4 +203,4 @@ def _cache(ledger: MemoryLedger, view: MemoryView, partitions: int) -> CacheFact
         for checkout_id, fields in data.results.items()
         for field, document in fields.items()
     ]
-    return CacheFacts(stock=stock, slices=slices, progress=progress, results=results)
+    return CacheFacts(stock=stock, products=products, slices=slices, progress=progress, results=results)

@@ -223,6 +223,21 @@ def item_with_another_quantity(facts: Facts) -> None:
 
 
 @plants.breaks("order-items")
+def sold_for_less_than_the_catalogue_says(facts: Facts) -> None:
+    change(facts.postgres.products, of_product("book"), price=PRICE + 1)
+
+
+@plants.breaks("order-items")
+def sold_for_the_price_and_not_the_sale_price(facts: Facts) -> None:
+    change(facts.postgres.products, of_product("book"), sale_price=PRICE - 1)
+
+
+@plants.breaks("order-items")
+def sold_in_another_currency(facts: Facts) -> None:
+    change(facts.postgres.products, of_product("book"), currency="EUR")
+
+
+@plants.breaks("order-items")
 def stray_item(facts: Facts) -> None:
     facts.postgres.items.append(ItemRow(order_id_of(AT_MS, 1, 3), 0, "book", PRICE, 1))
 

@@ -2,6 +2,8 @@
 
 from decimal import Decimal
 
+import msgspec
+
 from stock_ledger.audit.decode import document_fact, event_fact
 from stock_ledger.audit.facts import (
     Facts,
@@ -10,7 +12,7 @@ from stock_ledger.audit.facts import (
     SpoiltKey,
     StockRow,
 )
-from tests.unit.audit_sale import Plants, change, checkout, drop, of_event, of_order, of_product, place
+from tests.unit.audit_sale import BOOK, Plants, change, checkout, drop, of_event, of_order, of_product, place
 
 plants = Plants()
 
@@ -107,6 +109,22 @@ def unreadable_stock(facts: Facts) -> None:
 @plants.breaks("cache-stock")
 def stock_of_another_type(facts: Facts) -> None:
     facts.cache.spoilt.append(SpoiltKey("cache-stock", "stock:{p1}:book", "list"))
+
+
+@plants.breaks("cache-products")
+def another_price_shown(facts: Facts) -> None:
+    cheap = msgspec.structs.replace(BOOK, price=Decimal("1.00"))
+    change(facts.cache.products, of_product("book"), shown=cheap)
+
+
+@plants.breaks("cache-products")
+def unreadable_product(facts: Facts) -> None:
+    change(facts.cache.products, of_product("book"), shown=None, readable=False)
+
+
+@plants.breaks("cache-products")
+def product_of_another_type(facts: Facts) -> None:
+    facts.cache.spoilt.append(SpoiltKey("cache-products", "product:{p1}:book", "list"))
 
 
 @plants.breaks("cache-sold-out")

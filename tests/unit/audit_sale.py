@@ -28,21 +28,30 @@ from stock_ledger.audit.facts import (
     ProductRow,
     PurchaseRow,
     ResultFact,
+    ShownProduct,
     ShownProgress,
     ShownStock,
     StockRow,
     TopicSpan,
 )
+from stock_ledger.batch import Product
+from tests.harness import product_of
 
 PARTITIONS = 2
 AT_MS = 1_750_000_000_123
 PRICE = Decimal("9.90")
 SHIPPING = Shipping("A", "123", "Street 1")
 ONE, OTHER = "a" * 32, "b" * 32  # payload hashes
+HOT = product_of("hot", price=PRICE, buyer_limit=3)
+BOOK = product_of("book", price=PRICE)
 
 
 def checkout(number: int) -> str:
     return f"00000000-0000-8000-8000-{number:012d}"
+
+
+def _row_of(p: Product) -> ProductRow:
+    return ProductRow(p.product_id, p.buyer_limit, p.version, p.slices, p.price, p.sale_price, p.currency)
 
 
 class Sale:
@@ -50,7 +59,7 @@ class Sale:
 
     def __init__(self) -> None:
         self.postgres = PostgresFacts(
-            products=[ProductRow("hot", 3, 1), ProductRow("book", None, 1)],
+            products=[_row_of(HOT), _row_of(BOOK)],
             ledger=[
                 LedgerRow("book", 1, 10, 10, "initial", None, None, None),
                 LedgerRow("hot", 1, 5, 5, "initial", None, None, None),
@@ -167,6 +176,7 @@ class Sale:
             ShownStock(s.product_id, (s.seq, s.available), True, s.available <= 0, (s.seq, s.available))
             for s in postgres.stock
         ]
+        facts.cache.products = [ShownProduct(p.product_id, p, True, p) for p in (HOT, BOOK)]
         facts.cache.progress = [ShownProgress(p, (3, end), True, (3, end)) for p, end in enumerate(self.ends)]
         return facts
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from io import StringIO
 
+import msgspec
 import orjson
 import pytest
 from rich.console import Console
@@ -17,6 +18,7 @@ from stock_ledger.audit.facts import (
     CacheFacts,
     Facts,
     ResultFact,
+    ShownProduct,
     ShownProgress,
     ShownStock,
     TopicSpan,
@@ -34,7 +36,20 @@ from tests.unit import (
 )
 from tests.unit.audit_commands_sale import A, commanded
 from tests.unit.audit_plants import lost_decision
-from tests.unit.audit_sale import AT_MS, PRICE, Plant, Sale, change, checkout, clean, drop, of_product, place
+from tests.unit.audit_sale import (
+    AT_MS,
+    BOOK,
+    HOT,
+    PRICE,
+    Plant,
+    Sale,
+    change,
+    checkout,
+    clean,
+    drop,
+    of_product,
+    place,
+)
 from tests.unit.audit_sliced_sale import hot, sliced
 
 PLANTS = [
@@ -270,11 +285,16 @@ def test_a_cache_that_is_empty_moving_or_away_is_no_deviation() -> None:
     facts = clean()
     facts.cache.stock = [ShownStock("hot", None, True, False, (3, 0)), facts.cache.stock[1]]
     facts.cache.stock[1] = facts.cache.stock[1]._replace(shown=(2, 2), settled=False)
+    facts.cache.products = [
+        ShownProduct("hot", None, True, HOT),
+        ShownProduct("book", msgspec.structs.replace(BOOK, version=2), True, BOOK, settled=False),
+    ]
     facts.cache.progress = [ShownProgress(0, None, True, (3, 7))]
     facts.cache.results = []
     report = audit(facts)
     assert report.ok, report.broken()
     assert report.law("cache-stock").not_checkable == 2
+    assert report.law("cache-products").not_checkable == 2
     facts.cache = CacheFacts(away="refused")
     report = audit(facts)
     assert report.ok
@@ -299,6 +319,13 @@ def test_limits_of_a_changed_catalogue_entry_are_not_checkable() -> None:
     assert report.ok, report.broken()
     assert report.law("purchases").not_checkable == 2
     assert report.law("refusals").not_checkable == 1
+
+
+def test_prices_of_a_changed_catalogue_entry_are_not_judged() -> None:
+    facts = clean()
+    change(facts.postgres.products, of_product("book"), price=PRICE + 1, version=2)
+    report = audit(facts)
+    assert report.ok, report.broken()
 
 
 def test_figures_that_lag_are_judged_as_far_as_they_are() -> None:
