@@ -6,6 +6,7 @@ from itertools import chain
 
 from api.marks import CONFIRMED_FOR_S
 from contracts.slices import product_of
+from deploy.chaos.endings import never_ended
 from deploy.chaos.lives import Lives
 from deploy.chaos.operations import History, Poll, Submit, Told, Violation
 from deploy.chaos.stock import sold_out_without_ground, sold_without_stock
@@ -238,7 +239,8 @@ class Check:
 
 def check(history: History, facts: Facts) -> tuple[list[Violation], dict[str, int]]:
     """The first violations of each kind, and how many of each there are."""
-    return _first_of_each(chain(Check(history, facts).run(), Lives(history, facts).run()))
+    found = chain(Check(history, facts).run(), Lives(history, facts).run(), never_ended(facts))
+    return _first_of_each(found)
 
 
 def _first_of_each(violations: Iterable[Violation]) -> tuple[list[Violation], dict[str, int]]:

@@ -8,7 +8,7 @@ Outcome = Literal["ok", "fail", "unknown"]  # fail: it has had no effect; unknow
 
 
 class Violation(msgspec.Struct, frozen=True):
-    """One thing that must not be. `kind` is lost, duplicated, contradicted, out of order or never answered."""
+    """One thing that must not be. `kind` is lost, duplicated, contradicted, out of order, never answered or never ended."""
 
     kind: str
     detail: str

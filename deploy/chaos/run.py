@@ -19,6 +19,7 @@ from deploy import audit, sample
 from deploy.chaos.askers import MERCHANT_ID, Askers
 from deploy.chaos.claims import Watcher
 from deploy.chaos.clients import Buyers
+from deploy.chaos.endings import never_ended
 from deploy.chaos.faults import FAULTS, Injected, Planned, Site, name_of, schedule
 from deploy.chaos.history import check
 from deploy.chaos.measure import (
@@ -35,6 +36,7 @@ from deploy.chaos.operations import History, Violation
 from deploy.chaos.servers import Servers
 from deploy.demo.plan import plan
 from deploy.local import prepare, running, token
+from stock_ledger.audit.facts import Facts
 from stock_ledger.audit.report import AuditReport, Totals
 
 _INGESTS = _APIS = 2
@@ -45,6 +47,8 @@ _HOT_SOLD_OUT_AFTER = 0.08  # of the sale, if none came back
 _PAYMENT_TTL_S = 5
 _TOKEN_TTL_S = 6 * 3600
 _PATIENCE_S = 120.0  # after the sale, for every answer; and for the audit's drain
+_TIMERS_S = 60.0  # after the last answer, for what time ends; timers ask again after half of that
+_LOOK_S = 0.5
 _SHOWN_MAX = 20  # deviations of a law that a result keeps
 
 Say = Callable[[str], None]
@@ -133,6 +137,16 @@ async def history(servers: Servers, options: Options, data_dir: Path, say: Say) 
                 fleet.kill(member)
 
 
+async def audited(settings: Settings, patience_s: float = _TIMERS_S) -> tuple[Facts, AuditReport]:
+    """The audit, once time has ended all that it is to end, or when that has taken too long."""
+    deadline = time.monotonic() + patience_s
+    while True:
+        facts, report = await audit.run_on_facts(settings, _PATIENCE_S, timed_out=True)
+        if time.monotonic() > deadline or not any(never_ended(facts)):
+            return facts, report
+        await asyncio.sleep(_LOOK_S)
+
+
 class _Run:
     """One history. Times are seconds since the epoch."""
 
@@ -210,7 +224,7 @@ class _Run:
         self._say(f"{time.time() - self._started:6.1f} s  {injected.kind} {injected.victim} {what}")
 
     async def _judge(self) -> Result:
-        facts, report = await audit.run_on_facts(self._settings, _PATIENCE_S)
+        facts, report = await audited(self._settings)
         self.buyers.history.postgres_away = self._postgres_away()
         violations, counts = await asyncio.to_thread(check, self.buyers.history, facts)
         connection = await asyncpg.connect(self._site.stack.urls.postgres)

@@ -8,7 +8,7 @@ import pytest
 
 from deploy.chaos.history import check
 from deploy.chaos.operations import History, Line, Outcome, Poll, Submit, Told, Violation
-from stock_ledger.audit.command_facts import CommandRow
+from stock_ledger.audit.command_facts import CommandRow, GatheringRow
 from stock_ledger.audit.facts import (
     CacheFacts,
     DecisionRow,
@@ -18,6 +18,7 @@ from stock_ledger.audit.facts import (
     LedgerRow,
     MessageFact,
     OrderRow,
+    PaymentRow,
     PostgresFacts,
     StockRow,
     TopicSpan,
@@ -111,6 +112,7 @@ def facts() -> Facts:
             LedgerRow("p", 2, -1, 1, "order", 0, 0, uuid_of("order a")),
             LedgerRow("p", 3, -1, 0, "order", 0, 1, uuid_of("order b")),
         ],
+        figure_states={0: 4},
     )
     return Facts(
         partitions=1,
@@ -246,6 +248,21 @@ def never_taken_in(told: History, _: Facts) -> None:
     told.polls = [p for p in told.polls if p.operation not in (1, 4)]
 
 
+def payment_late(_: History, stored: Facts) -> None:
+    stored.postgres.orders[0] = stored.postgres.orders[0]._replace(status="pending_payment")
+    stored.postgres.payments.append(PaymentRow(uuid_of("order a"), 1, "CNY", "pending", "", 5000))  # type: ignore[arg-type]
+    stored.postgres.read_at_ms = 47_000
+
+
+def never_whole(_: History, stored: Facts) -> None:
+    stored.postgres.gatherings.append(GatheringRow(C, 0, "open", 30_000, (), None, None, None))
+    stored.postgres.read_at_ms = 45_000
+
+
+def figures_behind(_: History, stored: Facts) -> None:
+    stored.postgres.figure_states[0] = 3
+
+
 # What is planted, as which kind of violation it is to be told, and a part of what is to be said of it.
 PLANTS: dict[str, tuple[str, str, Plant]] = {
     "a 202 that is not in the log": ("lost", "the log has None", without_message),
@@ -325,6 +342,13 @@ PLANTS: dict[str, tuple[str, str, Plant]] = {
         "polls not final",
         change(5, status="queued", told=[]),
     ),
+    "an order that nobody pays, and no timer ends": (
+        "never ended",
+        "a payment that is 42 s late",
+        payment_late,
+    ),
+    "a checkout without an answer as a whole": ("never ended", "15 s past its deadline", never_whole),
+    "figures that nobody goes on with": ("never ended", "end at event 3, the events at 4", figures_behind),
 }
 
 
