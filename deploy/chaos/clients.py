@@ -3,6 +3,7 @@
 import asyncio
 import random
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from itertools import count
 from typing import Any, NamedTuple
@@ -16,6 +17,7 @@ from deploy.chaos.operations import History, Line, Outcome, Poll, Submit, Told
 from deploy.demo.orders import Bought, orders_in
 from deploy.demo.plan import Attempt
 from deploy.tasks import give_up
+from ingest.admission import checkout_id_of
 
 SUBMIT_TIMEOUT_S = 8.0  # longer than ingest's own deadline
 POLL_TIMEOUT_S = 10.0
@@ -128,9 +130,11 @@ class Buyers:
         code, outcome = document.get("code", ""), reply.outcome
         if reply.status == 503:
             outcome = "fail" if code == "overloaded" else "unknown"
+        derived_id = checkout_id_of(attempt.buyer_id, attempt.idempotency_key)
         submit = Submit(
-            operation, attempt.idempotency_key, payload, attempt.well_formed, at, time.time(), outcome, reply.status,
-            code, document.get("checkout_id", ""), document.get("receipt", ""), document.get("product_ids", []),
+            operation, attempt.idempotency_key, payload, attempt.well_formed, derived_id, *_asked(attempt),
+            at, time.time(), outcome, reply.status, code,
+            document.get("checkout_id", ""), document.get("receipt", ""), document.get("product_ids", []),
             [Line(*(line[name] for name in Line._fields)) for line in document.get("lines", [])],
         )  # fmt: skip
         self.history.submits.append(submit)
@@ -217,6 +221,17 @@ def _line(
     order_id: str = "",
 ) -> Told:
     return Told(line.line, status, line.partition, line.offset, product_id, reason, order_id)
+
+
+def _asked(attempt: Attempt) -> tuple[dict[str, int], str]:
+    """Units by product, and the policy."""
+    if not attempt.well_formed:
+        return {}, ""
+    document = orjson.loads(attempt.body)
+    units: Counter[str] = Counter()
+    for item in document["items"]:
+        units[item["product_id"]] += item["quantity"]
+    return dict(units), document.get("policy", "independent")
 
 
 def _with_other_payload(attempt: Attempt) -> Attempt:

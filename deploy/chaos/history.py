@@ -9,10 +9,10 @@ from contracts.slices import product_of
 from deploy.chaos.endings import never_ended
 from deploy.chaos.lives import Lives
 from deploy.chaos.operations import History, Poll, Submit, Told, Violation
-from deploy.chaos.stock import sold_out_without_ground, sold_without_stock
+from deploy.chaos.stock import sold_out_in_part, sold_out_without_ground, sold_without_stock
 from stock_ledger.audit.book import CONFLICT, CREATED, DEAD, HELD, REFUSED, by_command, place_of
 from stock_ledger.audit.command_facts import GatheringRow
-from stock_ledger.audit.facts import DecisionRow, Facts
+from stock_ledger.audit.facts import DecisionRow, Facts, MessageFact
 
 Place = tuple[int, int]  # partition and offset
 
@@ -40,6 +40,7 @@ class Check:
     def run(self) -> Iterator[Violation]:
         yield from self._never_answered()
         yield from self._lost()
+        yield from self._not_as_asked()
         yield from self._orders_lost()
         yield from self._duplicated()
         yield from self._orders_duplicated()
@@ -53,6 +54,7 @@ class Check:
         yield from self._events_out_of_order()
         yield from sold_without_stock(self._facts)
         yield from sold_out_without_ground(self._history.submits, self._facts)
+        yield from sold_out_in_part(self._history.submits)
 
     def _never_answered(self) -> Iterator[Violation]:
         for operation, submits in self._submits.items():
@@ -74,14 +76,30 @@ class Check:
             for line in submit.lines:
                 place = (line.partition, line.offset)
                 message, decision = log.get(place), self._decisions.get(place)
-                expected = (submit.checkout_id, line.product_id)
-                if message is None or (message.checkout_id, product_of(message.product_id)) != expected:
+                expected = (submit.checkout_id, line.product_id, line.quantity)
+                if message is None or _line_of(message) != expected:
                     yield _at("lost", place, f"{expected} was acknowledged, the log has {message}", submit)
-                elif decision is None or (
-                    decision.kind != DEAD
-                    and (decision.checkout_id, product_of(decision.product_id)) != expected
-                ):
+                elif decision is None or (decision.kind != DEAD and _line_of(decision) != expected):
                     yield _at("lost", place, f"{expected} lies there, decided was {decision}", submit)
+
+    def _not_as_asked(self) -> Iterator[Violation]:
+        """What is acknowledged is all that the buyer has asked for; nothing else lies in the log or is decided."""
+        for submit in self._accepted:
+            lines = [(line.product_id, line.quantity) for line in submit.lines]
+            if sorted(lines) != sorted(submit.asked.items()):
+                what = f"{submit.asked} was asked for, {lines} acknowledged"
+                yield Violation("contradicted", what, submit.checkout_id)
+        asked = {(s.derived_id, *item, s.is_whole) for s in self._history.submits for item in s.asked.items()}
+        units = {(checkout_id, product_id, count) for checkout_id, product_id, count, _ in asked}
+        for m in self._facts.messages:
+            if not m.error and _line_of(m) not in units:
+                what = f"{m.quantity} of {m.product_id} lie in the log, nobody asked for that"
+                yield Violation("contradicted", what, m.checkout_id)
+        for row in self._facts.postgres.decisions:
+            if row.kind != DEAD and (*_line_of(row), row.whole) not in asked:
+                policy = "all or nothing" if row.whole else "independent"
+                what = f"{row.quantity} of {row.product_id}, {policy}, was {row.kind}, nobody asked for that"
+                yield Violation("contradicted", what, row.checkout_id or "")
 
     def _orders_lost(self) -> Iterator[Violation]:
         """An order that a buyer was told of is stored, and was told to the world."""
@@ -96,10 +114,10 @@ class Check:
                     yield Violation("lost", f"order {told.order_id} has no event", poll.checkout_id)
 
     def _duplicated(self) -> Iterator[Violation]:
-        """One checkout for each key, one decision for each of its products."""
+        """One checkout for each key, the one that its buyer and it give; one decision for each of its products."""
         ids: dict[str, set[str]] = defaultdict(set)
         for submit in self._accepted:
-            ids[submit.key].add(submit.checkout_id)
+            ids[submit.key] |= {submit.checkout_id, submit.derived_id}
         for key, found in ids.items():
             if len(found) > 1:
                 yield Violation("duplicated", f"key {key} became the checkouts {sorted(found)}")
@@ -251,6 +269,11 @@ def _first_of_each(violations: Iterable[Violation]) -> tuple[list[Violation], di
         if counts[violation.kind] <= _SHOWN_MAX:
             kept.append(violation)
     return kept, dict(counts)
+
+
+def _line_of(fact: MessageFact | DecisionRow) -> tuple[str | None, str, int]:
+    """What it is about: checkout, product and units."""
+    return fact.checkout_id, product_of(fact.product_id), fact.quantity
 
 
 def _says(row: DecisionRow, told: Told, checkout_id: str, whole: GatheringRow | None) -> bool:

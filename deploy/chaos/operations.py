@@ -39,13 +39,17 @@ class Told(NamedTuple):
 class Submit(msgspec.Struct, frozen=True):
     """One POST. Tries of one operation share `operation`; a buyer's repeats are operations with the same key.
 
-    `payload` numbers the different contents that were sent under the key. Times are seconds since the epoch.
+    `payload` numbers the different contents that were sent under the key. `asked` is units by product, empty of what is
+    malformed. `derived_id` is the checkout id that buyer and key give, told or not. Times are seconds since the epoch.
     """
 
     operation: int
     key: str
     payload: int
     well_formed: bool
+    derived_id: str
+    asked: dict[str, int]
+    policy: str
     at: float
     until: float
     outcome: Outcome
@@ -55,6 +59,11 @@ class Submit(msgspec.Struct, frozen=True):
     receipt: str = ""
     products: list[str] = []  # of a 409: what is sold out
     lines: list[Line] = []  # of a 202
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all or nothing of it is bought; of one product that is the same."""
+        return self.policy == "all_or_nothing" and len(self.asked) > 1
 
 
 class Poll(msgspec.Struct, frozen=True):

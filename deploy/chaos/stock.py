@@ -61,6 +61,17 @@ def sold_out_without_ground(submits: Iterable[Submit], facts: Facts) -> Iterator
             )
 
 
+def sold_out_in_part(submits: Iterable[Submit]) -> Iterator[Violation]:
+    """A checkout is refused at the edge only for all of its products; all or nothing of it, for any of them."""
+    for submit in submits:
+        if submit.status != 409:
+            continue
+        named, asked = set(submit.products), set(submit.asked)
+        if not (set() < named <= asked if submit.is_whole else named == asked):
+            what = f"was refused as sold out for {sorted(named)} of {sorted(asked)}, {submit.policy}"
+            yield Violation("contradicted", what, submit.checkout_id)
+
+
 def sold_out_spans(facts: Facts) -> dict[str, list[Span]]:
     """When nothing was left of a stock id, as (from, to) in seconds since the epoch, by when it was decided."""
     lines = {(d.partition, d.offset): d.decided_at_ms for d in facts.postgres.decisions}

@@ -13,6 +13,7 @@ from deploy.chaos.clients import Buyers
 from deploy.chaos.operations import History, Line, Told
 from deploy.demo.plan import Attempt
 from deploy.stack.ports import find_free
+from ingest.admission import checkout_id_of
 from tests.harness import eventually, uuid_of
 
 ATTEMPT = Attempt("buyer-1", "a key", b'{"items": [{"product_id": "p", "quantity": 1}]}', well_formed=True)
@@ -88,14 +89,34 @@ async def buyers(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[C
     await site.start()
     url = f"http://127.0.0.1:{runner.addresses[0][1]}"
 
-    async def run(ingest: str = url) -> Any:
+    async def run(ingest: str = url, attempt: Attempt = ATTEMPT) -> Any:
         rng = random.Random(1)  # noqa: S311
         found = Buyers([ingest], {"api-1": url}, lambda buyer: f"token of {buyer}", rng, History())
-        await found.run([ATTEMPT], 100.0, 1.0)
+        await found.run([attempt], 100.0, 1.0)
         return found.history
 
     yield run
     await runner.cleanup()
+
+
+ITEMS = b'[{"product_id":"p","quantity":1},{"product_id":"q","quantity":2},{"product_id":"p","quantity":3}]'
+
+
+@pytest.mark.parametrize(
+    ("body", "well_formed", "asked", "policy"),
+    [
+        (b'{"items": %b}' % ITEMS, True, {"p": 4, "q": 2}, "independent"),
+        (b'{"items": %b, "policy": "all_or_nothing"}' % ITEMS, True, {"p": 4, "q": 2}, "all_or_nothing"),
+        (b'{"items": [', False, {}, ""),
+    ],
+)
+async def test_what_was_asked_for_is_recorded_whatever_is_answered(
+    shop: Shop, buyers: Any, body: bytes, well_formed: bool, asked: dict[str, int], policy: str
+) -> None:
+    shop.submits, shop.polls = [None, (422, {"code": "invalid"})], []
+    history = await buyers(attempt=Attempt("buyer-1", "a key", body, well_formed))
+    seen = [(submit.derived_id, submit.asked, submit.policy) for submit in history.submits]
+    assert seen == [(checkout_id_of("buyer-1", "a key"), asked, policy)] * 2
 
 
 async def test_what_is_not_known_is_tried_again_with_the_same_key(shop: Shop, buyers: Any) -> None:

@@ -33,9 +33,13 @@ A, B, C = uuid_of("a"), uuid_of("b"), uuid_of("c")
 
 def submit(operation: int, key: str, at: float, offset: int | None, **fields: object) -> Submit:
     """One that was accepted at this offset of partition 0, or not at all."""
-    told = Submit(operation, key, 0, True, at, at + 0.1, "ok", 202, "", uuid_of(key), f"receipt {operation}")
-    if offset is not None:
-        told = msgspec.structs.replace(told, lines=[Line("p", 1, 0, offset)])
+    told = Submit(
+        operation, key, 0, True, uuid_of(key), {"p": 1}, "independent", at, at + 0.1, "ok", 202, "", uuid_of(key)
+    )  # fmt: skip
+    if offset is None:
+        told = msgspec.structs.replace(told, checkout_id="")
+    else:
+        told = msgspec.structs.replace(told, lines=[Line("p", 1, 0, offset)], receipt=f"receipt {operation}")
     return msgspec.structs.replace(told, **fields)
 
 
@@ -65,8 +69,8 @@ def history() -> History:
             submit(2, "b", 2.0, 1),
             submit(3, "c", 3.0, 2),
             submit(4, "a", 4.0, 3),
-            submit(5, "d", 5.0, None, status=409, code="sold_out", products=["p"]),
-            submit(6, "e", 5.0, None, status=422, code="invalid", well_formed=False, checkout_id=""),
+            submit(5, "d", 5.0, None, status=409, code="sold_out", products=["p"], checkout_id=uuid_of("d")),
+            submit(6, "e", 5.0, None, status=422, code="invalid", well_formed=False, asked={}),
         ],
         polls=[
             poll(1, "a", 1.5, 7),
@@ -240,10 +244,28 @@ def sold_after_all(_: History, stored: Facts) -> None:
     stored.postgres.ledger.append(LedgerRow("p", 4, -1, -1, "order", 0, 3, uuid_of("order c")))
 
 
+def more_units(_: History, stored: Facts) -> None:
+    """Fifty were published for one, and bought."""
+    stored.messages[1] = stored.messages[1]._replace(quantity=50)
+    stored.postgres.decisions[1] = stored.postgres.decisions[1]._replace(quantity=50)
+
+
+def more_units_told(told: History, stored: Facts) -> None:
+    """And the 202 said so."""
+    more_units(told, stored)
+    told.submits[2] = msgspec.structs.replace(told.submits[2], lines=[Line("p", 50, 0, 1)])
+
+
+def another_product(_: History, stored: Facts) -> None:
+    """Of a checkout of which no try was answered with a 202."""
+    stored.messages.append(MessageFact(0, 4, "", uuid_of("d"), "q", "buyer", 1))
+    stored.postgres.decisions.append(decision(4, "d", "created", product_id="q"))
+
+
 def never_taken_in(told: History, _: Facts) -> None:
     """Both tries of a were answered for sure, and yet a is decided."""
     told.submits[0] = msgspec.structs.replace(told.submits[0], outcome="fail", code="overloaded")
-    told.submits[1] = submit(1, "a", 1.0, None, status=409, code="sold_out")
+    told.submits[1] = submit(1, "a", 1.0, None, status=409, code="sold_out", products=["p"], checkout_id=A)
     del told.submits[4]
     told.polls = [p for p in told.polls if p.operation not in (1, 4)]
 
@@ -312,6 +334,47 @@ PLANTS: dict[str, tuple[str, str, Plant]] = {
     ),
     "sold out, but there is some left": ("contradicted", "there was stock of", stock_left),
     "sold out long after stock has returned": ("contradicted", "there was stock of", stock_returned),
+    "a product of a basket that is not taken in": (
+        "contradicted",
+        "[('p', 1)] acknowledged",
+        change_submit(2, asked={"p": 1, "q": 1}),
+    ),
+    "more units in the log than were asked for": ("contradicted", "50 of p lie in the log", more_units),
+    "more units in the log than were acknowledged": ("lost", "'p', 1) was acknowledged", more_units),
+    "more units acknowledged than were asked for": (
+        "contradicted",
+        "[('p', 50)] acknowledged",
+        more_units_told,
+    ),
+    "more units decided than were asked for": ("contradicted", "50 of p, independent, was", more_units),
+    "a product that nobody asked for in the log": ("contradicted", "1 of q lie in the log", another_product),
+    "a product that nobody asked for, decided": ("contradicted", "1 of q, independent, was", another_product),
+    "all or nothing, bought as if independent": (
+        "contradicted",
+        "1 of p, independent, was created, nobody asked",
+        change_submit(2, asked={"p": 1, "q": 1}, policy="all_or_nothing"),
+    ),
+    "a part sold out, and all of it refused": (
+        "contradicted",
+        "for ['p'] of ['p', 'q'], independent",
+        change_submit(5, asked={"p": 1, "q": 1}),
+    ),
+    "refused as sold out, and nothing is": ("contradicted", "for [] of ['p']", change_submit(5, products=[])),
+    "all or nothing refused, and nothing is sold out": (
+        "contradicted",
+        "for [] of ['p', 'q'], all_or_nothing",
+        change_submit(5, asked={"p": 1, "q": 1}, policy="all_or_nothing", products=[]),
+    ),
+    "all or nothing refused for what nobody asked for": (
+        "contradicted",
+        "for ['p', 'z'] of ['p', 'q']",
+        change_submit(5, asked={"p": 1, "q": 1}, policy="all_or_nothing", products=["p", "z"]),
+    ),
+    "a key with another checkout than its buyer and it give": (
+        "duplicated",
+        "became the checkouts",
+        change_submit(2, derived_id=C),
+    ),
     "decided, though no try was taken in": ("contradicted", "yet it was decided", never_taken_in),
     "a conflict without another payload": (
         "contradicted",
@@ -372,6 +435,10 @@ def test_what_was_sold_out_may_be_sold_once_stock_has_returned() -> None:
     assert [v for v in found(plant) if "sold" in v.detail] == []
 
 
+def test_all_or_nothing_may_be_refused_for_one_product() -> None:
+    assert found(change_submit(5, asked={"p": 1, "q": 1}, policy="all_or_nothing")) == []
+
+
 def test_a_gate_may_be_a_moment_behind_the_stock() -> None:
     assert found(restocked(4, 0)) == []
 
@@ -398,11 +465,18 @@ def test_conflicts_are_told_at_their_own_places() -> None:
 
     def plant(told: History, stored: Facts) -> None:
         for operation, offset in ((7, 4), (8, 5)):
-            told.submits.append(submit(operation, "a", 6.0 + operation, offset, payload=1))
+            told.submits.append(
+                submit(
+                    operation, "a", 6.0 + operation, offset,
+                    payload=1, asked={"p": 2}, lines=[Line("p", 2, 0, offset)],
+                )
+            )  # fmt: skip
             refused = Told(0, "refused", 0, offset, "p", "idempotency_conflict", "")
             told.polls.append(poll(operation, "a", 9.0 + operation, refused))
             stored.messages.append(MessageFact(0, offset, "", A, "p", "buyer", 2))
-            stored.postgres.decisions.append(decision(offset, "a", "conflict", reason="idempotency_conflict"))
+            stored.postgres.decisions.append(
+                decision(offset, "a", "conflict", reason="idempotency_conflict", quantity=2)
+            )
 
     assert found(plant) == []
 
