@@ -12,6 +12,7 @@ import aiohttp
 import msgspec
 import orjson
 
+from contracts import problems
 from contracts.requests import CheckoutStatus, CreatedLine, DeadLetteredLine, RefusedLine
 from deploy.chaos.operations import History, Line, Outcome, Poll, Submit, Told
 from deploy.demo.orders import Bought, orders_in
@@ -27,6 +28,8 @@ WAITING_MAX = 500
 FIRST_PAUSE_S = 0.5
 AGAIN_S = 3.0
 PAUSE_MAX_S = 5.0  # between tries, which come ever more seldom until then
+
+_NOT_TAKEN_IN = {problems.OVERLOADED.code, problems.BACKLOG_FULL.code}  # of the answers 503
 
 _status = msgspec.json.Decoder(CheckoutStatus)
 
@@ -129,7 +132,7 @@ class Buyers:
         document: dict[str, Any] = document_in(reply)
         code, outcome = document.get("code", ""), reply.outcome
         if reply.status == 503:
-            outcome = "fail" if code == "overloaded" else "unknown"
+            outcome = "fail" if code in _NOT_TAKEN_IN else "unknown"
         derived_id = checkout_id_of(attempt.buyer_id, attempt.idempotency_key)
         submit = Submit(
             operation, attempt.idempotency_key, payload, attempt.well_formed, derived_id, *_asked(attempt),

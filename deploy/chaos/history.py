@@ -188,13 +188,18 @@ class Check:
                     yield _contradiction(poll, f"was told {told}, decided was {row}")
 
     def _refused_but_there(self) -> Iterator[Violation]:
-        """What was surely not taken in is not decided."""
-        possible = {s.key for s in self._history.submits if s.status == 202 or s.outcome == "unknown"}
-        by_checkout = {s.checkout_id: s for s in self._history.submits if s.checkout_id}
-        for checkout_id in {row.checkout_id for row in self._facts.postgres.decisions if row.checkout_id}:
-            submit = by_checkout.get(checkout_id)
-            if submit is not None and submit.key not in possible:
-                yield Violation("contradicted", f"told {submit.status}, yet it was decided", checkout_id)
+        """What was surely not taken in, or never sent, is not decided."""
+        told: dict[str, set[str]] = defaultdict(set)
+        possible = set()
+        for submit in self._history.submits:
+            told[submit.derived_id].add(f"{submit.status} {submit.code}".rstrip())
+            if submit.status == 202 or submit.outcome == "unknown":
+                possible.add(submit.derived_id)
+        decided = {row.checkout_id for row in self._facts.postgres.decisions if row.checkout_id}
+        for checkout_id in sorted(decided - possible):
+            answers = ", ".join(sorted(told[checkout_id]))
+            what = f"told {answers}" if answers else "nobody sent it"
+            yield Violation("contradicted", f"{what}, yet it was decided", checkout_id)
 
     def _unexpected(self) -> Iterator[Violation]:
         """Answers for which there is no ground."""

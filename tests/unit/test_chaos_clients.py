@@ -131,6 +131,23 @@ async def test_what_is_not_known_is_tried_again_with_the_same_key(shop: Shop, bu
     assert all(submit.at <= submit.until for submit in history.submits)
 
 
+@pytest.mark.parametrize(
+    ("code", "outcome"),
+    [
+        ("overloaded", "fail"),
+        ("backlog_full", "fail"),
+        ("not_acknowledged", "unknown"),
+        ("unavailable", "unknown"),
+    ],
+)
+async def test_who_is_turned_away_for_the_load_is_surely_not_taken_in(
+    shop: Shop, buyers: Any, code: str, outcome: str
+) -> None:
+    shop.submits, shop.polls = [(503, {"code": code}), (202, ACCEPTED)], [(200, REFUSED)]
+    history = await buyers()
+    assert [submit.outcome for submit in history.submits] == [outcome, "ok"]
+
+
 async def test_buyers_poll_with_their_receipt_until_the_answer_is_final(shop: Shop, buyers: Any) -> None:
     shop.submits = [(202, ACCEPTED)]
     shop.polls = [(200, QUEUED), (503, {"code": "unavailable"}), (200, REFUSED)]

@@ -262,6 +262,22 @@ def another_product(_: History, stored: Facts) -> None:
     stored.postgres.decisions.append(decision(4, "d", "created", product_id="q"))
 
 
+def turned_away(status: int, code: str) -> Plant:
+    """All that was sent under b's key was answered so, without a checkout id, and yet b is decided."""
+
+    def plant(told: History, _: Facts) -> None:
+        outcome: Outcome = "fail" if status == 503 else "ok"
+        told.submits[2] = submit(2, "b", 2.0, None, status=status, code=code, outcome=outcome)
+        told.polls = [p for p in told.polls if p.operation != 2]
+
+    return plant
+
+
+def never_sent(told: History, _: Facts) -> None:
+    del told.submits[2]
+    told.polls = [p for p in told.polls if p.operation != 2]
+
+
 def never_taken_in(told: History, _: Facts) -> None:
     """Both tries of a were answered for sure, and yet a is decided."""
     told.submits[0] = msgspec.structs.replace(told.submits[0], outcome="fail", code="overloaded")
@@ -375,7 +391,26 @@ PLANTS: dict[str, tuple[str, str, Plant]] = {
         "became the checkouts",
         change_submit(2, derived_id=C),
     ),
-    "decided, though no try was taken in": ("contradicted", "yet it was decided", never_taken_in),
+    "decided, though no try was taken in": (
+        "contradicted",
+        "told 409 sold_out, 503 overloaded, yet it was decided",
+        never_taken_in,
+    ),
+    **{
+        f"decided, though it was told {status} {code}": (
+            "contradicted",
+            f"told {status} {code}, yet it was decided",
+            turned_away(status, code),
+        )
+        for status, code in (
+            (503, "overloaded"),
+            (503, "backlog_full"),
+            (422, "invalid"),
+            (400, "bad_request"),
+            (422, "idempotency_conflict"),
+        )
+    },
+    "decided, though nobody sent it": ("contradicted", "nobody sent it, yet it was decided", never_sent),
     "a conflict without another payload": (
         "contradicted",
         "answered 422 idempotency_conflict",
