@@ -109,7 +109,8 @@ def chaos(
 ) -> None:
     """Run sales on local servers with real faults in the middle, and hold all that buyers were told against the truth.
 
-    Exit code 1 if anything was lost, duplicated, contradicted, out of order or never answered, or if the audit fails.
+    Exit code 1 if anything was lost, duplicated, contradicted, out of order, never answered or never ended, or if the audit
+    fails.
     """
     from deploy.chaos import faults as kinds
     from deploy.chaos import report

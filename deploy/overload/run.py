@@ -82,7 +82,7 @@ async def prove(
     result.audit_ok = report.ok
     result.memory_mb = {name: round(mb) for name, mb in sorted(watch.peak_mb.items())}
     result.looks = watch.looks
-    result.failures = judge(result)
+    result.failures = judge(result, [member.name for member in fleet.members])
     return result, report
 
 

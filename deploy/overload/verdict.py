@@ -1,6 +1,6 @@
 """What the proof came to, and whether it held."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import msgspec
 
@@ -69,14 +69,14 @@ def describe(outcome: Outcome) -> str:
     return f"{', '.join(told)}; 202 within {p99:,.0f} ms (p99)"
 
 
-def judge(result: Result) -> list[str]:
-    """What did not hold."""
+def judge(result: Result, members: Iterable[str]) -> list[str]:
+    """What did not hold. `members` are the names of all processes that took part."""
     return [
         *_kept(result),
         *_answered("burst", result.burst),
         *_answered("restarts", result.restarts),
         *_overloaded(result),
-        *_bounded(result),
+        *_bounded(result, members),
     ]
 
 
@@ -105,10 +105,13 @@ def _overloaded(result: Result) -> Iterator[str]:
         yield f"drained {after:.0f}/s after the burst, {later:.0f}/s later"
 
 
-def _bounded(result: Result) -> Iterator[str]:
-    for name, mb in result.memory_mb.items():
+def _bounded(result: Result, members: Iterable[str]) -> Iterator[str]:
+    for name in members:
         role = name.rsplit("-", 1)[0]
-        if mb > MEMORY_MAX_MB[role]:
+        mb = result.memory_mb.get(name)
+        if not mb:
+            yield f"{name} was not weighed"
+        elif mb > MEMORY_MAX_MB[role]:
             yield f"{name} took {mb:.0f} MB"
         if role in ("ingest", "worker") and name not in result.restarted:
             yield f"{name} was not restarted"

@@ -105,6 +105,9 @@ TIMES = {"202": {"p50": 1.0, "p99": 10.0, "max": 20.0}}
 GOOD = Outcome(due=10, statuses={"202": 10}, since_due_ms=TIMES)
 
 
+MEMBERS = [f"{role}-1" for role in MEMORY_MAX_MB]
+
+
 def good() -> Result:
     """A result of which everything held."""
     return Result(
@@ -125,7 +128,7 @@ def good() -> Result:
 
 
 def test_it_holds_when_everything_did() -> None:
-    assert judge(good()) == []
+    assert judge(good(), MEMBERS) == []
 
 
 @pytest.mark.parametrize(
@@ -139,14 +142,17 @@ def test_it_holds_when_everything_did() -> None:
         ({"restarts": msgspec.structs.replace(GOOD, unanswered=2)}, "restarts: 0 requests cut off, 2"),
         ({"restarts": msgspec.structs.replace(GOOD, cut=2)}, "restarts: 2 requests cut off"),
         ({"restarted": {"ingest-1": 2}}, "worker-1 was not restarted"),
+        ({"restarted": {}, "memory_mb": {}}, "ingest-1 was not restarted"),
         ({"memory_mb": {"streams-1": 401.0}}, "streams-1 took 401 MB"),
+        ({"memory_mb": {}}, "api-1 was not weighed"),
+        ({"memory_mb": good().memory_mb | {"worker-1": 0.0}}, "worker-1 was not weighed"),
         ({"drain_after_per_s": 74.0}, "drained 74/s"),
         ({"coming_again": GOOD}, "came again"),
         ({"coming_again": msgspec.structs.replace(GOOD, again={"202": 8, "503": 2})}, "came again"),
     ],
 )
 def test_whatever_did_not_hold_is_told(changes: dict[str, object], word: str) -> None:
-    failures = judge(msgspec.structs.replace(good(), **changes))
+    failures = judge(msgspec.structs.replace(good(), **changes), MEMBERS)
     assert any(word in failure for failure in failures), failures
 
 
