@@ -42,6 +42,10 @@ class World(Protocol):
         """Retention has removed the oldest messages."""
         ...
 
+    async def silence(self, log: Log) -> None:
+        """The member is not heard any more, and does not notice: the group puts it out when it shares out anew."""
+        ...
+
     async def leave(self, log: Log) -> None: ...
     async def published(self, partition: int) -> list[Record]: ...
     async def letters(self, partition: int) -> list[Record]: ...
@@ -50,6 +54,7 @@ class World(Protocol):
 class MemoryWorld:
     def __init__(self) -> None:
         self.broker = MemoryBroker(PARTITIONS)
+        self.silent: list[MemoryLog] = []
 
     async def append(self, partition: int, *values: bytes) -> None:
         for value in values:
@@ -64,6 +69,9 @@ class MemoryWorld:
         await self._share_out()
         return log
 
+    async def silence(self, log: Log) -> None:
+        self.silent = [member for member in self.broker.members if member is log]
+
     async def leave(self, log: Log) -> None:
         await log.stop()
         await self._share_out()
@@ -75,8 +83,9 @@ class MemoryWorld:
         return self.broker.dead_letters[partition]
 
     async def _share_out(self) -> None:
-        members = self.broker.members
-        await self.broker.assign({m: range(n, PARTITIONS, len(members)) for n, m in enumerate(members)})
+        members = [member for member in self.broker.members if member not in self.silent]
+        assignment = {m: range(n, PARTITIONS, len(members)) for n, m in enumerate(members)}
+        await self.broker.assign(assignment, silent=self.silent)
 
 
 class KafkaWorld:
@@ -107,6 +116,11 @@ class KafkaWorld:
         self.logs.append(log)
         await log.start(revoked)
         return log
+
+    async def silence(self, log: Log) -> None:
+        for member in self.logs:
+            if member is log:
+                member._reader._coordinator._do_heartbeat = asyncio.Event().wait
 
     async def leave(self, log: Log) -> None:
         await log.stop()
@@ -316,6 +330,18 @@ async def test_committed_offsets_of_all_partitions_are_one_request(topic_setting
         asked.assert_called_once()
     finally:
         await log.stop()
+
+
+async def test_a_member_that_was_put_out_may_not_commit(world: World) -> None:
+    """Though it has not noticed: a writer that was paused learns so before it claims."""
+    first = await sole_member(world)
+    await world.silence(first)
+    second = await _joined(world)
+    everything = frozenset(range(PARTITIONS))
+    await eventually(lambda: second.assigned()[1] == everything)
+    assert first.assigned()[1] == everything
+    with pytest.raises(FenceLost):
+        await first.commit(Stream.CHECKOUTS, {0: 0})
 
 
 async def test_memory_is_unavailable_when_switched_off() -> None:
