@@ -9,10 +9,13 @@ from typing import Annotated
 import msgspec
 
 from contracts.errors import SettingsError
+from contracts.servers import is_kafka, is_postgres, is_redis
 
 PREFIX = "SLUICEWAY_"
 
 LOG_DAYS = 7  # for how long topics keep messages, dead letters apart
+
+_PARTS_OF_A_URL = "ports are 1 to 65535, an IPv6 address has brackets, and / # ? @ : of a name or password are written %2F %23 %3F %40 %3A"
 
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 Seconds = Annotated[float, msgspec.Meta(gt=0)]
@@ -177,16 +180,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         return settings
 
     def check(self) -> None:
-        """Raise SettingsError where values contradict each other."""
-        wrong = []
-        if not self.kafka_url or not self.postgres_url or not self.redis_url:
-            wrong.append(
-                "SLUICEWAY_KAFKA_URL, SLUICEWAY_POSTGRES_URL and SLUICEWAY_REDIS_URL must all name a server"
-            )
-        if not self.postgres_url.startswith(("postgresql://", "postgres://")):
-            wrong.append("SLUICEWAY_POSTGRES_URL must begin with postgresql://")
-        if not self.redis_url.startswith(("redis://", "rediss://")):
-            wrong.append("SLUICEWAY_REDIS_URL must begin with redis:// or rediss://")
+        """Raise SettingsError where a server is not named, or values contradict each other."""
+        wrong = self._wrong_about_servers()
         if self.shutdown_grace_s <= self.produce_ack_deadline_s:
             wrong.append(
                 "SLUICEWAY_SHUTDOWN_GRACE_S must exceed SLUICEWAY_PRODUCE_ACK_DEADLINE_S, or requests in flight are cut"
@@ -203,6 +198,25 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         wrong += self._wrong_about_stock_source()
         if wrong:
             raise SettingsError("; ".join(wrong))
+
+    def _wrong_about_servers(self) -> list[str]:
+        wrong = []
+        if not is_kafka(self.kafka_url):
+            wrong.append(
+                f"SLUICEWAY_KAFKA_URL={self.kafka_url!r} must be host:port, or several with commas and no spaces between; "
+                "an IPv6 address has brackets, as in [::1]:9092"
+            )
+        if not is_postgres(self.postgres_url):
+            wrong.append(
+                "SLUICEWAY_POSTGRES_URL must be postgresql://user:password@host:port/database, "
+                f"or postgresql:///database?host=/folder for a socket; {_PARTS_OF_A_URL}"
+            )
+        if not is_redis(self.redis_url):
+            wrong.append(
+                "SLUICEWAY_REDIS_URL must be redis://user:password@host:port/db, rediss:// for TLS, "
+                f"or unix:///path for a socket; {_PARTS_OF_A_URL}"
+            )
+        return wrong
 
     def _wrong_about_history(self) -> list[str]:
         wrong = []

@@ -10,6 +10,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 from redis.exceptions import RedisError
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from contracts.auth import BearerVerifier
@@ -36,18 +37,23 @@ class Finding(msgspec.Struct, frozen=True):
 Check = Callable[[Settings], Awaitable[list[Finding]]]
 
 
-async def examine(settings: Settings, console: Console) -> bool:
-    """Look at everything and print it; whether all is well."""
+async def examine(read_settings: Callable[[], Settings], console: Console) -> bool:
+    """Look at everything and print it; whether all is well. Settings that no process takes are a finding, too."""
     table = Table(show_header=False, box=None, padding=(0, 2))
     packages = ", ".join(f"{name} {version(name)}" for name in _PACKAGES)
     findings = [Finding("python", ok=True, found=f"{platform.python_version()}; {packages}")]
-    for check in (_secrets, _kafka, _postgres, _cache):
-        findings += await check(settings)
+    try:
+        settings = read_settings()
+    except SettingsError as error:
+        findings.append(Finding("settings", ok=False, found="no process can start", mend=str(error)))
+    else:
+        for check in (_secrets, _kafka, _postgres, _cache):
+            findings += await check(settings)
     for finding in findings:
         mark = "[green]ok[/]" if finding.ok else "[red]no[/]"
-        table.add_row(mark, finding.what, finding.found)
+        table.add_row(mark, escape(finding.what), escape(finding.found))
         if not finding.ok:
-            table.add_row("", "", f"[yellow]-> {finding.mend}[/]")
+            table.add_row("", "", f"[yellow]-> {escape(finding.mend)}[/]")
     console.print(table)
     return all(finding.ok for finding in findings)
 
@@ -120,15 +126,13 @@ async def _postgres(settings: Settings) -> list[Finding]:
 
 
 async def _cache(settings: Settings) -> list[Finding]:
-    redis = connect_redis(settings)
     what = "cache"
     try:
-        info = await redis.info()
-    except (RedisError, OSError) as error:
+        async with connect_redis(settings) as redis:
+            info = await redis.info()
+    except (SettingsError, RedisError, OSError) as error:
         mend = "start Redis or Valkey, or correct SLUICEWAY_REDIS_URL; selling goes on without, but slower"
         return [Finding(what, ok=False, found=repr(error), mend=mend)]
-    finally:
-        await redis.aclose()
     policy = str(info.get("maxmemory_policy", "noeviction"))
     used, limit = int(info.get("used_memory", 0)), int(info.get("maxmemory", 0))  # bytes
     name = "valkey" if "valkey_version" in info else "redis"

@@ -14,7 +14,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
-from contracts.errors import Unavailable
+from contracts.errors import SettingsError, Unavailable
 from contracts.keys import Keys, slices_member
 from contracts.settings import Settings
 from stock_ledger.batch import Product, Stock
@@ -115,16 +115,21 @@ def connect_redis(settings: Settings) -> Redis:
     """A client that gives up fast and never repeats a command by itself. Connects when first used.
 
     Commands beyond its `redis_pool_max` connections wait for one: refused, they would pass for a cache that is away.
+    Raises SettingsError for a URL with parameters that it does not understand.
     """
-    pool = BlockingConnectionPool.from_url(
-        settings.redis_url,
-        max_connections=settings.redis_pool_max,
-        timeout=settings.cache_timeout_s,
-        socket_timeout=settings.cache_timeout_s,
-        socket_connect_timeout=settings.cache_timeout_s,
-        retry=Retry(NoBackoff(), 0),
-        health_check_interval=0,
-    )
+    try:
+        pool = BlockingConnectionPool.from_url(
+            settings.redis_url,
+            max_connections=settings.redis_pool_max,
+            timeout=settings.cache_timeout_s,
+            socket_timeout=settings.cache_timeout_s,
+            socket_connect_timeout=settings.cache_timeout_s,
+            retry=Retry(NoBackoff(), 0),
+            health_check_interval=0,
+        )
+        pool.make_connection()  # type: ignore[no-untyped-call]  # not connected: tries the parameters
+    except (TypeError, ValueError) as error:
+        raise SettingsError(f"SLUICEWAY_REDIS_URL: {error}") from error
     return Redis.from_pool(pool)
 
 

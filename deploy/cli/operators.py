@@ -77,4 +77,4 @@ def doctor() -> None:
     """Tell what is reachable, which versions, what is misconfigured and how to mend it."""
     from deploy.doctor import examine
 
-    raise typer.Exit(0 if run(examine(current_settings(), console)) else 1)
+    raise typer.Exit(0 if run(examine(current_settings, console)) else 1)

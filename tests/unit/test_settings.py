@@ -72,11 +72,6 @@ def test_a_value_out_of_range_is_named(name: str, value: str) -> None:
 @pytest.mark.parametrize(
     ("values", "named"),
     [
-        ({"kafka_url": ""}, "kafka_url"),
-        ({"postgres_url": ""}, "postgres_url"),
-        ({"redis_url": ""}, "redis_url"),
-        ({"postgres_url": "mysql://x"}, "postgresql://"),
-        ({"redis_url": "http://x"}, "redis://"),
         ({"shutdown_grace_s": "5", "produce_ack_deadline_s": "5"}, "shutdown_grace_s"),
         ({"stall_exit_s": "20", "not_ready_after_s": "20"}, "stall_exit_s"),
         ({"stall_exit_s": "30", "postgres_timeout_s": "30"}, "postgres_timeout_s"),
@@ -87,16 +82,13 @@ def test_a_value_out_of_range_is_named(name: str, value: str) -> None:
 )
 def test_values_that_contradict_each_other_are_named(values: dict[str, str], named: str) -> None:
     """As the variables that they are."""
-    variable = named if ":" in named else PREFIX + named.upper()
-    with pytest.raises(SettingsError, match=variable):
+    with pytest.raises(SettingsError, match=PREFIX + named.upper()):
         Settings.from_env(env(**values))
 
 
 @pytest.mark.parametrize(
     "values",
     [
-        {"postgres_url": "postgres://h/db"},
-        {"redis_url": "rediss://h"},
         {"shutdown_grace_s": "5.1", "produce_ack_deadline_s": "5"},
         {"stall_exit_s": "20.1", "not_ready_after_s": "20"},
         {"stall_exit_s": "30.1", "postgres_timeout_s": "30"},
@@ -111,6 +103,84 @@ def test_values_that_just_fit(values: dict[str, str]) -> None:
         name: str(msgspec.convert(value, type(getattr(settings, name)), strict=False))
         for name, value in values.items()
     }
+
+
+@pytest.mark.parametrize(
+    ("name", "url"),
+    [
+        ("kafka_url", ""),
+        ("kafka_url", "h:abc"),
+        ("kafka_url", "h:0"),
+        ("kafka_url", "h:65536"),
+        ("kafka_url", "h:-1"),
+        ("kafka_url", "h:"),
+        ("kafka_url", "h:1,"),
+        ("kafka_url", "h:1, g:1"),
+        ("kafka_url", "h h:1"),
+        ("kafka_url", "h:1\n"),
+        ("kafka_url", "::1"),
+        ("kafka_url", "[::1"),
+        ("kafka_url", "[::1]9"),
+        ("kafka_url", "kafka://h:1"),
+        ("postgres_url", ""),
+        ("postgres_url", "h:5432/db"),
+        ("postgres_url", "mysql://h/db"),
+        ("postgres_url", " postgresql://h/db"),
+        ("postgres_url", "postgresql://h/db "),
+        ("postgres_url", "postgresql://h h/db"),
+        ("postgres_url", "postgresql://h:abc/db"),
+        ("postgres_url", "postgresql://h:65536/db"),
+        ("postgres_url", "postgresql://h:/db"),
+        ("postgres_url", "postgresql://h,,g/db"),
+        ("postgres_url", "postgresql://::1/db"),
+        ("postgres_url", "postgresql://[::1/db"),
+        ("postgres_url", "postgresql://u:secret@secret@h/db"),
+        ("postgres_url", "postgresql://u:secret/secret@h/db"),
+        ("postgres_url", "postgresql://u:secret#secret@h/db"),
+        ("postgres_url", "postgresql:///db?host=h:abc"),
+        ("postgres_url", "postgresql:///db?host=h&port=abc"),
+        ("postgres_url", "postgresql:///db?host"),
+        ("redis_url", ""),
+        ("redis_url", "h:6379"),
+        ("redis_url", "http://h"),
+        ("redis_url", " redis://h"),
+        ("redis_url", "redis:// h"),
+        ("redis_url", "redis://h "),
+        ("redis_url", "redis://h:abc"),
+        ("redis_url", "redis://h:65536"),
+        ("redis_url", "redis://[::1"),
+        ("redis_url", "redis://::1"),
+        ("redis_url", "redis://:secret#secret@h"),
+        ("redis_url", "redis://h/db"),
+        ("redis_url", "unix://"),
+    ],
+)
+def test_a_server_that_no_client_could_find_is_told_by_its_variable(name: str, url: str) -> None:
+    with pytest.raises(SettingsError, match=f"SLUICEWAY_{name.upper()}.* must be") as caught:
+        Settings.from_env(env(**{name: url}))
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "url"),
+    [
+        ("kafka_url", "h"),
+        ("kafka_url", "h:1,10.0.0.1:65535,[::1]:9092,[fe80::1%eth0]"),
+        ("postgres_url", "postgres://h/db"),
+        ("postgres_url", "postgresql://"),
+        ("postgres_url", "postgresql://u:p%40%2F@[::1]:5432/db?sslmode=require"),
+        ("postgres_url", "postgresql://u@h:1,[::1]:2,g/db?target_session_attrs=any"),
+        ("postgres_url", "postgresql:///db?host=/run/postgres&port=5433"),
+        ("postgres_url", "postgresql://u@/db?host=h:1,/run/postgres"),
+        ("postgres_url", "postgresql://%2Frun%2Fpostgres/db"),
+        ("redis_url", "redis://"),
+        ("redis_url", "redis://h:1/0?socket_timeout=1"),
+        ("redis_url", "rediss://u:p@[::1]:6379"),
+        ("redis_url", "unix:///run/redis.sock?db=1"),
+    ],
+)
+def test_servers_are_named_in_all_ways_that_clients_know(name: str, url: str) -> None:
+    assert getattr(Settings.from_env(env(**{name: url})), name) == url
 
 
 def test_secrets_are_required_by_those_who_need_them(offline_settings: Settings) -> None:
