@@ -36,7 +36,7 @@ def home() -> Path:
 
 
 def new_run_dir(kind: str, say: Say) -> Path:
-    """A fresh folder for one run; of earlier runs of this kind the newest two are kept."""
+    """A fresh folder for one run; of earlier runs of this kind the newest two are kept. Raises StackError if it cannot be made."""
     runs = home() / kind
     for old in sorted(runs.glob("2*"))[:-_RUNS_KEPT]:
         try:
@@ -45,7 +45,12 @@ def new_run_dir(kind: str, say: Say) -> Path:
         except (StackError, OSError) as error:
             say(f"an earlier run's data is left in {old}: {error}")
     path = runs / f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{os.getpid()}"
-    path.mkdir(parents=True)
+    try:
+        path.mkdir(parents=True)
+    except OSError as error:
+        raise StackError(
+            f"no folder can be made for this run; set {PREFIX}HOME to another one: {error}"
+        ) from error
     return path
 
 
