@@ -10,10 +10,11 @@ from starlette.routing import Route
 from api import catalogue
 from api.desk import Desk
 from api.orders import wrong_parameter
-from api.web import media_type_of, private, route, whole_body
+from api.web import discard_body, media_type_of, private, require_type, route, whole_body
 from contracts.asks import CommandAccepted, ImportAccepted
 from contracts.auth import MERCHANT
 from contracts.commands import PutProduct
+from contracts.problems import Problem
 from stock_ledger.commands.reads import CommandReads
 
 EXPORT_PAGE = 500  # products of a query
@@ -23,24 +24,20 @@ _TYPES: dict[catalogue.Format, str] = {"csv": "text/csv; charset=utf-8", "ndjson
 
 def catalogue_routes(desk: Desk) -> list[Route]:
     """They go before the routes of single products, of which none has these names."""
+    settings = desk.settings
+    places = asyncio.Semaphore(settings.imports_max)
 
     async def take_in(request: Request) -> Response:
-        settings = desk.settings
-        body = await whole_body(request, settings.import_bytes_max, tuple(catalogue.MEDIA_TYPES))
-        asker = desk.merchant(request)
-        kind = catalogue.MEDIA_TYPES[media_type_of(request)]
-        lines = await asyncio.to_thread(catalogue.read, body, kind, settings.import_lines_max)
-        commands = []
-        for line in lines:
-            base = desk.base(request, f"{MERCHANT}:{asker}", f"put_product {line.product_id}")
-            commands.append(catalogue.command_of(line, base))
-        told: dict[str, CommandAccepted] = {}
-        for some in together(commands):
-            told |= await desk.decided_before(request, some, asker)
-        for some in together([command for command in commands if command.command_id not in told]):
-            told |= await _publish(desk, some, asker)
-        in_order = [told[command.command_id] for command in commands]
-        return private(ImportAccepted(len(in_order), in_order), 202)
+        """A file is large: it is held only of who may send one, and only some at once. The others wait to be read."""
+        require_type(request, tuple(catalogue.MEDIA_TYPES))
+        try:
+            asker = desk.merchant(request)
+        except Problem:
+            await discard_body(request, settings.import_bytes_max)
+            raise
+        async with places:
+            body = await whole_body(request, settings.import_bytes_max, tuple(catalogue.MEDIA_TYPES))
+            return await _imported(desk, request, body, asker)
 
     async def give_out(request: Request) -> Response:
         desk.merchant(request)
@@ -75,6 +72,22 @@ async def exported(reads: CommandReads, kind: catalogue.Format) -> AsyncIterator
         if len(page) < EXPORT_PAGE:
             return
         after, head = page[-1].product.product_id, False
+
+
+async def _imported(desk: Desk, request: Request, body: bytes, asker: str) -> Response:
+    kind = catalogue.MEDIA_TYPES[media_type_of(request)]
+    lines = await asyncio.to_thread(catalogue.read, body, kind, desk.settings.import_lines_max)
+    commands = []
+    for line in lines:
+        base = desk.base(request, f"{MERCHANT}:{asker}", f"put_product {line.product_id}")
+        commands.append(catalogue.command_of(line, base))
+    told: dict[str, CommandAccepted] = {}
+    for some in together(commands):
+        told |= await desk.decided_before(request, some, asker)
+    for some in together([command for command in commands if command.command_id not in told]):
+        told |= await _publish(desk, some, asker)
+    in_order = [told[command.command_id] for command in commands]
+    return private(ImportAccepted(len(in_order), in_order), 202)
 
 
 async def _publish(desk: Desk, commands: Sequence[PutProduct], asker: str) -> dict[str, CommandAccepted]:

@@ -1,7 +1,7 @@
 """The Starlette application under the read side's routes: every error a problem document, the common pages."""
 
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import datetime
 
 import msgspec
@@ -81,18 +81,36 @@ async def whole_body(request: Request, bytes_max: int, media_types: Sequence[str
     Raises Problem 415 for another type, 413 as soon as it is too large. Read it before anything is refused: the server
     cuts off a client that is answered in the middle of its body.
     """
+    require_type(request, media_types)
+    body = bytearray()
+    async for chunk in _chunks(request, bytes_max):
+        body += chunk
+    return bytes(body)
+
+
+async def discard_body(request: Request, bytes_max: int) -> None:
+    """Read the body as `whole_body` does, to refuse the request after it, but keep nothing of it."""
+    async for _ in _chunks(request, bytes_max):
+        pass
+
+
+def require_type(request: Request, media_types: Sequence[str]) -> None:
+    """Raise Problem 415 unless the body is of one of the types, if any is named."""
     if media_types and media_type_of(request) not in media_types:
         raise Problem(problems.UNSUPPORTED_MEDIA_TYPE, f"send Content-Type: {' or '.join(media_types)}")
-    body = bytearray()
+
+
+async def _chunks(request: Request, bytes_max: int) -> AsyncIterator[bytes]:
+    read = 0
     try:
         async for chunk in request.stream():
-            body += chunk
-            if len(body) > bytes_max:
+            read += len(chunk)
+            if read > bytes_max:
                 headers = [("connection", "close")]
                 raise Problem(problems.TOO_LARGE, f"at most {bytes_max} bytes are taken", headers=headers)
+            yield chunk
     except ClientDisconnect as error:
         raise Problem(problems.BAD_REQUEST, "the body is not whole") from error
-    return bytes(body)
 
 
 def media_type_of(request: Request) -> str:

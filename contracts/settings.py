@@ -84,6 +84,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     cart_lines_max: Positive = 100
     import_bytes_max: Positive = 8 * 1024 * 1024
     import_lines_max: Positive = 10_000
+    imports_max: Positive = 4
 
     # Life of an order
     hold_ttl_s: Seconds = 30.0

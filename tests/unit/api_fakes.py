@@ -1,7 +1,7 @@
 """Stand-ins for Postgres, the cache and the clock, and a client that calls an ASGI application directly."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -140,8 +140,9 @@ async def call(
     media_type: str = "application/json",
     token_scope: str = "",
     headers: Sequence[tuple[str, str]] = (),
+    chunks: Iterator[bytes] | None = None,
 ) -> Answered:
-    """One request to an ASGI application; a body comes in two parts."""
+    """One request to an ASGI application; a body comes in two parts, or in `chunks`, the loop turning before each."""
     path, _, query = path.partition("?")
     sending = [(name.lower().encode(), value.encode()) for name, value in headers]
     if buyer is not None:
@@ -158,6 +159,10 @@ async def call(
     sent: list[dict[str, Any]] = []
 
     async def receive() -> dict[str, Any]:
+        if chunks is not None:
+            await asyncio.sleep(0)
+            chunk = next(chunks, None)
+            return {"type": "http.request", "body": chunk or b"", "more_body": chunk is not None}
         if not parts:
             await asyncio.Event().wait()  # the client stays until it is answered
         return {"type": "http.request", "body": parts.pop(0), "more_body": bool(parts)}

@@ -36,6 +36,7 @@ class Service:
             cart_lines_max=2,
             body_bytes_max=1000,
             sandbox_secrets=SECRET,
+            imports_max=2,
         )
         self.reads = FakeReads()
         self.view = FakeView()

@@ -1,5 +1,8 @@
 """Catalogue files: what is written can be read, every error is told with its line, and what is taken in is all or none."""
 
+import asyncio
+import tracemalloc
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -256,6 +259,49 @@ async def test_who_may_import_what() -> None:
     service.commands.available = False
     assert is_problem(await service.send("POST", path, good, **NDJSON), 503, "not_acknowledged")
     assert len(service.commands.published) == 1
+
+
+@pytest.mark.parametrize("who", [{"buyer": None}, {"token_scope": ""}])
+async def test_the_file_of_who_may_not_import_is_read_to_its_end_but_not_held(who: dict[str, Any]) -> None:
+    service = Service()
+    chunk, left = b"x" * 64 * 1024, iter(range(127))
+    chunks = (chunk for _ in left)
+    tracemalloc.start()
+    try:
+        answered = await service.send("POST", "/v1/products/import", b"", chunks=chunks, **CSV | who)
+        held = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert answered.status == (401 if "buyer" in who else 403)
+    assert next(left, None) is None
+    assert held < 2_000_000
+
+
+async def test_too_large_a_file_of_who_may_not_import_is_not_read_to_its_end() -> None:
+    service = Service()
+    endless = iter(lambda: b"x" * 64 * 1024, b"")
+    answered = await service.send("POST", "/v1/products/import", b"", chunks=endless, **CSV | {"buyer": None})
+    assert is_problem(answered, 413, "content_too_large")
+
+
+async def test_only_some_files_are_held_at_once() -> None:
+    service = Service()
+    under_way: set[int] = set()
+    held: list[int] = []
+
+    async def send(number: int) -> int:
+        def chunks() -> Iterator[bytes]:
+            for part in (f"{HEAD}\n", f"p{number},", "Kettle,1.50,CNY\n"):
+                under_way.add(number)
+                held.append(len(under_way))
+                yield part.encode()
+
+        answered = await service.send("POST", "/v1/products/import", b"", chunks=chunks(), **CSV)
+        under_way.remove(number)
+        return answered.status
+
+    assert await asyncio.gather(*map(send, range(6))) == [202] * 6
+    assert max(held) == 2
 
 
 @pytest.mark.parametrize("kind", catalogue.FORMATS)
