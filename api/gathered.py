@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Protocol
 
+from contracts.errors import Unavailable
 from stock_ledger.view import CheckoutsView, CheckoutView, Progress
 
 CHECKOUTS_MAX = 100  # of one read: the cache does nothing else meanwhile
@@ -45,6 +46,11 @@ class GatheredPolls:
                         [checkout_id for checkout_id, _, _ in polls], partitions
                     )
                 except Exception as error:  # noqa: BLE001 - each poll raises it
+                    if isinstance(
+                        error, Unavailable
+                    ):  # they would wait for the same silence, one read after the other
+                        polls += self._waiting
+                        self._waiting = []
                     for _, _, answer in polls:
                         if not answer.done():
                             answer.set_exception(error)
