@@ -6,7 +6,7 @@ from itertools import accumulate
 from contracts.commands import Settle
 from contracts.slices import others, product_of
 from stock_ledger.audit.book import FIRST, TAKING, Book, by_command, where
-from stock_ledger.audit.catalogue import unchanged
+from stock_ledger.audit.catalogue import judge_refusals, unchanged
 from stock_ledger.audit.causes import CLOSED_STATUSES
 from stock_ledger.audit.facts import DecisionRow, LedgerRow
 from stock_ledger.audit.history import DROPPED
@@ -21,8 +21,9 @@ _CHANGED = "limits of products whose catalogue entry changed"
 def refusals(book: Book) -> Law:
     law = Law(
         "refusals",
-        "Lines refused for stock or a buyer's limit had, at their place in the log, too little left",
+        "Lines refused for stock, a buyer's limit or the catalogue had, at their place in the log, that against them",
     )
+    judge_refusals(book, law)
     places = {product_id: Places(rows) for product_id, rows in ledgers(book).items()}
     products = {row.product_id: row for row in book.facts.postgres.products}
     constant = unchanged(book, "buyer_limit")

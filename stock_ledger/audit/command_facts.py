@@ -98,6 +98,8 @@ class AnswerFact(NamedTuple):
     lines: int
     quantity: int
     reason: str
+    price: str
+    currency: str
 
 
 class GatheringRow(NamedTuple):

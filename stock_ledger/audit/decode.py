@@ -30,6 +30,7 @@ def message_fact(
         partition, offset, "", intern(line.checkout_id), intern(line.stock_id), intern(line.buyer_id),
         line.quantity, intern(line.payload_hash), line.line, key if keep else None, value if keep else None,
         line.forwarded, hash(value) if line.slice or line.forwarded else 0,
+        line.expected_total if line.basket is None else None,
     )  # fmt: skip
 
 

@@ -71,6 +71,8 @@ class _Answer(msgspec.Struct):
     lines: int
     quantity: int
     reason: str = ""
+    price: str = "0"
+    currency: str = ""
 
 
 class _Counting(msgspec.Struct):

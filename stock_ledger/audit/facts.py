@@ -1,10 +1,12 @@
 """The facts an audit judges: rows of Postgres, records of the log, entries of the view. Small tuples, many of them."""
 
+from datetime import datetime
 from decimal import Decimal
 from typing import NamedTuple
 
 import msgspec
 
+from contracts.messages import Money
 from stock_ledger.audit.command_facts import (
     CommandMessage,
     CommandRow,
@@ -40,6 +42,7 @@ class MessageFact(NamedTuple):
     value: bytes | None = None
     forwarded: bool = False
     value_hash: int = 0
+    expected: Money | None = None  # the total that the client saw, if it is of this line alone
 
 
 class DecisionRow(NamedTuple):
@@ -97,6 +100,7 @@ class LedgerRow(NamedTuple):
     partition: int | None
     offset: int | None
     order_id: str | None
+    opened_at_ms: int | None = None  # of an initial entry
 
 
 class StockRow(NamedTuple):
@@ -117,9 +121,17 @@ class ProductRow(NamedTuple):
     price: Decimal = Decimal(0)
     sale_price: Decimal | None = None
     currency: str = ""
+    on_shelf: bool = True
+    sale_from: datetime | None = None
+    sale_to: datetime | None = None
 
     def sells_for(self) -> Decimal:
         return self.price if self.sale_price is None else self.sale_price
+
+    def sells_throughout(self, start: datetime, end: datetime) -> bool:
+        return (self.sale_from is None or self.sale_from <= start) and (
+            self.sale_to is None or end <= self.sale_to
+        )
 
 
 class PurchaseRow(NamedTuple):

@@ -1,10 +1,12 @@
 """Laws of all-or-nothing checkouts: one answer for all lines, holds that follow it, and counts that are their sums."""
 
 from collections import Counter
+from decimal import Decimal
 
 from contracts.commands import Abandon, HoldAnswer, Settle
 from contracts.events import CHECKOUT_REFUSED, ORDER_CREATED
 from contracts.keys import WHOLE
+from contracts.messages import AMOUNT_MAX
 from contracts.outcomes import OrderStatus
 from contracts.slices import product_of
 from contracts.topics import partition_of
@@ -75,10 +77,29 @@ def _wrong_gathering(book: Book, g: GatheringRow) -> str:  # noqa: PLR0911 - one
         or not isinstance(cause.command, HoldAnswer | Abandon)
     ):
         return f"it is decided at {g.decided_offset}, where no applied answer or end of it lies"
+    if wrong := _ended_wrongly(g, cause):
+        return wrong
     refusing = [a.product_id for a in g.answers if a.reason]
     if g.state == "confirmed" and (refusing or len(g.answers) != g.answers[0].lines):
         return f"confirmed with {len(g.answers)} of {g.answers[0].lines} answers, {refusing} refused"
     return _wrong_answer(book, g, cause)
+
+
+def _ended_wrongly(g: GatheringRow, cause: CommandRow) -> str:
+    """Whether it was ended before its time, or refused for nothing: only what cannot be paid is, if all is held."""
+    if not g.answers:
+        return f"{g.state} without an answer"
+    if len(g.answers) < g.answers[0].lines:
+        if not isinstance(cause.command, Abandon) or (g.decided_at_ms or 0) < g.deadline_ms:
+            return f"{g.state} with {len(g.answers)} of {g.answers[0].lines} answers, before its deadline"
+        return ""
+    if g.state != "refused" or any(a.reason for a in g.answers):
+        return ""
+    total = sum((Decimal(a.price) * a.quantity for a in g.answers), Decimal(0))
+    currencies = {a.currency for a in g.answers}
+    if len(currencies) > 1 or total > AMOUNT_MAX:
+        return ""
+    return f"refused, but all its lines are held, for {total} {' '.join(currencies)}"
 
 
 def _wrong_answer(book: Book, g: GatheringRow, cause: CommandRow) -> str:  # noqa: PLR0911 - as above

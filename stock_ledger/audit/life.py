@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from contracts.commands import Cancel, Close, Complete, Expire, Pay, Pick, Settle, Ship
 from contracts.outcomes import OrderStatus
-from stock_ledger.audit.book import APPLIED, REFUSED, Book, Place, by_command, grouped, where
+from stock_ledger.audit.book import APPLIED, REFUSED, Book, Place, by_command, grouped, place_in, where
 from stock_ledger.audit.command_facts import CommandRow
 from stock_ledger.audit.facts import ItemRow, OrderRow, PaymentRow
 from stock_ledger.audit.report import Law
@@ -41,11 +41,9 @@ class Life:
             return self._notice(row.command, row, took_again)
         after = TRANSITIONS.get((self.status, row.action))
         if row.outcome == REFUSED:
-            wrong = (
-                ""
-                if after is None or row.reason != "not_allowed"
-                else f"refused, but {self.status} allows it"
-            )
+            wrong = self._wrongly_unknown(row)
+            if after is not None and row.reason == "not_allowed":
+                wrong = f"refused, but {self.status} allows it"
             return wrong, [], [], ""
         if after is None:
             return f"{row.action} was applied to an order that is {self.status}", [], [], ""
@@ -61,6 +59,14 @@ class Life:
         self.payment = "refund_due" if self.payment == "paid" else "expired"
         return "", told, self._entries(row.action, 1), "released" if self.whole else ""
 
+    def _wrongly_unknown(self, row: CommandRow) -> str:
+        """An order is known to everyone but other buyers, from when it was made on: its id has the time of that."""
+        command = row.command
+        of_another = isinstance(command, Cancel) and command.buyer_id != self.order.buyer_id
+        if row.reason != "unknown_order" or of_another or not _made_before(self.order.order_id, row):
+            return ""
+        return f"{row.action} was refused as of an unknown order"
+
     def _not_entitled(self, row: CommandRow) -> str:
         command = row.command
         if isinstance(command, Expire) and command.expires_at_ms != self.payment_due_ms:
@@ -72,17 +78,32 @@ class Life:
     def _notice(
         self, notice: Pay, row: CommandRow, took_again: bool
     ) -> tuple[str, list[str], list[Entry], str]:
+        amount = (notice.amount.decimal(), notice.amount.currency)
+        is_right = amount == (self.order.total, self.order.currency)
+        if row.outcome == REFUSED and row.reason == "amount_mismatch":
+            wrong = is_right or notice.outcome == "failed"
+            what = f"{notice.outcome} for {amount[0]} {amount[1]} was refused for its amount" if wrong else ""
+            return what, ["payment.amount_mismatch"], [], ""
         if row.outcome == REFUSED:
-            return "", ["payment.amount_mismatch"] if row.reason == "amount_mismatch" else [], [], ""
+            return self._wrongly_unknown(row) or self._wrongly_forbidden(notice, row), [], [], ""
         if notice.outcome == "failed":
             self.payment = "failed" if self.status is OrderStatus.PENDING_PAYMENT else self.payment
             return "", ["payment.failed"], [], ""
-        amount = (notice.amount.decimal(), notice.amount.currency)
-        if amount != (self.order.total, self.order.currency):
+        if not is_right:
             return f"a notice of {amount[0]} {amount[1]} was applied", [], [], ""
         if notice.outcome == "refunded":
             return self._refunded(notice), ["payment.refunded"], [], ""
         return self._pay(notice, took_again)
+
+    def _wrongly_forbidden(self, notice: Pay, row: CommandRow) -> str:
+        """Nothing is not allowed but to give back what is back already, or what is not due back."""
+        is_of_payment = notice.reference == self.reference
+        may_refuse = notice.outcome == "refunded" and (
+            notice.reference in self.given_back or (is_of_payment and self.payment != "refund_due")
+        )
+        if row.reason != "not_allowed" or may_refuse:
+            return ""
+        return f"{notice.outcome} was refused, but the payment was {self.payment}"
 
     def _refunded(self, notice: Pay) -> str:
         wrong = "refunded a second time" if notice.reference in self.given_back else ""
@@ -113,6 +134,13 @@ class Life:
             return []
         order_id = self.order.order_id
         return [Entry(item.product_id, kind, sign * item.quantity, order_id) for item in self._items]
+
+
+def _made_before(order_id: str, row: CommandRow) -> bool:
+    try:
+        return place_in(order_id)[0] < row.decided_at_ms
+    except ValueError:
+        return False  # no order has such an id: judged by `orders`
 
 
 class Lived(NamedTuple):

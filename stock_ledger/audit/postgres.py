@@ -49,11 +49,15 @@ SELECT order_id::text, amount, currency, status, reference, floor(extract(epoch 
 FROM payments WHERE tableoid <> ALL($1::oid[])
 """
 LEDGER = """
-SELECT product_id, seq, delta, available, kind, partition, "offset", order_id::text FROM ledger
+SELECT product_id, seq, delta, available, kind, partition, "offset", order_id::text,
+       CASE WHEN kind = 'initial' THEN floor(extract(epoch FROM at) * 1000)::bigint END
+FROM ledger
 WHERE tableoid <> ALL($1::oid[]) ORDER BY product_id, seq
 """
 STOCK = "SELECT product_id, partition, available, seq, held, pending, paid FROM stock"
-PRODUCTS = "SELECT product_id, buyer_limit, version, slices, price, sale_price, currency FROM products"
+PRODUCTS = """
+SELECT product_id, buyer_limit, version, slices, price, sale_price, currency, on_shelf, sale_from, sale_to FROM products
+"""
 CATALOGUE = "SELECT * FROM products"
 SLICES = """
 SELECT product_id, CASE WHEN slices_open AND position('~' in product_id) = 0 THEN slices ELSE 1 END AS slices FROM products

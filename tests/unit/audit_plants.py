@@ -160,7 +160,7 @@ def repeat_of_nothing(facts: Facts) -> None:
 
 @plants.breaks("repeats", "events")
 def line_decided_anew(facts: Facts) -> None:
-    change(facts.postgres.decisions, place(0, 4), kind="refused", reason="off_shelf", first_offset=None)
+    change(facts.postgres.decisions, place(0, 4), kind="refused", reason="address_unknown", first_offset=None)
 
 
 @plants.breaks("repeats", "decision-faithful")

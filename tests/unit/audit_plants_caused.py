@@ -6,10 +6,11 @@ from typing import Any
 
 import msgspec
 
-from contracts.commands import Expire
+from contracts.commands import Expire, Pay
+from contracts.messages import Money
 from stock_ledger.audit.facts import Facts, LedgerRow
 from tests.harness import uuid_of
-from tests.unit.audit_commands_sale import A, B, change_row, order_of, row_of
+from tests.unit.audit_commands_sale import PRICE, A, B, change_row, order_of, row_of
 from tests.unit.audit_sale import Plants, change, drop, of_product, place
 
 plants = Plants()
@@ -64,6 +65,20 @@ def applied_though_not_allowed(facts: Facts) -> None:
     change_row(facts, "cancel", "refused", outcome="applied", reason=None)
 
 
+@plants.breaks("order-life")
+def refused_as_unknown_to_its_own_buyer(facts: Facts) -> None:
+    later = row_of(facts, "cancel", "refused").decided_at_ms + 1
+    change_row(facts, "cancel", "refused", reason="unknown_order", decided_at_ms=later)
+
+
+@plants.breaks("command-faithful", "order-life")
+def refused_for_an_amount_that_is_right(facts: Facts) -> None:
+    command = row_of(facts, "pay", "refused").command
+    assert isinstance(command, Pay)
+    right = msgspec.structs.replace(command, amount=Money(PRICE, "CNY"))
+    change_row(facts, "pay", "refused", command=right)
+
+
 @plants.breaks("command-faithful", "entry-causes", "order-life")
 def expired_for_another_deadline(facts: Facts) -> None:
     command = row_of(facts, "expire").command
@@ -84,6 +99,28 @@ def open_though_all_is_answered(facts: Facts) -> None:
         state="refusing",
         decided_offset=None,
     )
+
+
+def _change_halfway(facts: Facts, deadline_ms: int | None = None, **answer: Any) -> None:
+    """Of the checkout of which one line was held, and the other never came."""
+    found = next(g for g in facts.postgres.gatherings if g.checkout_id == uuid_of("halfway"))
+    (one,) = found.answers
+    change(
+        facts.postgres.gatherings,
+        lambda g: g is found,
+        answers=(one._replace(**answer),),
+        deadline_ms=found.deadline_ms if deadline_ms is None else deadline_ms,
+    )
+
+
+@plants.breaks("gatherings")
+def refused_though_all_is_held(facts: Facts) -> None:
+    _change_halfway(facts, lines=1)
+
+
+@plants.breaks("gatherings")
+def ended_before_its_deadline(facts: Facts) -> None:
+    _change_halfway(facts, deadline_ms=facts.postgres.read_at_ms + 1)
 
 
 @plants.breaks("gatherings")

@@ -4,6 +4,7 @@ from decimal import Decimal
 
 import msgspec
 
+from contracts.messages import Money
 from stock_ledger.audit.decode import document_fact, event_fact
 from stock_ledger.audit.facts import (
     Facts,
@@ -12,7 +13,18 @@ from stock_ledger.audit.facts import (
     SpoiltKey,
     StockRow,
 )
-from tests.unit.audit_sale import BOOK, Plants, change, checkout, drop, of_event, of_order, of_product, place
+from tests.unit.audit_sale import (
+    AT_MS,
+    BOOK,
+    Plants,
+    change,
+    checkout,
+    drop,
+    of_event,
+    of_order,
+    of_product,
+    place,
+)
 
 plants = Plants()
 
@@ -81,6 +93,43 @@ def refused_insufficient_though_sold_out(facts: Facts) -> None:
 @plants.breaks("refusals", "purchases")
 def refused_within_the_limit(facts: Facts) -> None:
     change(facts.postgres.products, of_product("hot"), buyer_limit=None)
+
+
+@plants.breaks("refusals", "event-data", "cache-results")
+def refused_as_unknown_though_found_before(facts: Facts) -> None:
+    change(facts.postgres.decisions, place(1, 1), reason="unknown_product")
+
+
+@plants.breaks("refusals", "event-data", "cache-results")
+def refused_as_unknown_though_long_there(facts: Facts) -> None:
+    change(facts.postgres.decisions, place(1, 3), reason="unknown_product")
+    change(facts.postgres.ledger, of_product("box"), opened_at_ms=AT_MS - 60_001)
+
+
+@plants.breaks("refusals")
+def refused_as_off_the_shelf_though_on_it(facts: Facts) -> None:
+    change(facts.postgres.products, of_product("box"), on_shelf=True)
+
+
+@plants.breaks("refusals", "event-data", "cache-results")
+def refused_as_not_on_sale_without_a_window(facts: Facts) -> None:
+    change(facts.postgres.decisions, place(1, 1), reason="not_on_sale")
+
+
+@plants.breaks("refusals", "event-data", "cache-results")
+def refused_for_a_total_of_nothing(facts: Facts) -> None:
+    change(facts.postgres.decisions, place(1, 1), reason="total_not_positive")
+
+
+@plants.breaks("refusals", "event-data", "cache-results")
+def refused_for_too_large_a_total(facts: Facts) -> None:
+    change(facts.postgres.decisions, place(1, 1), reason="total_too_large")
+
+
+@plants.breaks("refusals", "event-data", "cache-results")
+def refused_for_a_price_that_was_as_expected(facts: Facts) -> None:
+    change(facts.postgres.decisions, place(1, 1), reason="price_changed")
+    change(facts.messages, place(1, 1), expected=Money("29.70", "CNY"))
 
 
 @plants.breaks("purchases")

@@ -107,7 +107,7 @@ def sent_to_a_slice_that_is_not_its_buyers(facts: Facts) -> None:
 def forwarded_line_decided_twice(facts: Facts) -> None:
     """The slice that forwarded it refused its copy, too."""
     copy = _is("elsewhere", hot(1), "repeated")
-    change(facts.postgres.decisions, copy, kind="refused", reason="off_shelf", first_offset=None)
+    change(facts.postgres.decisions, copy, kind="refused", reason="address_unknown", first_offset=None)
 
 
 @plants.breaks("repeats")

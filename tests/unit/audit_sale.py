@@ -44,6 +44,7 @@ SHIPPING = Shipping("A", "123", "Street 1")
 ONE, OTHER = "a" * 32, "b" * 32  # payload hashes
 HOT = product_of("hot", price=PRICE, buyer_limit=3)
 BOOK = product_of("book", price=PRICE)
+BOX = product_of("box", price=PRICE, on_shelf=False)
 
 
 def checkout(number: int) -> str:
@@ -51,17 +52,20 @@ def checkout(number: int) -> str:
 
 
 def _row_of(p: Product) -> ProductRow:
-    return ProductRow(p.product_id, p.buyer_limit, p.version, p.slices, p.price, p.sale_price, p.currency)
+    return ProductRow(
+        p.product_id, p.buyer_limit, p.version, p.slices, p.price, p.sale_price, p.currency, p.on_shelf
+    )
 
 
 class Sale:
-    """A sale of hot (2 units left after 5, at most 3 a buyer) and book (10 units), message by message."""
+    """A sale of hot (2 units left after 5, at most 3 a buyer), book (10 units) and box (off the shelf), message by message."""
 
     def __init__(self) -> None:
         self.postgres = PostgresFacts(
-            products=[_row_of(HOT), _row_of(BOOK)],
+            products=[_row_of(HOT), _row_of(BOOK), _row_of(BOX)],
             ledger=[
                 LedgerRow("book", 1, 10, 10, "initial", None, None, None),
+                LedgerRow("box", 1, 4, 4, "initial", None, None, None, AT_MS),
                 LedgerRow("hot", 1, 5, 5, "initial", None, None, None),
             ],
         )
@@ -77,8 +81,8 @@ class Sale:
             letters=[],
             cache=CacheFacts(),
         )
-        self.stock = {"hot": 5, "book": 10}
-        self.seq = {"hot": 1, "book": 1}
+        self.stock = {"hot": 5, "book": 10, "box": 4}
+        self.seq = {"hot": 1, "book": 1, "box": 1}
         self.given = 10  # of book
         self.ends = [0, 0]
         self.event_ends = [0, 0]
@@ -165,6 +169,7 @@ class Sale:
         postgres.stock = [
             StockRow("hot", 0, self.stock["hot"], self.seq["hot"], 0, 5 - self.stock["hot"]),
             StockRow("book", 1, self.stock["book"], self.seq["book"], 0, self.given - self.stock["book"]),
+            StockRow("box", 1, 4, 1),
         ]
         postgres.decisions.sort()
         postgres.ledger.sort()
@@ -176,7 +181,7 @@ class Sale:
             ShownStock(s.product_id, (s.seq, s.available), True, s.available <= 0, (s.seq, s.available))
             for s in postgres.stock
         ]
-        facts.cache.products = [ShownProduct(p.product_id, p, True, p) for p in (HOT, BOOK)]
+        facts.cache.products = [ShownProduct(p.product_id, p, True, p) for p in (HOT, BOOK, BOX)]
         facts.cache.progress = [ShownProgress(p, (3, end), True, (3, end)) for p, end in enumerate(self.ends)]
         return facts
 
@@ -249,7 +254,7 @@ def clean() -> Facts:
     """Every kind of decision at least once. In partition 0, by offset:
 
     0 created 2 of hot, 1 refused for the buyer's limit, 2 created 3, 3 sold out, 4 repeats 0, 5 conflicts with 0,
-    6 garbage. In partition 1: 0 created 8 of book, 1 insufficient stock, 2 created 1, 3 unknown to no law.
+    6 garbage. In partition 1: 0 created 8 of book, 1 insufficient stock, 2 created 1, 3 box is off the shelf.
     """
     sale = Sale()
     sale.send(1, "hot", 2, Kind.CREATED)
@@ -262,7 +267,7 @@ def clean() -> Facts:
     sale.send(5, "book", 8, Kind.CREATED)
     sale.send(6, "book", 3, Kind.REFUSED, reason=Reason.INSUFFICIENT_STOCK)
     sale.send(7, "book", 1, Kind.CREATED)
-    sale.send(8, "book", 1, Kind.REFUSED, reason=Reason.OFF_SHELF)
+    sale.send(8, "box", 1, Kind.REFUSED, reason=Reason.OFF_SHELF)
     return sale.end()
 
 

@@ -1,6 +1,7 @@
 """Every law of the audit holds on a clean sale and is broken by what breaks it, and by nothing else."""
 
 from collections.abc import Callable
+from datetime import datetime, timedelta
 from io import StringIO
 
 import msgspec
@@ -10,7 +11,9 @@ from rich.console import Console
 
 from contracts.commands import Settle
 from contracts.decisions import order_id_of
+from contracts.messages import Money
 from contracts.outcomes import Kind, Reason
+from contracts.times import from_ms
 from deploy.audit import render
 from stock_ledger.audit.book import place_in
 from stock_ledger.audit.command_facts import SourceOpenRow, SourceRequestRow
@@ -24,8 +27,10 @@ from stock_ledger.audit.facts import (
     TopicSpan,
 )
 from stock_ledger.audit.laws import LAWS, audit
+from stock_ledger.audit.life import Life
 from stock_ledger.audit.report import DEVIATIONS_KEPT_MAX, Law
 from stock_ledger.audit.view import wrong_results
+from tests.harness import uuid_of
 from tests.unit import (
     audit_plants,
     audit_plants_caused,
@@ -34,7 +39,7 @@ from tests.unit import (
     audit_plants_shown,
     audit_plants_sliced,
 )
-from tests.unit.audit_commands_sale import A, commanded
+from tests.unit.audit_commands_sale import A, change_row, commanded, order_of, row_of
 from tests.unit.audit_plants import lost_decision
 from tests.unit.audit_sale import (
     AT_MS,
@@ -326,6 +331,100 @@ def test_prices_of_a_changed_catalogue_entry_are_not_judged() -> None:
     change(facts.postgres.products, of_product("book"), price=PRICE + 1, version=2)
     report = audit(facts)
     assert report.ok, report.broken()
+
+
+def test_refusals_by_a_changed_catalogue_entry_are_not_checkable() -> None:
+    facts = clean()
+    change(facts.postgres.products, of_product("box"), on_shelf=True, version=2)
+    report = audit(facts)
+    assert report.ok, report.broken()
+    assert report.law("refusals").not_checkable == 1
+
+
+def test_a_product_may_have_been_loaded_after_it_was_refused_as_unknown() -> None:
+    facts = clean()
+    change(facts.postgres.decisions, place(1, 3), reason="unknown_product")
+    for at_ms in (AT_MS - 60_000, AT_MS + 1):
+        change(facts.postgres.ledger, of_product("box"), opened_at_ms=at_ms)
+        assert audit(facts).law("refusals").ok
+
+
+@pytest.mark.parametrize(
+    ("window", "ok"),
+    [
+        ({"sale_to": from_ms(AT_MS)}, True),
+        (
+            {"sale_to": from_ms(AT_MS) + timedelta(microseconds=500)},
+            True,
+        ),  # at some moment of the millisecond
+        ({"sale_to": from_ms(AT_MS + 1)}, False),
+        ({"sale_from": from_ms(AT_MS) + timedelta(microseconds=1)}, True),
+        ({"sale_from": from_ms(AT_MS), "sale_to": from_ms(AT_MS + 1)}, False),
+    ],
+)
+def test_a_window_is_held_against_the_time_of_the_decision(window: dict[str, datetime], ok: bool) -> None:
+    facts = clean()
+    change(facts.postgres.decisions, place(1, 1), reason="not_on_sale")
+    change(facts.postgres.products, of_product("book"), **window)
+    assert audit(facts).law("refusals").ok is ok
+
+
+def test_an_expected_total_that_is_not_kept_is_not_checkable() -> None:
+    facts = clean()
+    change(facts.postgres.decisions, place(1, 1), reason="price_changed")
+    law = audit(facts).law("refusals")
+    assert (law.ok, law.not_checkable) == (True, 1)
+    change(facts.messages, place(1, 1), expected=Money("29.69", "CNY"))
+    law = audit(facts).law("refusals")
+    assert (law.ok, law.not_checkable) == (True, 0)
+
+
+def test_an_order_is_unknown_to_others_and_before_it_is_made() -> None:
+    facts = commanded()
+    command = row_of(facts, "cancel", "refused").command
+    of_other = msgspec.structs.replace(command, buyer_id="b9")
+    made_ms = place_in(order_of(facts, "cancelled"))[0]
+    for asked, at_ms, ok in (
+        (command, made_ms, True),
+        (command, made_ms + 1, False),
+        (of_other, made_ms + 1, True),
+    ):
+        change_row(facts, "cancel", "refused", reason="unknown_order", command=asked, decided_at_ms=at_ms)
+        assert audit(facts).law("order-life").ok is ok
+
+
+@pytest.mark.parametrize(
+    ("reason", "outcome", "reference", "ok"),
+    [
+        ("unknown_order", "paid", "new", False),
+        ("not_allowed", "paid", "new", False),
+        ("not_allowed", "failed", "taken", False),
+        ("not_allowed", "refunded", "new", False),
+        ("not_allowed", "refunded", "taken", True),  # it is not due back
+        ("not_allowed", "refunded", "back", True),
+        ("amount_mismatch", "paid", "new", True),
+        ("amount_mismatch", "failed", "new", False),
+    ],
+)
+def test_what_a_payment_may_be_refused_for(reason: str, outcome: str, reference: str, ok: bool) -> None:
+    facts = commanded()
+    row = row_of(facts, "pay", "refused")
+    (order,) = [o for o in facts.postgres.orders if o.order_id == row.subject]
+    life = Life(order, [], None)
+    life.payment, life.reference, life.given_back = "paid", "taken", {"back"}
+    notice = msgspec.structs.replace(row.command, outcome=outcome, reference=reference)
+    later = row._replace(command=notice, reason=reason, decided_at_ms=row.decided_at_ms + 1)
+    wrong, *_ = life.take(later, took_again=False)
+    assert (not wrong) is ok, wrong
+
+
+def test_an_order_that_no_payment_could_be_taken_for_is_refused_though_all_is_held() -> None:
+    facts = commanded()
+    found = next(g for g in facts.postgres.gatherings if g.checkout_id == uuid_of("halfway"))
+    (one,) = found.answers
+    for answer in (one._replace(lines=1, price="1000000000000"), one._replace(lines=1)):
+        change(facts.postgres.gatherings, lambda g: g.checkout_id == uuid_of("halfway"), answers=(answer,))
+        assert audit(facts).law("gatherings").ok is (answer.price != one.price)
 
 
 def test_figures_that_lag_are_judged_as_far_as_they_are() -> None:
