@@ -46,9 +46,8 @@ class GatheredPolls:
                         [checkout_id for checkout_id, _, _ in polls], partitions
                     )
                 except Exception as error:  # noqa: BLE001 - each poll raises it
-                    if isinstance(
-                        error, Unavailable
-                    ):  # they would wait for the same silence, one read after the other
+                    if isinstance(error, Unavailable):
+                        # The others would meet the same silence, one read after the other.
                         polls += self._waiting
                         self._waiting = []
                     for _, _, answer in polls:
