@@ -15,7 +15,8 @@ from deploy.stack import LocalStack
 GOALS_S = {"kill_worker": 10.0, "stop_worker": 2.0, "restart_postgres": 2.0}
 _COLUMNS = (
     "seed", "brokers", "seconds", "faults (kinds)", "submits ok/fail/unknown", "polls ok/fail/unknown",
-    "commands ok/fail/unknown", "accepted/s", "longest stall: deciding", "accepting", "kill → deciding", "SIGTERM → deciding", "Postgres → deciding", "violations",
+    "commands ok/fail/unknown", "accepted/s", "longest stall: deciding", "accepting", "kill → deciding", "SIGTERM → deciding", "Postgres → deciding",
+    "accepted/s meanwhile", "violations",
 )  # fmt: skip
 
 
@@ -61,7 +62,7 @@ def row(result: Result) -> str:
         f"{sum(result.faults.values())} ({len(result.faults)})",
         _outcomes(result.submits), _outcomes(result.polls), _outcomes(result.asks), f"{result.accepted_per_s:.0f}",
         f"{result.longest_deciding_stall.seconds:.1f} s", f"{result.longest_accepting_stall_s:.1f} s",
-        *(_recovery(result, kind) for kind in GOALS_S), str(violations),
+        *(_recovery(result, kind) for kind in GOALS_S), _accepted_meanwhile(result), str(violations),
     ]  # fmt: skip
     return "| " + " | ".join(cells) + " |"
 
@@ -101,6 +102,12 @@ def _recovery(result: Result, kind: str) -> str:
         return "–"
     longest = [seconds for seconds in alone if seconds is not None]
     return "never" if len(longest) < len(alone) else f"{max(longest):.1f} s"
+
+
+def _accepted_meanwhile(result: Result) -> str:
+    """While those were under way: the least and the most."""
+    rates = [r.accepted_per_s for r in result.recoveries if r.alone]
+    return f"{min(rates):.0f} to {max(rates):.0f}" if rates else "–"
 
 
 def table(results: Sequence[Result]) -> str:
