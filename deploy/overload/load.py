@@ -49,6 +49,7 @@ class Outcome(msgspec.Struct):
     """
 
     due: int = 0
+    answered: int = 0  # while requests fell due
     statuses: dict[str, int] = msgspec.field(default_factory=dict)
     codes: dict[str, int] = msgspec.field(default_factory=dict)  # of problems
     retry_after_s: dict[str, int] = msgspec.field(default_factory=dict)  # how often each was told with a 503
@@ -62,6 +63,11 @@ class Outcome(msgspec.Struct):
     not_connected: int = 0  # tries to connect that failed
     again: dict[str, int] = msgspec.field(default_factory=dict)  # statuses of those who came again
     seconds: float = 0.0
+
+    @property
+    def answered_per_s(self) -> float:
+        """While requests fell due."""
+        return self.answered / self.seconds if self.seconds else 0.0
 
     def all_taken_in(self, within_ms: float = 1000.0) -> bool:
         """Every request was answered 202, 99 of 100 within so long since they were due."""
@@ -213,6 +219,7 @@ class Load:
         status = head[9:12].decode()
         counts = self._again if job.is_again else self._statuses
         counts[status] += 1
+        self.outcome.answered += now < self._last_at
         self._since_due_ms[status].append((now - job.due_at) * 1000)
         self._since_sent_ms[status].append((now - job.sent_at) * 1000)
         document = orjson.loads(body)

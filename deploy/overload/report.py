@@ -31,6 +31,11 @@ def rows(result: Result) -> list[tuple[str, str, str]]:
     return [
         ("sustained", f"{result.sustained_per_s:,.0f}/s", "all 202 within a second and decided as they come"),
         ("burst: offered", f"{offered:,.0f}/s", f"for {burst.seconds:.0f} s, {burst.due:,} in all"),
+        (
+            "  answered meanwhile",
+            f"{burst.answered_per_s:,.0f}/s",
+            f"{result.reached:.1f} times what is sustained, of {result.factor:.1f} offered",
+        ),
         *_answers(burst),
         ("  decided meanwhile", f"{result.decided_in_burst_per_s:,.0f}/s", ""),
         (

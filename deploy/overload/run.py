@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import resource
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -28,7 +29,9 @@ from stock_ledger.postgres import acquired, connect_pool
 
 _BUYERS = 5000
 _CONNECTIONS = 1000
+_BURST_CONNECTIONS = 4000  # with fewer, requests wait here for one, and never meet the edge
 _CALM_CONNECTIONS = 200  # while processes are restarted: each is in use more often than SHUTDOWN_DRAIN_S
+_OTHER_FILES = 1000  # that a process may have open beside them
 _STOCK = 10**9
 _FIRST_PER_S, _STEP, _TRIES = 500.0, 1.25, 2
 _STEP_S = 4.0
@@ -65,7 +68,8 @@ async def prove(
         for product in sample.products(OTHERS, _STOCK)
     ]
     await prepare(settings, products, sample.addresses(_BUYERS))
-    result = Result(lag_max)
+    allow_files(_BURST_CONNECTIONS + _OTHER_FILES)
+    result = Result(lag_max, options.factor)
     async with (
         running(stack, settings, log_dir, workers=0, say=console.print) as fleet,
         _watched(settings, fleet) as watch,
@@ -84,6 +88,14 @@ async def prove(
     result.looks = watch.looks
     result.failures = judge(result, [member.name for member in fleet.members])
     return result, report
+
+
+def allow_files(count: int) -> None:
+    """Let this process and those it starts have so many open, as far as it may."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = count if hard == resource.RLIM_INFINITY else min(count, hard)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 class Proof:
@@ -156,13 +168,16 @@ class Proof:
         per_s = self._options.factor * self._result.sustained_per_s
         self._say(f"burst: {per_s:,.0f}/s for {self._options.seconds:.0f} s ...")
         began = time.monotonic()
-        self._result.burst = await self._load(per_s, self._options.seconds)
+        self._result.burst = await self._load(per_s, self._options.seconds, connections=_BURST_CONNECTIONS)
         looks = [look for look in self._watch.since(began) if look.at < began + self._options.seconds]
         first, last = looks[0], looks[-1]
         self._result.decided_in_burst_per_s = round((last.decided - first.decided) / (last.at - first.at))
         self._result.drain_after_per_s = await drained(self._settings)
         self._result.lag_peak = max(look.lag for look in self._watch.since(began))
         self._say(f"  {describe(self._result.burst)}; at most {self._result.lag_peak:,} waited")
+        self._say(
+            f"  answered meanwhile {self._result.burst.answered_per_s:,.0f}/s, {self._result.reached:.1f} times"
+        )
         self._say(
             f"  decided {self._result.decided_in_burst_per_s:,.0f}/s meanwhile, then drained "
             f"{self._result.drain_after_per_s:,.0f}/s"
@@ -176,7 +191,9 @@ class Proof:
         self._say("a full log, a short burst; who is turned away comes again when told to ...")
         await write_hot(self._settings, self._settings.lag_max)
         per_s = self._options.factor * self._result.sustained_per_s
-        self._result.coming_again = await self._load(per_s, _RETURN_S, comes_again=True)
+        self._result.coming_again = await self._load(
+            per_s, _RETURN_S, connections=_BURST_CONNECTIONS, comes_again=True
+        )
         await drained(self._settings)
         self._say(f"  came again, once: {self._result.coming_again.again}")
 
@@ -200,13 +217,13 @@ class Proof:
         await self._fleet.wait_ready()
         self._result.restarted[member.name] = self._result.restarted.get(member.name, 0) + 1
 
-    async def _load(self, per_s: float, seconds: float, *, comes_again: bool = False) -> Outcome:
-        plan = self._plan(per_s, seconds, comes_again=comes_again)
+    async def _load(
+        self, per_s: float, seconds: float, *, connections: int = _CONNECTIONS, comes_again: bool = False
+    ) -> Outcome:
+        plan = self._plan(per_s, seconds, connections=connections, comes_again=comes_again)
         return await child("deploy.overload.load", plan, Outcome)
 
-    def _plan(
-        self, per_s: float, seconds: float, *, connections: int = _CONNECTIONS, comes_again: bool = False
-    ) -> Plan:
+    def _plan(self, per_s: float, seconds: float, *, connections: int, comes_again: bool = False) -> Plan:
         path = self._folder / f"accepted-{len(self._accepted)}.txt"
         self._accepted.append(path)
         ports = [member.port for member in self._fleet.of("ingest")]

@@ -9,6 +9,7 @@ from deploy.overload.load import Outcome
 # Resident memory that no process may exceed, in MB, with the settings' defaults and the load of this proof.
 MEMORY_MAX_MB = {"ingest": 300, "worker": 400, "api": 200, "streams": 400}
 DRAIN_SHARE_MIN = 0.75  # of what a backlog without a burst before it drains at, for that of the burst
+REACHED_SHARE_MIN = 0.95  # of the multiple that the burst is to be, for what is answered meanwhile
 AGAIN_SHARE_MIN = 0.9  # of those who come again when they were told to must be taken in
 
 _PATIENCE_MS = 1000.0  # sustained: every answer sooner, and no more waiting than comes in in that time
@@ -26,6 +27,7 @@ class Result(msgspec.Struct):
     """What came out; `overload --json` writes it. Rates per second, memory in MB, times in milliseconds."""
 
     lag_max: int
+    factor: float  # of what is sustained, that the burst is to be
     sustained_per_s: float = 0.0
     burst: Outcome = msgspec.field(default_factory=Outcome)
     decided_in_burst_per_s: float = 0.0
@@ -46,6 +48,11 @@ class Result(msgspec.Struct):
     @property
     def ok(self) -> bool:
         return not self.failures
+
+    @property
+    def reached(self) -> float:
+        """Of the burst, what the edge has answered meanwhile: so many times what is sustained."""
+        return self.burst.answered_per_s / self.sustained_per_s if self.sustained_per_s else 0.0
 
 
 def is_sustained(outcome: Outcome, lag: int, per_s: float) -> bool:
@@ -97,6 +104,11 @@ def _answered(phase: str, outcome: Outcome) -> Iterator[str]:
 def _overloaded(result: Result) -> Iterator[str]:
     if not result.burst.statuses.get("503"):
         yield "nobody was turned away in the burst: it was no overload"
+    if result.reached < REACHED_SHARE_MIN * result.factor:
+        yield (
+            f"the burst reached the edge with {result.burst.answered_per_s:,.0f}/s, {result.reached:.1f} times what is "
+            f"sustained, not {result.factor:.1f}: {result.burst.given_up:,} requests were given up unsent"
+        )
     again = result.coming_again.again
     if again.get("202", 0) < AGAIN_SHARE_MIN * sum(again.values()) or not again:
         yield f"of those who came again when told to, too few were taken in: {again}"

@@ -1,6 +1,7 @@
 """The overload proof: its load generator counts what it sees, and its verdict can fail."""
 
 import asyncio
+import resource
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -9,6 +10,8 @@ import msgspec
 import pytest
 
 from deploy.overload.load import Outcome, Plan, run
+from deploy.overload.report import rows
+from deploy.overload.run import allow_files
 from deploy.overload.verdict import MEMORY_MAX_MB, Result, is_sustained, judge
 
 ACCEPTED = b'{"checkout_id":"c","lines":[{"partition":3,"offset":7}]}'
@@ -96,6 +99,7 @@ async def test_who_is_turned_away_comes_again_when_told_to(tmp_path: Path) -> No
     outcome, heads = await load(answer, tmp_path, comes_again=True)
     assert outcome.statuses == {"503": first, "202": outcome.due - first}
     assert outcome.again == {"202": first}
+    assert 0 < outcome.answered <= outcome.due, "those who came again came after the end"
     assert outcome.retry_after_s == {"1": first}
     assert outcome.codes == {"backlog_full": first}
     assert len(set(heads)) == outcome.due, "with the same key"
@@ -112,8 +116,9 @@ def good() -> Result:
     """A result of which everything held."""
     return Result(
         100,
+        3.0,
         sustained_per_s=10.0,
-        burst=msgspec.structs.replace(GOOD, statuses={"202": 5, "503": 5}),
+        burst=msgspec.structs.replace(GOOD, statuses={"202": 5, "503": 5}, answered=58, seconds=2.0),
         drain_before_per_s=100.0,
         drain_after_per_s=100.0,
         drain_later_per_s=100.0,
@@ -138,6 +143,8 @@ def test_it_holds_when_everything_did() -> None:
         ({"audit_ok": False}, "audit"),
         ({"burst": msgspec.structs.replace(good().burst, cut=1)}, "burst: 1 requests cut off"),
         ({"burst": GOOD}, "nobody was turned away"),
+        ({"burst": msgspec.structs.replace(good().burst, answered=28, given_up=10**6)}, "not 3.0: 1,000,000"),
+        ({"burst": msgspec.structs.replace(good().burst, answered=56)}, "28/s, 2.8 times what is sustained"),
         ({"burst": msgspec.structs.replace(GOOD, statuses={"503": 1, "500": 1})}, "status 500"),
         ({"restarts": msgspec.structs.replace(GOOD, unanswered=2)}, "restarts: 0 requests cut off, 2"),
         ({"restarts": msgspec.structs.replace(GOOD, cut=2)}, "restarts: 2 requests cut off"),
@@ -154,6 +161,24 @@ def test_it_holds_when_everything_did() -> None:
 def test_whatever_did_not_hold_is_told(changes: dict[str, object], word: str) -> None:
     failures = judge(msgspec.structs.replace(good(), **changes), MEMBERS)
     assert any(word in failure for failure in failures), failures
+
+
+def test_what_the_edge_answered_of_the_burst_is_shown() -> None:
+    quiet = msgspec.structs.replace(good().burst, statuses={})
+    result = msgspec.structs.replace(good(), burst=quiet, coming_again=GOOD, restarts=quiet)
+    assert ("  answered meanwhile", "29/s", "2.9 times what is sustained, of 3.0 offered") in rows(result)
+
+
+def test_as_many_files_may_be_open_as_there_are_connections() -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (600, before[1]))
+        allow_files(700)
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (700, before[1])
+        allow_files(500)
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (700, before[1])
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 @pytest.mark.parametrize(
