@@ -3,7 +3,8 @@
 import logging
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from contracts.settings import Settings
 
@@ -22,6 +23,7 @@ class Health:
         self._problem = "the group has not assigned partitions yet"
         self._decided = 0
         self._partitions = 0
+        self._rounds: dict[object, float] = {}  # of chores, that go on, and when they should have ended
 
     def progressed(self, partitions: int) -> None:
         """A round of the loop went through, whether or not there was anything to decide."""
@@ -32,6 +34,19 @@ class Health:
     def heartbeat(self) -> None:
         """A part of a long round is done. It does not make the process ready, but the watchdog waits for the rest."""
         self._alive_at = self._monotonic()
+
+    @contextmanager
+    def round(self, within_s: float) -> Iterator[None]:
+        """Around a round of a chore that is done by time. One that takes longer holds the process up."""
+        going_on = object()
+        self._rounds[going_on] = self._monotonic() + within_s
+        try:
+            yield
+        finally:
+            del self._rounds[going_on]
+
+    def is_held_up(self) -> bool:
+        return any(until < self._monotonic() for until in self._rounds.values())
 
     def decided(self, count: int) -> None:
         self._decided += count

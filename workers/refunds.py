@@ -75,7 +75,9 @@ class Refunding:
         self._trying = asyncio.Lock()
 
     async def ask(self, send: Send) -> None:
-        """One round. Returns when what came of it is in the log, and noted."""
+        """One round. Returns when what came of it is in the log, and noted. What could not be put there is asked for again,
+        and the provider knows it by its key.
+        """
         now, deadline_s = self._clock(), self._settings.refund_deadline_s
         try:
             due = await self._refunds.take(
@@ -91,7 +93,7 @@ class Refunding:
                     )
                     continue
                 done.append(given_back(one, *answer, self._clock()))
-            await ask_all(done, self._settings.partitions, send)
+            await ask_all(done, self._settings, send)
         except Unavailable as error:
             logger.warning("refunds wait: %s", error, extra={"action": "refunds"})
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -10,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import faust
+from faust.exceptions import ProducerSendError
 
-from contracts.errors import Unavailable
+from contracts.errors import NotAcknowledged, Unavailable
 from contracts.settings import Settings
 from contracts.topics import Topics
-from stock_ledger.commands.due import DueStore
+from stock_ledger.commands.due import DueReads
 from stock_ledger.figures import FigureStore
+from workers.asking import Send
 from workers.health import Health
 from workers.making_good import MakingGood
 from workers.refunds import Refunding
@@ -35,7 +38,7 @@ _PATIENCE_S = (
 def build(
     settings: Settings,
     figures: FigureStore,
-    due: DueStore,
+    due: DueReads,
     refunding: Refunding,
     making_good: MakingGood,
     health: Health,
@@ -47,7 +50,8 @@ def build(
     One event at a time per partition and acknowledged only after its effect: `concurrency` 1 and `noack_take`,
     because Faust otherwise commits past events in flight. While Postgres is away everything waits for it, the figures for
     minutes. Else the app ends when they fail; started again, it resumes from the committed offset, and folding an event
-    twice is harmless. Health tells that its loop goes round. Nothing is kept in `data_dir`, which Faust wants to have.
+    twice is harmless. Health tells that its loop goes round, as long as the rounds of timers and refunds end. Nothing is
+    kept in `data_dir`, which Faust wants to have.
     """
     app = faust.App(
         id=f"{settings.topic_prefix}-streams",
@@ -61,6 +65,8 @@ def build(
         consumer_max_fetch_size=settings.fetch_bytes_max,  # of each partition
         stream_buffer_maxsize=settings.batch_rows_max,
         broker_commit_interval=1.0,
+        producer_request_timeout=settings.produce_ack_deadline_s,  # for so long it tries to send a batch
+        producer_max_batch_size=settings.produce_batch_bytes,
         stream_wait_empty=False,
         stream_ack_exceptions=False,
         stream_ack_cancelled_tasks=False,
@@ -72,7 +78,6 @@ def build(
         "value_serializer": "raw",
     }
     events = app.topic(Topics(settings).events, **raw)
-    commands = app.topic(Topics(settings).commands, **raw)
     timers = Timers(due, settings, clock)
 
     @app.agent(events, concurrency=1)
@@ -91,15 +96,19 @@ def build(
                 await stream.ack(event)
             health.decided(len(taken))
 
-    async def send(key: bytes, value: bytes, partition: int) -> Awaitable[Any]:
-        return await commands.send(key=key, value=value, partition=partition)
-
-    _every(app, settings.timer_interval_s, lambda: timers.ask(send))
-    _every(app, settings.timer_interval_s, lambda: refunding.ask(send))
-    _every(app, settings.stock_source_retry_s, making_good.round)
+    send = sender_of(app, Topics(settings).commands)
+    late_s = settings.postgres_timeout_s + settings.produce_ack_deadline_s
+    # The answers of providers, then a note of each, one by one.
+    refunds_s = settings.refund_deadline_s + settings.stall_exit_s
+    _every(app, settings.timer_interval_s, lambda: timers.ask(send), health, late_s)
+    _every(app, settings.timer_interval_s, lambda: refunding.ask(send), health, refunds_s)
+    # One call after the other: how long that takes is the source's to say.
+    _every(app, settings.stock_source_retry_s, making_good.round, health, math.inf)
 
     @app.timer(interval=1.0)  # type: ignore[untyped-decorator]
     async def beat() -> None:
+        if health.is_held_up():
+            return
         health.progressed(len(app.consumer.assignment()) if app.consumer is not None else 0)
 
     return app
@@ -125,7 +134,31 @@ async def keep(
             return
 
 
-def _every(app: faust.App, interval_s: float, chore: Callable[[], Awaitable[None]]) -> None:
+def sender_of(app: faust.App, topic: str) -> Send:
+    """How to send to a topic by the application's producer: past Faust's own topics, which log each message that fails."""
+
+    async def send(key: bytes, value: bytes, partition: int) -> Awaitable[Any]:
+        producer = await app.maybe_start_producer()
+        try:
+            ack: asyncio.Future[Any] = await producer.send(topic, key, value, partition, None, None)
+        except ProducerSendError as error:
+            raise NotAcknowledged(f"{topic}: {error!r}") from error
+        ack.add_done_callback(_heard)
+        return ack
+
+    return send
+
+
+def _heard(ack: "asyncio.Future[Any]") -> None:
+    """Its error may find nobody waiting for it any more: that its partition takes nothing is known by then."""
+    if not ack.cancelled():
+        ack.exception()
+
+
+def _every(
+    app: faust.App, interval_s: float, chore: Callable[[], Awaitable[None]], health: Health, within_s: float
+) -> None:
     @app.timer(interval=interval_s)  # type: ignore[untyped-decorator]
     async def by_time() -> None:
-        await chore()
+        with health.round(within_s):
+            await chore()

@@ -27,7 +27,9 @@ class Timers:
         ]
 
     async def ask(self, send: Send) -> None:
-        """Ask for everything that is due now and was not asked for lately. Returns when it is in the log."""
+        """Ask for everything that is due now and was not asked for lately. Returns when it is in the log, or to be asked
+        again.
+        """
         now = self._clock()
         for position, read, command_of in self._kinds:
             try:
@@ -35,5 +37,5 @@ class Timers:
             except Unavailable as error:
                 logger.warning("timers wait: %s", error, extra={"action": "timers"})
                 return
-            await ask_all([command_of(due, now) for due in found], self._settings.partitions, send)
-            position.moved(found)
+            asked = await ask_all([command_of(due, now) for due in found], self._settings, send)
+            position.moved(found, is_end=len(found) < self._settings.timer_rows_max, missed=not asked)

@@ -60,21 +60,36 @@ class DueStore:
 
 
 class Position(msgspec.Struct):
-    """How far what is due was read. From the beginning again after `again_s`, for what was asked and never decided."""
+    """How far what is due was read.
+
+    Once it was read to its end, from the beginning again: after `again_s` for what was asked and never decided, at once
+    for what was `missed`, which could not be asked. Not before, or those at the beginning would keep all others waiting.
+    """
 
     again_s: float
     after: Due | None = None
     since: datetime | None = None
+    is_end: bool = False
+    missed: bool = False
 
     def start(self, now: datetime) -> Due:
-        if self.after is None or self.since is None or now - self.since >= timedelta(seconds=self.again_s):
-            self.since = now
+        if (
+            self.after is None
+            or self.since is None
+            or (self.is_end and self._is_to_begin_again(now, self.since))
+        ):
+            self.since, self.missed = now, False
             self.after = (datetime.min.replace(tzinfo=now.tzinfo), str(uuid.UUID(int=0)))
         return self.after
 
-    def moved(self, found: Sequence[Due]) -> None:
+    def _is_to_begin_again(self, now: datetime, since: datetime) -> bool:
+        return self.missed or now - since >= timedelta(seconds=self.again_s)
+
+    def moved(self, found: Sequence[Due], *, is_end: bool, missed: bool) -> None:
         if found:
             self.after = found[-1]
+        self.is_end = is_end
+        self.missed = self.missed or missed
 
 
 def expire(due: Due, now: datetime) -> Command:

@@ -49,6 +49,16 @@ def test_a_part_of_a_round_keeps_the_watchdog_waiting_and_makes_nobody_ready(clo
     assert health.report()[0] is False
 
 
+def test_a_round_that_should_have_ended_holds_the_process_up_until_it_does(clock: Clock) -> None:
+    health = Health(Settings(), clock.monotonic)
+    with health.round(10), health.round(20):
+        clock.tick(10)
+        assert not health.is_held_up()
+        clock.tick(1)
+        assert health.is_held_up()
+    assert not health.is_held_up()
+
+
 def test_a_process_without_progress_ends_even_when_its_loop_is_blocked() -> None:
     root = Path(__file__).parent.parent.parent
     ended = subprocess.run(

@@ -16,7 +16,7 @@ from tests.desk import PARTITIONS, Desk, answer_of
 from tests.harness import Clock, line_of, product_in, product_of, uuid_of
 from workers.timers import Timers
 
-A = product_in(0, PARTITIONS)
+A, B = product_in(0, PARTITIONS), product_in(1, PARTITIONS)
 
 
 class Asked:
@@ -25,7 +25,7 @@ class Asked:
     def __init__(self, desk: Desk, settings: Settings, clock: Clock) -> None:
         self.timers = Timers(MemoryDue(desk.commands), settings, clock.now)
         self.commands: list[Command] = []
-        self.acknowledges = True
+        self.refusing: set[int] = set()  # partitions
 
     async def ask(self) -> list[Command]:
         self.commands = []
@@ -35,10 +35,10 @@ class Asked:
     async def _send(self, key: bytes, value: bytes, partition: int) -> Awaitable[Any]:
         self.commands.append(decode_command(value, key, partition, PARTITIONS))
         ack: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        if self.acknowledges:
-            ack.set_result(None)
-        else:
+        if partition in self.refusing:
             ack.set_exception(NotAcknowledged("no answer"))
+        else:
+            ack.set_result(None)
         return ack
 
 
@@ -112,13 +112,29 @@ async def test_what_was_not_acknowledged_is_asked_again_at_once(
     asked = make()
     desk.sell(line_of(1, A))
     clock.tick(60)
-    asked.acknowledges = False
-    with pytest.raises(NotAcknowledged):
-        await asked.ask()
-    first = asked.commands
-    asked.acknowledges = True
+    asked.refusing = {0}
+    first = await asked.ask()
+    asked.refusing = set()
     again = await asked.ask()
     assert [c.command_id for c in again] == [c.command_id for c in first]
+    assert await asked.ask() == []
+
+
+async def test_much_that_cannot_be_asked_does_not_keep_what_is_late_after_it(
+    desk: Desk, make: Callable[..., Asked], clock: Clock
+) -> None:
+    """However long it takes to read it all; then it is asked again."""
+    asked = make(timer_rows_max=3)
+    desk.put(product_of(B, payment_ttl_s=61), 99)
+    desk.sell(*(line_of(n, A) for n in range(6)))
+    desk.sell(line_of(7, B))
+    clock.tick(61)
+    asked.refusing = {0}
+    pieces = []
+    for _ in range(4):
+        pieces.append([c.partition(PARTITIONS) for c in await asked.ask()])
+        clock.tick(31)
+    assert pieces == [[0, 0, 0], [0, 0, 0], [1], [0, 0, 0]]
 
 
 async def test_while_postgres_is_away_nothing_is_asked_and_nothing_lost(

@@ -1,0 +1,123 @@
+"""The Faust application on a real Kafka: what is late is asked for, and a round that hangs is seen."""
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any, cast
+from unittest import mock
+
+import msgspec
+import pytest
+from aiokafka.errors import KafkaError
+
+from contracts.commands import Expire, decode_command
+from contracts.decisions import order_id_of
+from contracts.settings import Settings
+from contracts.topics import Topics
+from deploy.stack import LocalStack
+from stock_ledger.commands.due import Due
+from stock_ledger.commands.fakes import MemoryCommandLedger, MemoryRefunds
+from stock_ledger.fakes import MemoryLedger
+from stock_ledger.figures import FigureStore
+from stock_ledger.upstream.fakes import MemoryOpen
+from stock_ledger.upstream.source import NoStockSource
+from tests.harness import NOON, Clock, eventually, records_of
+from workers.health import Health
+from workers.making_good import MakingGood
+from workers.refunds import Refunding
+from workers.streams import build, sender_of
+
+PARTITIONS = 4
+
+
+class Late:
+    """See `DueReads`: the payment of one order in each partition is late. It answers while `answers` is set."""
+
+    def __init__(self) -> None:
+        self.orders = [order_id_of(1_794_394_800_000, p, 1) for p in range(PARTITIONS)]
+        self.answers = asyncio.Event()
+        self.answers.set()
+        self.waiting = False
+
+    async def payments(self, now: datetime, after: Due, rows_max: int) -> list[Due]:
+        self.waiting = not self.answers.is_set()
+        await self.answers.wait()
+        return sorted((NOON, order) for order in self.orders if (NOON, order) > after)
+
+    async def gatherings(self, now: datetime, after: Due, rows_max: int) -> list[Due]:
+        return []
+
+
+class World:
+    def __init__(self, settings: Settings, clock: Clock, folder: Path) -> None:
+        ledger = MemoryLedger()
+        self.settings = settings
+        self.clock = clock
+        self.late = Late()
+        self.health = Health(settings, clock.monotonic)
+        self.app = build(
+            settings,
+            FigureStore(cast("Any", None)),  # there are no events
+            self.late,
+            Refunding(MemoryRefunds(MemoryCommandLedger(ledger)), [], settings, clock.now),
+            MakingGood(NoStockSource(), MemoryOpen(ledger), settings),
+            self.health,
+            clock.now,
+            folder,
+        )
+
+    async def asked(self) -> set[str]:
+        """The orders of the commands in the log."""
+        found = set()
+        for p in range(PARTITIONS):
+            for record in await records_of(self.settings, Topics(self.settings).commands, p):
+                command = decode_command(record.value, record.key, p, PARTITIONS)
+                assert isinstance(command, Expire)
+                found.add(command.order_id)
+        return found
+
+    async def is_all_asked(self) -> bool:
+        return await self.asked() == set(self.late.orders)
+
+
+@pytest.fixture
+async def world(topic_settings: Settings, clock: Clock, tmp_path: Path) -> AsyncIterator[World]:
+    settings = msgspec.structs.replace(
+        topic_settings, timer_interval_s=0.1, produce_ack_deadline_s=1.0, postgres_timeout_s=5.0
+    )
+    world = World(settings, clock, tmp_path)
+    async with world.app:
+        yield world
+
+
+async def test_a_round_that_hangs_is_seen(world: World) -> None:
+    await eventually(world.is_all_asked)
+    await eventually(lambda: world.health.report()[0])
+    world.late.answers.clear()
+    await eventually(lambda: world.late.waiting)
+    world.clock.tick(world.settings.postgres_timeout_s + world.settings.produce_ack_deadline_s + 1)
+    held_up = world.health.is_held_up
+    with mock.patch.object(world.health, "is_held_up", wraps=held_up) as looked:
+        await eventually(lambda: looked.call_count == 2)
+    assert world.health.report()[0] is False
+    world.late.answers.set()
+    await eventually(lambda: world.health.report()[0])
+
+
+async def test_a_command_that_is_not_acknowledged_is_given_up_at_the_deadline(
+    world: World, stack: LocalStack
+) -> None:
+    """By the producer itself: else all that goes to a broker waits behind a request that nobody answers."""
+    await eventually(world.is_all_asked)
+    send = sender_of(world.app, Topics(world.settings).commands)
+    assert stack.kafka.pid is not None
+    os.kill(stack.kafka.pid, signal.SIGSTOP)
+    try:
+        async with asyncio.timeout(20):
+            with pytest.raises(KafkaError):
+                await (await send(b"k", b"v", 0))
+    finally:
+        os.kill(stack.kafka.pid, signal.SIGCONT)
