@@ -14,7 +14,7 @@ from contracts.settings import Settings
 from deploy import archive
 from stock_ledger import partitions, retention
 from stock_ledger.partitions import SESSION, Leaf
-from stock_ledger.postgres import TRANSIENT
+from stock_ledger.postgres import MISCONFIGURED, TRANSIENT, misconfigured
 from stock_ledger.retention import Period
 from stock_ledger.schema import newest_revision
 
@@ -48,7 +48,7 @@ async def retain(settings: Settings, now: datetime, *, dry_run: bool = False) ->
 
 @asynccontextmanager
 async def connected(settings: Settings) -> AsyncIterator[Any]:
-    """A connection whose statements may last. Raises Unavailable."""
+    """A connection whose statements may last. Raises Unavailable, and SettingsError for what is not there."""
     try:
         connection = await asyncpg.connect(
             settings.postgres_url, server_settings=SESSION, timeout=settings.postgres_timeout_s
@@ -59,6 +59,8 @@ async def connected(settings: Settings) -> AsyncIterator[Any]:
             await connection.close(timeout=settings.postgres_timeout_s)
     except TRANSIENT as error:
         raise Unavailable(f"Postgres: {error!r}") from error
+    except MISCONFIGURED as error:
+        raise misconfigured(error) from error
 
 
 class Retention:

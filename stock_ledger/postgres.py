@@ -42,6 +42,17 @@ TRANSIENT = (
     asyncpg.InternalClientError,
 )
 
+# The server answers, and lacks what the URL names, or what a migration makes: no retry mends it.
+_UNKNOWN = (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError)
+_NOT_MIGRATED = (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError)
+MISCONFIGURED = _UNKNOWN + _NOT_MIGRATED
+
+
+def misconfigured(error: Exception) -> SettingsError:
+    """What to do about one of `MISCONFIGURED`."""
+    mend = "run `sluiceway migrate`" if isinstance(error, _NOT_MIGRATED) else "correct SLUICEWAY_POSTGRES_URL"
+    return SettingsError(f"Postgres: {error}; {mend}")
+
 
 async def connect_pool(settings: Settings, *, timeout_s: float | None = None) -> "asyncpg.Pool[Any]":
     """A pool that connects when first used, only to a server that takes writes: a process can start before it does.
@@ -99,7 +110,7 @@ async def _keep(_: Any) -> None:
 
 @asynccontextmanager
 async def acquired(pool: "asyncpg.Pool[Any]") -> AsyncIterator[Any]:
-    """A connection of the pool; the library's errors of connection become Unavailable."""
+    """A connection of the pool; the library's errors of connection become Unavailable, of what is not there SettingsError."""
     try:
         async with AsyncExitStack() as held:
             try:
@@ -112,6 +123,8 @@ async def acquired(pool: "asyncpg.Pool[Any]") -> AsyncIterator[Any]:
         # After a failover the pool may hold dead or read-only connections: none is trusted again.
         await pool.expire_connections()
         raise Unavailable(f"Postgres: {error!r}") from error
+    except MISCONFIGURED as error:
+        raise misconfigured(error) from error
 
 
 async def fetch(pool: "asyncpg.Pool[Any]", query: str, *arguments: Any) -> list[Any]:

@@ -1,16 +1,19 @@
 """Schema migrations: Alembic over asyncpg, one at a time whoever calls."""
 
 from pathlib import Path
+from typing import Any
 
+import asyncpg
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, make_url, text
+from sqlalchemy import Connection, text
 from sqlalchemy.exc import InterfaceError, OperationalError
-from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from contracts.errors import Unavailable
+from stock_ledger.postgres import MISCONFIGURED, TRANSIENT, misconfigured
 
 _LOCK = 7_310_402_211  # advisory lock: any number, the same for everyone who migrates
 
@@ -18,9 +21,10 @@ _LOCK = 7_310_402_211  # advisory lock: any number, the same for everyone who mi
 async def migrate(postgres_url: str) -> tuple[str | None, str | None]:
     """Bring the schema to the newest revision. Returns (revision before, revision after).
 
-    All or nothing in one transaction under an advisory lock. Raises Unavailable if Postgres does not answer.
+    All or nothing in one transaction under an advisory lock. Raises Unavailable if Postgres does not answer,
+    SettingsError if it has not what the URL names.
     """
-    engine = create_async_engine(_sqlalchemy_url(postgres_url))
+    engine = _engine(postgres_url)
     try:
         async with engine.begin() as connection:
             await connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
@@ -50,5 +54,15 @@ def _config() -> Config:
     return config
 
 
-def _sqlalchemy_url(postgres_url: str) -> str:
-    return make_url(postgres_url).set(drivername="postgresql+asyncpg").render_as_string(hide_password=False)
+def _engine(postgres_url: str) -> AsyncEngine:
+    """Asyncpg reads the URL, as everywhere else: SQLAlchemy knows one server and other parameters."""
+
+    async def connect() -> Any:
+        try:
+            return await asyncpg.connect(postgres_url)
+        except TRANSIENT as error:
+            raise Unavailable(f"Postgres: {error!r}") from error
+        except MISCONFIGURED as error:
+            raise misconfigured(error) from error
+
+    return create_async_engine("postgresql+asyncpg://", async_creator=connect)

@@ -1,15 +1,22 @@
 """Migrations of databases that hold data."""
 
+import socket
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
+import msgspec
+import pytest
 from alembic import command
 from sqlalchemy import Connection
-from sqlalchemy.ext.asyncio import create_async_engine
 
 from contracts.decisions import order_id_of
+from contracts.errors import SettingsError
 from contracts.settings import Settings
 from contracts.times import to_ms
+from deploy.catalogue import give_out
+from deploy.retention import retain
+from deploy.stack import Urls
 from stock_ledger import schema
 from tests.conftest import execute
 from tests.harness import NOON, product_of, uuid_of
@@ -51,6 +58,38 @@ async def test_orders_of_before_their_life_are_counted(server_settings: Settings
         )
 
 
+async def test_the_url_is_read_as_by_every_other_client(database_settings: Settings) -> None:
+    """Several servers, and parameters that SQLAlchemy would not take."""
+    url = urlsplit(database_settings.postgres_url)
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        servers = f"{url.netloc},127.0.0.1:{nobody.getsockname()[1]}"
+        several = urlunsplit(url._replace(netloc=servers, query="sslmode=prefer"))
+        assert await schema.migrate(several) == (schema.newest_revision(), schema.newest_revision())
+
+
+async def test_a_database_that_is_not_there_is_told(server_settings: Settings) -> None:
+    nobody = server_settings.postgres_url.replace("postgres@", "nobody@")
+    for url in (server_settings.postgres_url, nobody):
+        settings = msgspec.structs.replace(server_settings, postgres_url=url)
+        with pytest.raises(SettingsError, match="does not exist; correct SLUICEWAY_POSTGRES_URL"):
+            await schema.migrate(url)
+        with pytest.raises(SettingsError, match="does not exist; correct SLUICEWAY_POSTGRES_URL"):
+            await give_out(settings, "csv")
+        with pytest.raises(SettingsError, match="does not exist; correct SLUICEWAY_POSTGRES_URL"):
+            await retain(settings, NOON, dry_run=True)
+
+
+async def test_a_database_without_a_schema_is_told(server_settings: Settings, urls: Urls) -> None:
+    settings = msgspec.structs.replace(
+        server_settings, postgres_url=urlunsplit(urlsplit(urls.postgres)._replace(path="/postgres"))
+    )
+    with pytest.raises(SettingsError, match="does not exist; run `sluiceway migrate`"):
+        await give_out(settings, "csv")
+    with pytest.raises(SettingsError, match="does not exist; run `sluiceway migrate`"):
+        await retain(settings, NOON)
+
+
 async def _sell(connection: Any) -> None:
     """Orders as writers made them under 0002."""
     for product_id in ("a", "b"):
@@ -79,7 +118,7 @@ async def _to(url: str, revision: str, *, down: bool = False) -> None:
         config.attributes["connection"] = connection
         (command.downgrade if down else command.upgrade)(config, revision)
 
-    engine = create_async_engine(schema._sqlalchemy_url(url))
+    engine = schema._engine(url)
     try:
         async with engine.begin() as connection:
             await connection.run_sync(move)
