@@ -175,7 +175,11 @@ def keep_settings(path: Path, settings: Settings) -> None:
 
 
 def kept_variables(path: Path) -> dict[str, str]:
-    """The variables of an environment file; none if it is not there."""
-    if not path.exists():
+    """The variables of an environment file; none if it is not there. Raises SettingsError if it cannot be read."""
+    try:
+        lines = path.read_text().splitlines()
+    except (FileNotFoundError, NotADirectoryError):
         return {}
-    return dict(line.split("=", 1) for line in path.read_text().splitlines() if "=" in line)
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path} cannot be read: {error}") from error
+    return dict(line.split("=", 1) for line in lines if "=" in line)

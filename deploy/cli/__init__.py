@@ -25,6 +25,7 @@ app.add_typer(deadletters.commands, name="deadletters")
 app.add_typer(stock.commands, name="stock")
 app.add_typer(trials.commands)
 
+INTERRUPTED = 130  # exit code, as of a shell
 UsageError: type[Any] = typer.BadParameter.mro()[
     1
 ]  # what is wrong with a command line; typer names it nowhere
@@ -36,7 +37,10 @@ def main() -> None:
         signal.signal(number, signal.default_int_handler)
     started = time.monotonic()
     try:
-        sys.exit(app(standalone_mode=False))  # gives the code of typer.Exit
+        code = app(standalone_mode=False)  # that of typer.Exit, which typer makes of an interrupt, too
+        if code == INTERRUPTED:
+            raise KeyboardInterrupt
+        sys.exit(code)
     except (SluicewayError, StackError) as error:
         errors.print(f"sluiceway: {error}", style="red", highlight=False, markup=False)
         if isinstance(error, Unavailable):
@@ -47,4 +51,4 @@ def main() -> None:
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         errors.print(f"stopped after {time.monotonic() - started:.0f} s", style="dim")
-        sys.exit(130)
+        sys.exit(INTERRUPTED)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from deploy.cli.console import console, current_settings, run, write_file
+from deploy.cli.console import console, current_settings, is_text, read_file, run, write_file
 
 commands = typer.Typer(invoke_without_command=True)
 
@@ -30,8 +30,8 @@ def catalogue(
     from deploy.local import prepare
     from stock_ledger.catalogue import read_addresses, read_products
 
-    p = read_products(products.read_bytes())
-    a = read_addresses(addresses.read_bytes()) if addresses is not None else []
+    p = read_products(read_file(products))
+    a = read_addresses(read_file(addresses)) if addresses is not None else []
     run(prepare(current_settings(), p, a))
     console.print(f"stored {len(p)} products and {len(a)} addresses")
 
@@ -42,7 +42,8 @@ def import_(
     key: Annotated[
         str,
         typer.Option(
-            help="The same file under the same key is taken in once; without one, it is new each time."
+            callback=is_text,
+            help="The same file under the same key is taken in once; without one, it is new each time.",
         ),
     ] = "",
     wait: Annotated[float, typer.Option(min=0, help="Seconds to wait until all are decided.")] = 60.0,

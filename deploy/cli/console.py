@@ -28,9 +28,24 @@ T = TypeVar("T")
 
 def _writable(path: Path | None) -> Path | None:
     """Told before anything is done: what cannot be done twice, or took an hour, is not lost for want of a folder."""
-    if path is not None and (path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK)):
+    try:
+        writable = path is None or (
+            not path.is_dir() and os.access(path if path.exists() else path.parent, os.W_OK)
+        )
+    except OSError:  # so it cannot even be looked at
+        writable = False
+    if not writable:
         raise typer.BadParameter(f"{path} cannot be written: name a file in a folder that exists")
     return path
+
+
+def is_text(text: str) -> str:
+    """Told before anything is done: an argument may be any bytes, which no server takes."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise typer.BadParameter("it is not UTF-8") from error
+    return text
 
 
 def output_file(*names: str, help: str) -> Any:  # noqa: A002
@@ -47,10 +62,9 @@ def current_settings() -> Settings:
     from deploy import local
 
     kept = local.home() / "up" / local.SETTINGS_FILE
-    if (
-        any(f"{PREFIX}{name}_URL" in os.environ for name in ("KAFKA", "POSTGRES", "REDIS"))
-        or not kept.exists()
-    ):
+    if any(
+        f"{PREFIX}{name}_URL" in os.environ for name in ("KAFKA", "POSTGRES", "REDIS")
+    ) or not local.kept_variables(kept):
         return Settings.from_env(os.environ)
     errors.print(f"using the local deployment in {kept.parent}", style="dim")
     return local.given_settings(kept)
@@ -86,6 +100,14 @@ def run(main: Coroutine[Any, Any, T]) -> T:
         return uvloop.run(interruptible())
     except asyncio.CancelledError:
         raise KeyboardInterrupt from None
+
+
+def read_file(path: Path) -> bytes:
+    """Raises Invalid if it cannot be read."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise Invalid(f"{path}: {error}") from error
 
 
 def write_file(path: Path, content: bytes) -> None:

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from contracts.errors import Invalid
 from contracts.settings import Settings
-from deploy.cli.console import console, current_settings, errors, run
+from deploy.cli.console import console, current_settings, errors, read_file, run
 
 commands = typer.Typer(
     help="What could not be decided and was set aside: list it, show it, put it through again.",
@@ -90,7 +90,7 @@ def replay(
     def tell(letter: Any, now: Any) -> None:
         console.print(f"{letter.where} is again in the log, at {written(now)}", highlight=False)
 
-    run(send_again(settings, chosen, value.read_bytes() if value is not None else None, tell))
+    run(send_again(settings, chosen, read_file(value) if value is not None else None, tell))
     if not chosen:
         console.print("none can be decided today; mend one and replay it with --value")
 

@@ -5,13 +5,22 @@ from typing import Annotated
 
 import typer
 
-from deploy.cli.console import JsonFile, console, current_settings, output_file, run, write_file, write_json
+from deploy.cli.console import (
+    JsonFile,
+    console,
+    current_settings,
+    is_text,
+    output_file,
+    run,
+    write_file,
+    write_json,
+)
 
 commands = typer.Typer()
 buyer = typer.Typer(help="A buyer's data: give it out, or erase it.", no_args_is_help=True)
 commands.add_typer(buyer, name="buyer")
 
-Buyer = Annotated[str, typer.Argument(help="The buyer's id.")]
+Buyer = Annotated[str, typer.Argument(callback=is_text, help="The buyer's id.")]
 
 
 @commands.command()

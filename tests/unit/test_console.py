@@ -1,12 +1,15 @@
-"""What commands write, to files and to terminals."""
+"""What commands read and write, to files and to terminals, and how they end."""
 
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import orjson
 import pytest
 
 from contracts.errors import Invalid
-from deploy.cli.console import write_json
+from deploy import cli, local
+from deploy.cli.console import read_file, write_json
 from deploy.cli.deadletters import harmless
 
 
@@ -23,3 +26,55 @@ def test_a_file_that_cannot_be_written_is_told_by_its_name(tmp_path: Path) -> No
 
 def test_a_dead_letter_does_nothing_to_a_terminal() -> None:
     assert harmless(b'{"note":"\x1b[2J caf\xc3\xa9"}\n\xff\x00') == '{"note":"\\x1b[2J café"}\n\\xff\\x00'
+
+
+def test_a_file_that_cannot_be_read_is_told_by_its_name(tmp_path: Path) -> None:
+    with pytest.raises(Invalid, match=str(tmp_path)):
+        read_file(tmp_path)
+
+
+@pytest.fixture
+def handlers() -> Iterator[None]:
+    """Signals' handlers, as they were at the end."""
+    kept = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    yield
+    for number, handler in kept.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("handlers")
+def test_an_interrupt_is_told_with_the_time(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*arguments: object) -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(local, "token", interrupted)
+    monkeypatch.setattr("sys.argv", ["sluiceway", "token"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 130
+    assert "stopped after" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("handlers")
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["buyer", "export", "\udcff"], "not UTF-8"),
+        (["buyer", "erase", "\udcff"], "not UTF-8"),
+        (["catalogue", "import", "products.csv", "--key", "\udcff"], "not UTF-8"),
+        (["audit", "--json", "x" * 300], "cannot be written"),
+    ],
+)
+def test_an_argument_that_can_be_of_no_use_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    told: str,
+) -> None:
+    monkeypatch.setattr("sys.argv", ["sluiceway", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 2
+    assert told in capsys.readouterr().err

@@ -1,10 +1,11 @@
-"""The home of local deployments."""
+"""The home of local deployments, and the settings that are kept there."""
 
 from pathlib import Path
 
 import pytest
 
-from deploy.local import new_run_dir
+from contracts.errors import SettingsError
+from deploy.local import SETTINGS_FILE, kept_variables, new_run_dir
 from deploy.stack import StackError
 
 
@@ -16,3 +17,15 @@ def test_a_home_where_nothing_can_be_made_is_told_by_its_variable(
     monkeypatch.setenv("SLUICEWAY_HOME", str(file / "home"))
     with pytest.raises(StackError, match=r"set SLUICEWAY_HOME to another one: .*a file/home"):
         new_run_dir("demo", print)
+
+
+def test_settings_that_are_not_there_are_none_and_those_that_cannot_be_read_are_told(tmp_path: Path) -> None:
+    kept = tmp_path / SETTINGS_FILE
+    assert kept_variables(kept) == {}
+    kept.write_text("A=b=c\n")
+    assert kept_variables(kept) == {"A": "b=c"}
+    assert kept_variables(kept / SETTINGS_FILE) == {}
+    kept.write_bytes(b"\xff=\n")
+    for path in (kept, tmp_path):
+        with pytest.raises(SettingsError, match=f"{path} cannot be read"):
+            kept_variables(path)
