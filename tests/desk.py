@@ -215,6 +215,12 @@ class Desk:
             orjson.loads(doc) for _, doc, headers in self.events if dict(headers)["ce_type"] == kind.encode()
         ]
 
+    def step(self, order: OrderState, action: str) -> CommandDecision:
+        """A step of an order; the one that time brings, when it is time."""
+        if action == "expire":
+            self.now = max(self.now, order.expires_at)
+        return self.obey(step_of(order, action))[0]
+
     def abandon(self, checkout: int | str) -> CommandDecision:
         return self.obey(asked(Abandon, checkout_id=uuid_of(checkout)))[0]
 
@@ -228,7 +234,7 @@ def order_from(desk: Desk, line: CheckoutLine, *steps: str) -> OrderState:
     order = desk.sell(line)[0].order
     assert order is not None
     for step in steps:
-        desk.obey(step_of(desk.order(order.order_id), step))
+        desk.step(desk.order(order.order_id), step)
     return desk.order(order.order_id)
 
 
@@ -240,6 +246,6 @@ def whole_order(desk: Desk, lines: list[CheckoutLine], *steps: str) -> OrderStat
     desk.deliver()
     (order_id,) = desk.ledger.orders.keys() - before
     for step in steps:
-        desk.obey(step_of(desk.order(order_id), step))
+        desk.step(desk.order(order_id), step)
         desk.deliver()
     return desk.order(order_id)

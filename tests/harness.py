@@ -194,9 +194,12 @@ async def failing(writer: Writer) -> AsyncIterator["asyncio.Task[None]"]:
 
 @asynccontextmanager
 async def real_writer(
-    settings: Settings, owner: str, source: StockSource | None = None
+    settings: Settings,
+    owner: str,
+    source: StockSource | None = None,
+    now: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> AsyncIterator[Writer]:
-    """A writer on the real servers with the time as it is; not running yet."""
+    """A writer on the real servers, by default with the time as it is; not running yet."""
     loop = asyncio.get_running_loop()
     pool = await connect_pool(settings)
     redis = connect_redis(settings)
@@ -206,7 +209,7 @@ async def real_writer(
         health = Health(settings, loop.time)
         commands = PostgresCommandLedger(pool, settings.partitions)
         log = KafkaLog(settings, owner)
-        yield Writer(log, ledger, commands, shelf, health, settings, owner, lambda: datetime.now(UTC), source)
+        yield Writer(log, ledger, commands, shelf, health, settings, owner, now, source)
     finally:
         await redis.aclose()
         await pool.close()

@@ -199,16 +199,17 @@ class Life:
         if units := sum(gone.values()):
             self._move(stock_id(command["product_id"], command.get("slice", 0)), -units)
 
-    def _step(self, command: dict[str, Any], _: int) -> Expected:
+    def _step(self, command: dict[str, Any], at_ms: int) -> Expected:
         order = self.orders.get(command["order_id"])
         action = command["action"]
         if order is None or (action == "cancel" and command["buyer_id"] != order.buyer_id):
             return _refused(Refusal.UNKNOWN_ORDER)
-        if action == "expire" and command["expires_at_ms"] != order.expires_at_ms:
-            return _refused(Refusal.NOT_DUE)
         status = _NEXT.get(order.status, {}).get(action)
         if status is None:
             return _refused(Refusal.NOT_ALLOWED)
+        due_ms = order.expires_at_ms
+        if action == "expire" and (command["expires_at_ms"] != due_ms or at_ms < due_ms):
+            return _refused(Refusal.NOT_DUE)
         order.status = status
         order.events += 1
         if status.startswith("closed"):

@@ -71,6 +71,8 @@ class Life:
         command = row.command
         if isinstance(command, Expire) and command.expires_at_ms != self.payment_due_ms:
             return "expired for a deadline that is not its payment's"
+        if isinstance(command, Expire) and row.decided_at_ms < self.payment_due_ms:
+            return "expired before its payment was late"
         if isinstance(command, Cancel) and command.buyer_id != self.order.buyer_id:
             return f"cancelled by {command.buyer_id}, who is not its buyer"
         return ""

@@ -93,10 +93,10 @@ class Position(msgspec.Struct):
 
 
 def expire(due: Due, now: datetime) -> Command:
-    """The command that ends an order whose payment is late. Asking twice is asking once."""
+    """The command that ends an order whose payment is late. A new one each time: it may come too early."""
     at_ms = to_ms(due[0])
     return Expire(
-        command_id=str(uuid.uuid5(_TIMERS, f"{due[1]} {at_ms}")),
+        command_id=str(uuid.uuid5(_TIMERS, f"{due[1]} {at_ms} {to_ms(now)}")),
         actor="sluiceway",
         asked_at_ms=to_ms(now),
         order_id=due[1],

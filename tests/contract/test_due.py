@@ -49,6 +49,7 @@ async def test_payments_are_due_in_the_order_of_their_time_and_in_pieces(world: 
     await world.obey(
         await world.claim(), notice_of(states[ids[0]]), notice_of(states[ids[2]], "failed"),
         step_of(states[ids[3]], "cancel"), step_of(states[ids[4]], "expire"), step_of(states[ids[5]], "close"),
+        now=at_30,
     )  # fmt: skip
     later = NOON + timedelta(days=1)
     assert [i for _, i in await due.payments(later, start, 10)] == [*sorted([ids[2], ids[6]]), ids[1]]

@@ -4,7 +4,6 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import msgspec
 import orjson
 from aiokafka import AIOKafkaProducer
 
@@ -24,6 +23,16 @@ from workers.refunds import Refunding
 from workers.timers import Timers
 
 Stock = dict[str, tuple[int, int, int, int]]  # product -> available, held, pending, paid
+
+
+class Later:
+    """The time as it is, or so much later."""
+
+    def __init__(self) -> None:
+        self.by = timedelta()
+
+    def now(self) -> datetime:
+        return datetime.now(UTC) + self.by
 
 
 class Desk:
@@ -132,10 +141,7 @@ async def test_from_holds_over_an_order_and_its_payment_back_to_the_stock(sale: 
 
 
 async def test_a_late_payment_without_stock_is_sent_back(sale: Sale) -> None:
-    desk = Desk(sale)
-
-    def soon() -> datetime:
-        return datetime.now(UTC) + timedelta(hours=1)
+    desk, clock = Desk(sale), Later()
 
     def pay(order_id: str, reference: str) -> Pay:
         return asked(
@@ -144,11 +150,13 @@ async def test_a_late_payment_without_stock_is_sent_back(sale: Sale) -> None:
         )  # fmt: skip
 
     provider = SandboxProvider(["a secret of the sandbox with 32 bytes"], 300)
-    refunding = Refunding(PostgresRefunds(sale.pool), [provider], sale.settings, soon)
-    async with sale.producing() as producer, real_writer(sale.settings, "w") as writer, running(writer):
+    refunding = Refunding(PostgresRefunds(sale.pool), [provider], sale.settings, clock.now)
+    real = real_writer(sale.settings, "w", now=clock.now)
+    async with sale.producing() as producer, real as writer, running(writer):
         await sale.send([sale.sent(line_of("late", sale.hot, 2))])
         await desk.until_state("late", "pending_payment", "pending")
-        await desk.ask_what_is_due(Timers(DueStore(sale.pool), sale.settings, soon), producer)
+        clock.by = timedelta(hours=1)
+        await desk.ask_what_is_due(Timers(DueStore(sale.pool), sale.settings, clock.now), producer)
         await desk.until_state("late", "closed_by_timeout", "expired")
         await sale.send([sale.sent(line_of(name, sale.hot, 2)) for name in ("a", "b")])
         await desk.until_state("b", "pending_payment", "pending")
@@ -179,14 +187,11 @@ async def test_a_late_payment_without_stock_is_sent_back(sale: Sale) -> None:
 
 
 async def test_time_ends_what_is_not_paid_and_what_is_not_answered(sale: Sale) -> None:
-    """The timers' clock is an hour ahead; a checkout's own deadline is the writer's to judge, so it is a short one."""
-    sale.settings = msgspec.structs.replace(sale.settings, hold_ttl_s=0.001)
-    desk = Desk(sale)
-
-    def soon() -> datetime:
-        return datetime.now(UTC) + timedelta(hours=1)
-
-    async with sale.producing() as producer, real_writer(sale.settings, "w") as writer, running(writer):
+    """By the writer's time, an hour later: what the timers' clock says before that ends nothing."""
+    desk, clock, ahead = Desk(sale), Later(), Later()
+    ahead.by = timedelta(hours=1)
+    real = real_writer(sale.settings, "w", now=clock.now)
+    async with sale.producing() as producer, real as writer, running(writer):
         await sale.send([sale.sent(line_of("one", sale.plain, 4))])
         await desk.buy("cart", (sale.hot, 2), (sale.plain, 3))
         await desk.buy("half", (sale.hot, 1), (sale.plain, 1), come=1, buyer="bob")
@@ -197,7 +202,15 @@ async def test_time_ends_what_is_not_paid_and_what_is_not_answered(sale: Sale) -
             return bool(await sale.pool.fetchval(query) == 1)
 
         await eventually(gathered)
-        timers = Timers(DueStore(sale.pool), sale.settings, soon)
+        await desk.ask_what_is_due(Timers(DueStore(sale.pool), sale.settings, ahead.now), producer)
+
+        async def refused() -> bool:
+            query = "SELECT count(*) FROM commands WHERE outcome = 'refused' AND reason = 'not_due'"
+            return bool(await sale.pool.fetchval(query) == 3)
+
+        await eventually(refused)
+        clock.by = ahead.by
+        timers = Timers(DueStore(sale.pool), sale.settings, clock.now)
         await desk.ask_what_is_due(timers, producer)
         await desk.until_stock((5, 0, 0, 0), (1000, 0, 0, 0))
         answer = await desk.answer("half")
@@ -208,7 +221,7 @@ async def test_time_ends_what_is_not_paid_and_what_is_not_answered(sale: Sale) -
             await desk.until_state(name, "closed_by_timeout", "expired")
         await desk.ask_what_is_due(timers, producer)  # what was asked lately is not asked again
     await sale.decide()
-    query = "SELECT count(*) FROM commands WHERE action IN ('expire', 'abandon')"
+    query = "SELECT count(*) FROM commands WHERE action IN ('expire', 'abandon') AND outcome = 'applied'"
     assert await sale.pool.fetchval(query) == 3
     report = await sale.audit(10.0)
     assert report.ok, report.broken()

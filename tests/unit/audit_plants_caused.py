@@ -86,6 +86,13 @@ def expired_for_another_deadline(facts: Facts) -> None:
     change_row(facts, "expire", command=msgspec.structs.replace(command, expires_at_ms=5))
 
 
+@plants.breaks("order-life", "entry-causes")
+def expired_before_its_time(facts: Facts) -> None:
+    row = row_of(facts, "expire")
+    assert isinstance(row.command, Expire)
+    change_row(facts, "expire", decided_at_ms=row.command.expires_at_ms - 1)
+
+
 @plants.breaks("gatherings")
 def gathering_in_another_partition(facts: Facts) -> None:
     change(facts.postgres.gatherings, lambda g: g.checkout_id == uuid_of("refused"), partition=0)

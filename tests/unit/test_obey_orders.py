@@ -1,5 +1,6 @@
 """Deciding commands: an order's steps with its stock, its ledger and its events; and that nothing happens twice."""
 
+from datetime import timedelta
 from itertools import product
 from typing import get_args
 
@@ -24,6 +25,7 @@ from contracts.outcomes import PaymentStatus as P
 from contracts.times import to_ms
 from contracts.topics import partition_of
 from stock_ledger.commands.book import CommandDecision
+from stock_ledger.commands.due import expire as due_expiry
 from stock_ledger.commands.obey import HANDLERS
 from stock_ledger.lifecycle import ACTIONS
 from tests.desk import PARTITIONS, Desk, asked, last_entry, notice_of, order_from, step_of, whole_order
@@ -89,7 +91,7 @@ def test_a_step(desk: Desk, status: S, action: str) -> None:
     order = order_from(desk, line_of(1, A, 3), *TO[status])
     assert order.status is status
     told, entries = desk.told(order.order_id), list(desk.commands.entries)
-    assert outcome(desk.obey(step_of(order, action))[0]) == APPLIED
+    assert outcome(desk.step(order, action)) == APPLIED
     then, payment, stock, entry, events = STEPS[status, action]
     after = desk.order(order.order_id)
     assert (after.status, after.payment) == (then, payment)
@@ -148,6 +150,28 @@ def test_an_expiry_that_was_moved_is_not_due(desk: Desk) -> None:
     desk.obey(step_of(order, "pay"))
     again = asked(Expire, order_id=order.order_id, expires_at_ms=to_ms(order.expires_at) - 1)
     assert outcome(desk.obey(again)[0]) == refused(Refusal.NOT_ALLOWED)
+
+
+def test_an_expiry_that_comes_early_is_not_due_whatever_the_clock_of_who_asks(desk: Desk) -> None:
+    order = order_from(desk, line_of(1, A, 3))
+    desk.now = order.expires_at - timedelta(milliseconds=1)
+    due = (order.expires_at, order.order_id)
+    assert outcome(desk.obey(due_expiry(due, order.expires_at))[0]) == refused(Refusal.NOT_DUE)
+    assert desk.order(order.order_id) == order
+    assert (desk.stock(A), desk.told(order.order_id)) == (PENDING, [("order.created", 1)])
+    desk.tick(0.001)
+    later = order.expires_at + timedelta(seconds=30)
+    assert outcome(desk.obey(due_expiry(due, later))[0]) == APPLIED
+    assert (desk.order(order.order_id).status, desk.stock(A)) == (S.CLOSED_BY_TIMEOUT, FREE)
+
+
+def test_an_expiry_that_is_asked_for_again_has_no_second_effect(desk: Desk) -> None:
+    order = order_from(desk, line_of(1, A, 3), "expire")
+    due = (order.expires_at, order.order_id)
+    asked_for = [due_expiry(due, desk.now + timedelta(seconds=30 * n)) for n in (1, 2)]
+    assert [outcome(d) for d in desk.obey(*asked_for)] == [refused(Refusal.NOT_ALLOWED)] * 2
+    assert desk.order(order.order_id) == order
+    assert desk.stock(A) == FREE
 
 
 def test_what_is_said_of_a_step_is_told(desk: Desk) -> None:

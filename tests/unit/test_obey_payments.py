@@ -48,7 +48,8 @@ def test_failed_and_then_paid(desk: Desk) -> None:
 
 def test_failed_and_then_expired(desk: Desk) -> None:
     order = order_from(desk, line_of(1, A, 3))
-    desk.obey(notice_of(order, "failed"), step_of(order, "expire"))
+    desk.obey(notice_of(order, "failed"))
+    desk.step(order, "expire")
     assert desk.order(order.order_id).payment is P.EXPIRED
     assert desk.stock(A) == (10, 0, 0, 0)
 

@@ -80,7 +80,7 @@ async def test_what_is_due_is_asked_once_and_ends(
 async def test_what_is_not_decided_yet_is_asked_again_later(
     desk: Desk, make: Callable[..., Asked], clock: Clock
 ) -> None:
-    """An expiry under the same id, so that it counts once; an abandoning anew, as it may have come too early."""
+    """Anew, as it may have come too early."""
     asked = make()
     desk.sell(line_of(1, A))
     desk.obey(answer_of(3, 0, 2, A))
@@ -92,9 +92,14 @@ async def test_what_is_not_decided_yet_is_asked_again_later(
     clock.tick(1)
     again = await asked.ask()
     assert [c.subject() for c in again] == [c.subject() for c in first]
-    assert again[0].command_id == first[0].command_id
-    assert again[1].command_id != first[1].command_id
-    assert again[1].asked_at_ms == to_ms(clock.now())
+    assert {c.command_id for c in again}.isdisjoint(c.command_id for c in first)
+    assert {c.asked_at_ms for c in again} == {to_ms(clock.now())}
+    desk.obey(*first)
+    assert {order.status for order in desk.orders()} == {"pending_payment"}, "the desk's clock is behind"
+    desk.tick(60)
+    desk.obey(*again)
+    assert {order.status for order in desk.orders()} == {"closed_by_timeout"}
+    assert desk.commands.gatherings[uuid_of(3)].state == "refused"
 
 
 async def test_much_is_asked_in_pieces(desk: Desk, make: Callable[..., Asked], clock: Clock) -> None:
