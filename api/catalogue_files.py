@@ -85,15 +85,17 @@ async def _imported(desk: Desk, request: Request, body: bytes, asker: str) -> Re
     for some in together(commands):
         told |= await desk.decided_before(request, some, asker)
     for some in together([command for command in commands if command.command_id not in told]):
-        told |= await _publish(desk, some, asker)
+        told |= await _publish(desk, request, some, asker)
     in_order = [told[command.command_id] for command in commands]
     return private(ImportAccepted(len(in_order), in_order), 202)
 
 
-async def _publish(desk: Desk, commands: Sequence[PutProduct], asker: str) -> dict[str, CommandAccepted]:
+async def _publish(
+    desk: Desk, request: Request, commands: Sequence[PutProduct], asker: str
+) -> dict[str, CommandAccepted]:
     """All of them at once, by their ids. Raises Problem 503 if any is not acknowledged: then send the file again, with its key."""
     sent = await asyncio.gather(
-        *(desk.publish(command, asker) for command in commands), return_exceptions=True
+        *(desk.publish(request, command, asker) for command in commands), return_exceptions=True
     )
     told: dict[str, CommandAccepted] = {}
     for one in sent:

@@ -62,10 +62,7 @@ class Desk(NamedTuple):
 
     def base(self, request: Request, actor: str, what: str) -> dict[str, Any]:
         """What all commands have. The same thing asked by the same actor under the same key is the same command."""
-        header = request.headers.get("idempotency-key")
-        command_id = str(uuid.uuid4())
-        if header is not None:
-            command_id = str(uuid.uuid5(_REQUESTS, f"{actor}\0{what}\0{idempotency_key(header)}"))
+        command_id = str(uuid.uuid5(_REQUESTS, f"{actor}\0{what}\0{_key_of(request)}"))
         return {"command_id": command_id, "actor": actor, "asked_at_ms": to_ms(self.clock())}
 
     async def known(self, request: Request, command: Command, asker: str) -> Response | None:
@@ -92,19 +89,23 @@ class Desk(NamedTuple):
             for first in firsts
         }
 
-    async def send(self, command: Command, asker: str) -> Response:
+    async def send(self, request: Request, command: Command, asker: str) -> Response:
         """Publish it; 202 once it is acknowledged. Raises Problem 503."""
-        return accepted(await self.publish(command, asker))
+        return accepted(await self.publish(request, command, asker))
 
-    async def publish(self, command: Command, asker: str) -> asks.CommandAccepted:
-        """The command's place in the log, once it is acknowledged. Raises Problem 503."""
+    async def publish(self, request: Request, command: Command, asker: str) -> asks.CommandAccepted:
+        """The command's place in the log, once it is acknowledged. Raises Problem 503 with what to ask again under."""
         try:
             place = await self.commands.publish(command)
         except NotAcknowledged as error:
             raise Problem(
-                problems.NOT_ACKNOWLEDGED, "it may or may not be done; ask again with the same Idempotency-Key",
+                problems.NOT_ACKNOWLEDGED,
+                "it may or may not be done; ask again with idempotency_key as the Idempotency-Key: it is not done twice",
                 headers=list(_RETRY.items()),
-            ) from error  # fmt: skip
+                idempotency_key=_key_of(request),
+                command_id=command.command_id,
+                status_url=f"/v1/commands/{command.command_id}",
+            ) from error
         return self.told(command, asker, place)
 
     def told(self, command: Command, asker: str, place: tuple[int, int]) -> asks.CommandAccepted:
@@ -112,6 +113,17 @@ class Desk(NamedTuple):
         url = f"/v1/commands/{command.command_id}?receipt={receipt}"
         subject = product_of(command.subject())
         return asks.CommandAccepted(command.command_id, action_of(command), subject, url, *place)
+
+
+def _key_of(request: Request) -> str:
+    """The request's idempotency key; one that is made for it, and stays, if it has none. Raises Problem 400."""
+    header = request.headers.get("idempotency-key")
+    if header is not None:
+        return idempotency_key(header)
+    if not hasattr(request.state, "idempotency_key"):
+        request.state.idempotency_key = uuid.uuid4().hex
+    made: str = request.state.idempotency_key
+    return made
 
 
 def accepted(told: asks.CommandAccepted) -> Response:

@@ -88,7 +88,7 @@ class _Endpoints:
         if known is not None:
             return known
         _allow(order, action_of(command))
-        return await self._desk.send(command, asker)
+        return await self._desk.send(request, command, asker)
 
 
 async def order_of(desk: Desk, request: Request) -> OrderHead:

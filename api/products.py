@@ -110,7 +110,7 @@ class _Endpoints:
             there = (await self._shelf(request)).product
             if kind is PatchProduct and {"sale_from", "sale_to"} & fields.keys():
                 check_window(fields.get("sale_from", there.sale_from), fields.get("sale_to", there.sale_to))
-        return await self._desk.send(command, asker)
+        return await self._desk.send(request, command, asker)
 
     async def _shelf(self, request: Request) -> Shelf:
         product_id = request.path_params["product_id"]

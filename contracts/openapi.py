@@ -40,7 +40,11 @@ class ProblemError(msgspec.Struct, omit_defaults=True):
 
 
 class Problem(msgspec.Struct, omit_defaults=True):
-    """Problem details (RFC 9457). `code` ends `type` and is stable: switch on it, never on the texts."""
+    """Problem details (RFC 9457). `code` ends `type` and is stable: switch on it, never on the texts.
+
+    Of a request that may have been taken in, `idempotency_key` is the key to ask again under, also where it was made
+    here; `checkout_id` or `command_id` is what it is known by, and `status_url` is where its answer will be, if it was.
+    """
 
     type: str
     title: str
@@ -48,6 +52,10 @@ class Problem(msgspec.Struct, omit_defaults=True):
     detail: str
     code: str
     errors: list[ProblemError] = []
+    idempotency_key: str = ""
+    checkout_id: str = ""
+    command_id: str = ""
+    status_url: str = ""
 
 
 _TYPES = (

@@ -13,7 +13,7 @@ KEY = {
     "in": "header",
     "required": False,
     "description": "The same thing asked under the same key is the same command, done once, and answered alike. "
-    "Without one, a retry is another command.",
+    "Without one, a retry is another command, unless it is under the key that a 503 `not_acknowledged` tells.",
     "schema": {"type": "string", "minLength": 1, "maxLength": 255},
 }
 BODY = (

@@ -258,6 +258,9 @@ PRODUCT_STOCK: dict[str, Any] = {
 }
 
 
+_MEMBERS = {problems.NOT_ACKNOWLEDGED: {"idempotency_key": ACCEPTED["idempotency_key"]}}
+
+
 def problem(kind: ProblemType) -> dict[str, Any]:
     """A problem document of this kind."""
     return {
@@ -266,4 +269,5 @@ def problem(kind: ProblemType) -> dict[str, Any]:
         "status": kind.status,
         "detail": "what is wrong here, and what to do",
         "code": kind.code,
+        **_MEMBERS.get(kind, {}),
     }

@@ -42,15 +42,15 @@ def _submit() -> dict[str, Any]:
         "tags": ["checkouts"],
         "summary": "Submit a checkout",
         "description": "202 is answered once the checkout is in the log: it will be decided, and its final answer "
-        "stands at `Location`. After a 503, or no answer, retry with the same `Idempotency-Key`: nothing is bought "
-        "twice. An operator may set lower limits than the schema's; a violation is a 422 that names the field.",
+        "stands at `Location`. After a 503, or no answer, retry with the same `Idempotency-Key`, or the one that the 503 "
+        "tells: nothing is bought twice. An operator may set lower limits than the schema's; a violation is a 422 that names the field.",
         "parameters": [
             {
                 "name": "Idempotency-Key",
                 "in": "header",
                 "required": False,
                 "description": "Any text of printable ASCII that is new for each checkout of the buyer, quoted or not. "
-                "Without one, one is made and told in the answer.",
+                "Without one, one is made and told in the answer, also in a 503 `not_acknowledged`.",
                 "schema": {"type": "string", "minLength": 1, "maxLength": 255},
                 "example": "cart-7f3a",
             }

@@ -93,7 +93,7 @@ class Ingest:
         try:
             positions = await self._publish(admitted, own_key=own_key)
         except SluicewayError as error:
-            raise self._not_taken_in(error, admitted) from error
+            raise self._not_taken_in(error, admitted, key) from error
         return self._accepted(admitted, buyer_id, key, positions, own_key=own_key, now_ms=now_ms)
 
     def _turn_away(self, body: bytes) -> None:
@@ -143,7 +143,7 @@ class Ingest:
         payload = (admitted.checkout_id, admitted.payload_hash) if own_key else None
         return self._publisher.submit(records, payload, sold_out=sold_out)
 
-    def _not_taken_in(self, error: SluicewayError, admitted: Admitted) -> Problem:
+    def _not_taken_in(self, error: SluicewayError, admitted: Admitted, key: str) -> Problem:
         """What the client is told of a checkout that has no place in the log, or of which that is not known."""
         match error:
             case SoldOut():
@@ -159,11 +159,15 @@ class Ingest:
             case IdempotencyConflict():
                 return Problem(problems.IDEMPOTENCY_CONFLICT, str(error))
             case NotAcknowledged():
-                advice = (
-                    "whether it was taken in is not known: retry with the same Idempotency-Key, "
-                    "it cannot be bought twice"
+                return Problem(
+                    problems.NOT_ACKNOWLEDGED,
+                    "whether it was taken in is not known: retry with idempotency_key as the Idempotency-Key, "
+                    "it cannot be bought twice",
+                    headers=[self._retry_after],
+                    idempotency_key=key,
+                    checkout_id=admitted.checkout_id,
+                    status_url=self._status_url(admitted.checkout_id),
                 )
-                return Problem(problems.NOT_ACKNOWLEDGED, advice, headers=[self._retry_after])
             case Overloaded():
                 return overloaded(error, self._retry_after)
         raise error

@@ -105,11 +105,20 @@ async def test_closing_and_shipping_carry_what_is_said(service: Service) -> None
     assert is_problem(await ask(service, "ship", {"by": "SF"}, **MERCHANT), 422, "invalid")
 
 
-async def test_what_is_not_acknowledged_may_or_may_not_be_done(service: Service) -> None:
+@pytest.mark.parametrize("given", [[], [("Idempotency-Key", '"once"')]])
+async def test_what_is_not_acknowledged_may_be_asked_again_under_the_key_that_is_told(
+    service: Service, given: list[tuple[str, str]]
+) -> None:
+    """Also by who gave none: under another one it would be done twice."""
     service.commands.available = False
-    answered = await ask(service, "cancel")
+    answered = await ask(service, "cancel", headers=given)
     assert is_problem(answered, 503, "not_acknowledged")
     assert answered.headers["retry-after"] == "1"
+    assert not given or answered.json["idempotency_key"] == "once"
+    assert answered.json["status_url"] == f"/v1/commands/{answered.json['command_id']}"
+    service.commands.available = True
+    again = await ask(service, "cancel", headers=[("Idempotency-Key", answered.json["idempotency_key"])])
+    assert (again.status, again.json["command_id"]) == (202, answered.json["command_id"])
 
 
 def decided(service: Service, outcome: str = "applied", offset: int = 0, **changes: Any) -> StoredCommand:

@@ -220,6 +220,19 @@ async def test_a_file_that_is_done_is_answered_as_the_first_time() -> None:
     )
 
 
+async def test_a_file_that_was_not_acknowledged_is_the_same_commands_under_the_key_that_is_told() -> None:
+    service = Service()
+    file = f"{HEAD}\np,Kettle,1.50,CNY\nq,Pot,2,CNY\n"
+    service.commands.available = False
+    failed = await service.send("POST", "/v1/products/import", file, **CSV)
+    assert is_problem(failed, 503, "not_acknowledged")
+    service.commands.available = True
+    key: dict[str, Any] = {"headers": [("Idempotency-Key", failed.json["idempotency_key"])]}
+    again = await service.send("POST", "/v1/products/import", file, **CSV, **key)
+    assert again.status == 202
+    assert failed.json["command_id"] in [c["command_id"] for c in again.json["commands"]]
+
+
 async def test_another_file_under_the_same_key_is_a_conflict() -> None:
     """Nothing of it is done, not even its new lines."""
     service = Service()

@@ -310,13 +310,20 @@ async def test_the_gate_opens_for_who_was_stopped_since_it_looked(edge: Edge) ->
     assert (await edge.post(ONE)).status == 202
 
 
-async def test_no_ack_in_time_is_503_with_the_advice_to_retry(edge: Edge) -> None:
+@pytest.mark.parametrize("given", [{}, keyed("k1")])
+async def test_no_ack_in_time_is_503_with_the_key_to_retry_under(edge: Edge, given: dict[str, Any]) -> None:
+    """Also of who gave none: under another one it would be bought twice."""
     await edge.publisher.ensure_producer()
     edge.producer.hold = True
-    answer = await edge.post(ONE)
+    answer = await edge.post(ONE, **given)
     assert answer.status == 503
     assert answer.headers["retry-after"] == "1"
-    assert "same Idempotency-Key" in answer.json()["detail"]
+    problem = answer.json()
+    assert not given or problem["idempotency_key"] == "k1"
+    assert problem["status_url"] == f"/v1/checkouts/{problem['checkout_id']}"
+    await eventually(lambda: edge.producers[0].stopped)
+    again = await edge.post(ONE, **keyed(problem["idempotency_key"]))
+    assert (again.status, again.json()["checkout_id"]) == (202, problem["checkout_id"])
 
 
 async def test_an_ack_that_never_comes_holds_nobody_else_up(edge: Edge) -> None:
