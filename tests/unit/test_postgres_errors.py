@@ -7,7 +7,7 @@ from typing import Any, cast
 import asyncpg
 import pytest
 
-from contracts.errors import Unavailable
+from contracts.errors import SettingsError, Unavailable
 from stock_ledger.postgres import acquired
 
 
@@ -54,10 +54,16 @@ async def test_a_statement_prepared_before_a_migration_is_prepared_anew() -> Non
     assert await raised(asyncpg.PostgresError.new(stale)) == (Unavailable, True)
 
 
-@pytest.mark.parametrize("state", ["22021", "23505", "25P02", "42601", "42P01", "28P01", "3D000", "XX001"])
+@pytest.mark.parametrize("state", ["22021", "23505", "25P02", "42601", "XX001"])
 async def test_what_will_fail_for_ever_is_not(state: str) -> None:
     error = asyncpg.PostgresError.new({"C": state, "M": "no"})
     assert await raised(error) == (type(error), False)
+
+
+@pytest.mark.parametrize("state", ["42P01", "42703", "28P01", "3D000"])
+async def test_what_is_not_there_is_the_operators_to_mend(state: str) -> None:
+    error = asyncpg.PostgresError.new({"C": state, "M": "no"})
+    assert await raised(error) == (SettingsError, False)
 
 
 async def raised(error: BaseException) -> tuple[type[BaseException], bool]:
