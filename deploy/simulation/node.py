@@ -42,10 +42,14 @@ class Handle(msgspec.Struct):
 
 
 class Node:
-    """What would be a process: its callbacks, its tasks, and the calls from other nodes that wait for its answer."""
+    """What would be a process: its callbacks, its tasks, and the calls from other nodes that wait for its answer.
 
-    def __init__(self, loop: "Loop", name: str) -> None:
+    Its wall clock may be off; time passes for all alike.
+    """
+
+    def __init__(self, loop: "Loop", name: str, clock_off_s: float = 0.0) -> None:
         self.name = name
+        self.clock_off_s = clock_off_s
         self.alive = True
         self.runs = True  # it is alive, and not paused
         self.ready: deque[Handle] = deque()

@@ -22,7 +22,7 @@ from contracts.commands import (
     encode_command,
 )
 from contracts.messages import Money
-from deploy.simulation.node import Node, current_node
+from deploy.simulation.node import current_node
 from deploy.simulation.world import World
 from stock_ledger.commands.book import OrderState
 from workers.timers import Timers
@@ -78,7 +78,7 @@ class Shop:
         """Let errands and timers run."""
         for one in self._errands:
             self._world.loop.create_task(self._run(one))
-        streams = Node(self._world.loop, self._world.name("streams"))
+        streams = self._world.node("streams")
         streams.start(self._time())
 
     def is_done(self) -> bool:

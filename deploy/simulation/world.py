@@ -34,6 +34,7 @@ from workers.health import Health
 from workers.shelf import Shelf
 from workers.writer import Writer
 
+CLOCK_OFF_S_MAX = 0.5  # of a process, either way
 START_MS = to_ms(datetime(2026, 11, 11, 12, tzinfo=UTC))
 PRICE = Decimal("129.00")
 
@@ -64,7 +65,7 @@ class Worker:
     """A worker process. Whoever runs it starts it again when it ends by itself."""
 
     def __init__(self, world: "World") -> None:
-        self.node = Node(world.loop, world.name("worker"))
+        self.node = world.node("worker")
         log: WriterLog = self.node.context.run(world.writer_log)
         shelf = Shelf(world.view, world.ledger, world.settings, world.loop.time)
         health = Health(world.settings, world.loop.time)
@@ -78,7 +79,7 @@ class IngestProcess:
     """An ingest process."""
 
     def __init__(self, world: "World") -> None:
-        self.node = Node(world.loop, world.name("ingest"))
+        self.node = world.node("ingest")
         settings = world.settings
         payloads = PayloadMemory(world.view, settings, world.loop.time)
 
@@ -96,7 +97,7 @@ class ApiProcess:
     """An api process: the part of it that tells what became of a checkout."""
 
     def __init__(self, world: "World") -> None:
-        self.node = Node(world.loop, world.name("api"))
+        self.node = world.node("api")
         self.checkouts = Checkouts(world.reads, world.view, world.settings, world.loop.time)
 
 
@@ -153,6 +154,7 @@ class World:
         self.trace: Callable[[str], None] = untraced  # the course of the run
         self.tell: Callable[[str], None] = untraced  # every effect on a server
         self._named = 0
+        self._clocks = Random(random.getrandbits(32))  # noqa: S311 - for repeatable runs
 
     def open(self, workers: int, ingests: int, apis: int) -> None:
         """Start the processes."""
@@ -254,16 +256,18 @@ class World:
         if name == "next_offsets":
             self.auditor.of_clients.told(current_node().name, *arguments)
 
-    def name(self, kind: str) -> str:
+    def node(self, kind: str) -> Node:
+        """A process of this kind, with a clock of its own."""
         self._named += 1
-        return f"{kind}-{self._named}"
+        clock_off_s = self._clocks.uniform(-CLOCK_OFF_S_MAX, CLOCK_OFF_S_MAX)
+        return Node(self.loop, f"{kind}-{self._named}", clock_off_s)
 
     def now(self) -> datetime:
-        """UTC, in whole milliseconds."""
+        """UTC by the clock of the node that runs, in whole milliseconds."""
         return from_ms(self.now_ms())
 
     def now_ms(self) -> int:
-        return START_MS + round(self.loop.time() * 1000)
+        return START_MS + round((self.loop.time() + current_node().clock_off_s) * 1000)
 
 
 def product(good: Goods) -> Product:
