@@ -52,9 +52,10 @@ class Loop(asyncio.AbstractEventLoop):
         handle = Handle(callback, args, context)
         node = context.get(NODE, self.world)
         if node.alive:
-            node.ready.append(handle)
-            if len(node.ready) == 1 and node.runs:
+            ready = node.ready
+            if not ready and node.runs:
                 self._offered.append(node)
+            ready.append(handle)
         return handle
 
     def call_later(  # type: ignore[override]
@@ -92,7 +93,7 @@ class Loop(asyncio.AbstractEventLoop):
         if not node.alive:  # it tries to go on in a `finally`, as it is closed
             coro.close()
             raise Dead
-        task: asyncio.Task[Any] = asyncio.Task(coro, loop=self, name=name, context=context)
+        task: asyncio.Task[Any] = asyncio.Task(coro, loop=self, name=name or node.name, context=context)
         node.own(task, coro)
         return task
 

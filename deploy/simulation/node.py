@@ -121,7 +121,8 @@ class Node:
         self.ready.clear()
         tasks, self._tasks = self._tasks, []
         for task, work in tasks:
-            _close(task, work, self.context)
+            if not task.done():
+                _close(task, work, self.context)
 
 
 def current_node() -> Node:
