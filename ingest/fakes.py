@@ -19,12 +19,12 @@ class MemoryHeaders:
 
     def __init__(self, given: dict[str, HeaderValue]) -> None:
         self._given = {name: value for name, value in given.items() if value is not None}
-        self._items = [
-            (name, one)
-            for name, value in self._given.items()
-            if not isinstance(value, bytes)
-            for one in (value if isinstance(value, list) else [value])
-        ]
+        self._items: list[tuple[str, str]] = []
+        for name, value in self._given.items():
+            if isinstance(value, str):
+                self._items.append((name, value))
+            elif isinstance(value, list):
+                self._items += [(name, one) for one in value]
 
     def items(self) -> list[tuple[str, str]]:
         return self._items
@@ -67,9 +67,10 @@ class MemoryExchange:
             yield self._body[start : start + 10_000]
 
     def response_bytes(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
-        if self._answered is not None or len(dict(headers)) < len(headers):
+        by_name = dict(headers)
+        if self._answered is not None or len(by_name) < len(headers):
             raise RuntimeError("answered twice, or a header given twice")
-        self._answered = Answered(status, dict(headers), body)
+        self._answered = Answered(status, by_name, body)
 
     def answered(self) -> Answered:
         """The response. Raises RuntimeError if there was none."""

@@ -134,17 +134,15 @@ class MemoryLog:
         batch: Batch = {}
         topic = self.broker.of(stream)
         for p in sorted(self._held):
-            first = topic.first[p]
-            if not first <= self.positions[stream, p] <= topic.end(p):
-                self.positions[stream, p] = (
-                    first  # out of range: from the earliest, as the consumer is configured
-                )
-            begin = self.positions[stream, p] - first
-            messages = topic.messages[p][begin : begin + rows_max]
+            there = topic.messages[p]
+            begin = self.positions[stream, p] - topic.first[p]
+            if not 0 <= begin <= len(there):
+                begin = 0  # out of range: from the earliest, as the consumer is configured
+            messages = there[begin : begin + rows_max]
             if messages:
                 batch[p] = messages
-                self.positions[stream, p] += len(messages)
                 rows_max -= len(messages)
+            self.positions[stream, p] = topic.first[p] + begin + len(messages)
         return batch
 
     def seek(self, stream: Stream, partition: int, offset: int) -> None:

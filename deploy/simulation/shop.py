@@ -22,6 +22,7 @@ from contracts.commands import (
     encode_command,
 )
 from contracts.messages import Money
+from contracts.outcomes import OrderStatus
 from deploy.simulation.node import current_node
 from deploy.simulation.world import World
 from stock_ledger.commands.book import OrderState
@@ -86,7 +87,7 @@ class Shop:
         return self._open == 0 and self.waits_for() == ""
 
     def waits_for(self) -> str:
-        waiting = [i for i, o in self._world.truth.orders.items() if o.status.value == "pending_payment"]
+        waiting = [i for i, o in self._world.truth.orders.items() if o.status is OrderStatus.PENDING_PAYMENT]
         open_ones = [g for g in self._world.commanded.gatherings.values() if g.decided_at is None]
         undecided = not self._world.auditor.of_commands.is_drained()
         if not (waiting or open_ones or undecided):
