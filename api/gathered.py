@@ -33,7 +33,7 @@ class GatheredPolls:
         answer: asyncio.Future[CheckoutView] = asyncio.get_running_loop().create_future()
         self._waiting.append((checkout_id, partitions, answer))
         if self._reading is None:
-            self._reading = asyncio.ensure_future(self._read())
+            self._reading = asyncio.create_task(self._read())
         return await answer
 
     async def _read(self) -> None:

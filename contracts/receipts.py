@@ -4,7 +4,6 @@ A receipt is base64url(payload ‖ mac): payload = version u8, accepted_at_ms u6
 offset u64 (big-endian); mac = 16 bytes of keyed BLAKE2s (RFC 7693 §2.9) over checkout id, buyer id and payload.
 """
 
-import base64
 import binascii
 import hashlib
 import hmac
@@ -20,6 +19,7 @@ _MAC_BYTES = 16
 _HEAD = struct.Struct(">BQ")
 _LINE = struct.Struct(">HQ")
 _URL_SAFE = bytes.maketrans(b"+/", b"-_")  # RFC 4648 §5
+_STANDARD = bytes.maketrans(b"-_", b"+/")
 
 Positions = Sequence[tuple[int, int]]  # (partition, offset) of each line
 
@@ -47,7 +47,7 @@ class ReceiptSigner:
     def verify(self, text: str, checkout_id: str, buyer_id: str) -> Receipt:
         """The receipt, if it was signed for this checkout and buyer. Raises Invalid otherwise."""
         try:
-            raw = base64.urlsafe_b64decode(text.encode("ascii") + b"=" * (-len(text) % 4))
+            raw = binascii.a2b_base64(text.encode("ascii").translate(_STANDARD) + b"=" * (-len(text) % 4))
         except (binascii.Error, ValueError) as error:
             raise Invalid("the receipt is not base64url; use the Location of the 202 as it is") from error
         if _text(raw) != text:  # other characters that decode to the same bytes

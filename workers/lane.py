@@ -47,8 +47,8 @@ class UnderWay:
         self.lane = lane
         self.partitions = ready.claims.keys()
         self._draft = ready.draft
-        self._committed = asyncio.ensure_future(_commit(ready, before, count))
-        self._finished = asyncio.ensure_future(_finish(ready, self._committed))
+        self._committed = asyncio.create_task(_commit(ready, before, count))
+        self._finished = asyncio.create_task(_finish(ready, self._committed))
         self._finished.add_done_callback(_heard)
 
     @property
