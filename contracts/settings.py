@@ -4,7 +4,7 @@ Every field is the variable `SLUICEWAY_<FIELD IN CAPITALS>`. Units end the names
 """
 
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -154,7 +154,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     retention_days: Annotated[int, msgspec.Meta(ge=0, le=36500)] = 0  # 0 keeps everything
     archive_dir: str = ""
 
-    log_level: str = "INFO"
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> "Settings":

@@ -61,7 +61,7 @@ def audit(
 @commands.command()
 def token(
     buyer: Annotated[str, typer.Argument(help="The buyer's id.")] = "buyer-00001",
-    hours: Annotated[float, typer.Option(min=0.01, help="How long it is valid.")] = 12.0,
+    hours: Annotated[float, typer.Option(min=0.01, max=87_600, help="How long it is valid.")] = 12.0,
     merchant: Annotated[bool, typer.Option("--merchant", help="One that may also run the shop.")] = False,
 ) -> None:
     """Print a bearer token, for trying: a buyer's, or a merchant's."""

@@ -64,6 +64,7 @@ def test_an_interrupt_is_told_with_the_time(
         (["buyer", "export", "\udcff"], "not UTF-8"),
         (["buyer", "erase", "\udcff"], "not UTF-8"),
         (["catalogue", "import", "products.csv", "--key", "\udcff"], "not UTF-8"),
+        (["token", "--hours", "inf"], "less than or equal to 87600"),
         (["audit", "--json", "x" * 300], "cannot be written"),
     ],
 )

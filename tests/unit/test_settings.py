@@ -62,6 +62,7 @@ def test_variables_of_the_local_stack_are_left_alone(name: str) -> None:
         ("batch_rows_max", "0"),
         ("replication_factor", "ten"),
         ("produce_linger_ms", "1001"),
+        ("log_level", "odd"),
     ],
 )
 def test_a_value_out_of_range_is_named(name: str, value: str) -> None:
