@@ -260,6 +260,7 @@ async def _attended(
     served_until = asyncio.Event()
     pages = Pages(health_pages(ready))
     serving = asyncio.create_task(serve(pages, Interface.RSGI, port, settings, served_until))
+    serving.add_done_callback(lambda _: None if served_until.is_set() else stop_work())
     stopping = asyncio.create_task(stop_both())
     try:
         await work

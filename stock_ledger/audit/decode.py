@@ -109,9 +109,13 @@ def event_fact(
 
 
 def letter_fact(
-    partition: int, offset: int, key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes]]
+    partition: int,
+    offset: int,
+    key: bytes | None,
+    value: bytes | None,
+    headers: Sequence[tuple[str, bytes | None]],
 ) -> LetterFact:
-    told = dict(headers)
+    told = {name: header or b"" for name, header in headers}  # anyone may have put it there
     try:
         source = (int(told["partition"]), int(told["offset"]))
     except (KeyError, ValueError):

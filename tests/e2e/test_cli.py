@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -118,6 +119,22 @@ def test_bad_settings_end_a_process_with_what_to_mend(
     assert done.returncode == 1
     assert told in done.stderr.replace("\n", " ")
     assert "Traceback" not in done.stderr
+
+
+def test_a_worker_that_cannot_be_looked_at_ends(env: dict[str, str]) -> None:
+    """Another process has its port: nobody could tell whether it is ready."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        own = env | {
+            f"{PREFIX}WORKER_PORT": str(taken.getsockname()[1]),
+            f"{PREFIX}KAFKA_URL": "127.0.0.1:1",
+            f"{PREFIX}POSTGRES_URL": "postgresql://127.0.0.1:1/none",
+            f"{PREFIX}REDIS_URL": "redis://127.0.0.1:1",
+        }
+        done = subprocess.run(
+            [*CLI, "worker"], env=own, capture_output=True, text=True, timeout=60, check=False
+        )
+    assert done.returncode == 1
+    assert "choose another port" in done.stderr
 
 
 def test_doctor_finds_what_is_missing(env: dict[str, str], urls: Urls) -> None:

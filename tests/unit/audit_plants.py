@@ -134,7 +134,7 @@ def copy_with_another_reason(facts: Facts) -> None:
 
 @plants.breaks("dead-letter-copies")
 def copy_without_place(facts: Facts) -> None:
-    facts.letters.append(letter_fact(0, 1, b"k", b"{", [("reason", b"?")]))
+    facts.letters.append(letter_fact(0, 1, b"k", b"{", [("reason", b"?"), ("partition", None)]))
 
 
 @plants.breaks("dead-letter-copies")
