@@ -53,11 +53,11 @@ class Errand(msgspec.Struct, frozen=True):
 
 
 def errand(random: Random, sale_s: float, known: list[str]) -> Errand:
-    """Most are payments. They go on for as long again as the sale, and some until after orders have expired."""
+    """Most are payments. Half of them come while the sale is on, some only after orders have expired."""
     weights = (50, 6, 4, 8, 2, 4, 8, 6, 4, 3, 6, 4, 2)
     kind = random.choices((*_ORDER_KINDS, *_STOCK_KINDS), weights)[0]
     return Errand(
-        at_s=random.uniform(0.1, 3 * sale_s),
+        at_s=0.1 + 3 * sale_s * random.random() ** 1.6,
         kind=kind,
         draw=random.random(),
         product_id=random.choice([*known, "nobody-sells-this"]),

@@ -1,5 +1,6 @@
 """The simulation: no seed violates anything, every planted bug is found, and a seed is always the same run."""
 
+import gc
 import os
 import re
 import signal
@@ -47,6 +48,7 @@ def found() -> Iterator[dict[str, Future[bool]]]:
 
 
 def is_found(plant: Plant) -> bool:
+    gc.freeze()
     with plant():
         return any(shows(seed) for seed in range(PLANT_SEEDS_MAX))
 
