@@ -183,7 +183,7 @@ REGRESSIONS: dict[Plant, int] = {
     late_claim_not_claimed_back: 27,
     gate_of_a_new_process_believes_what_stands_still: 1,
     answer_that_does_not_end_an_outage: 688,
-    beat_before_what_became_of_the_batch_is_heard: 619,
+    beat_before_what_became_of_the_batch_is_heard: 7237,
     gate_of_a_stopped_process_is_as_it_was: 11,
     look_at_the_gates_counts_from_its_answer: 28,
     answer_to_an_older_question_ends_a_doubt: 2462,
