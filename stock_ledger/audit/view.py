@@ -1,9 +1,20 @@
 """Laws of the view: it may be empty, older or gone, but never say what Postgres does not."""
 
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
 from contracts.keys import WHOLE
 from contracts.slices import product_of
 from stock_ledger.audit.book import CONFLICT, FIRST, TAKING, Book, where
-from stock_ledger.audit.facts import DecisionRow, Document, Facts, ResultFact, ShownStock
+from stock_ledger.audit.facts import (
+    DecisionRow,
+    Document,
+    Facts,
+    ResultFact,
+    ShownProduct,
+    ShownSlices,
+    ShownStock,
+)
 from stock_ledger.audit.history import DROPPED
 from stock_ledger.audit.report import Law
 from stock_ledger.batch import Product
@@ -13,65 +24,63 @@ _MOVING = "values that changed while they were compared"
 
 def cache_stock(book: Book) -> Law:
     law = Law("cache-stock", "Stock shown in the cache is Postgres's")
-    if not _is_read(book, law):
-        return law
-    for product in book.facts.cache.stock:
-        if product.shown is None and product.readable:
-            law.skip(1, "products that the cache does not show")
-        elif not product.settled:
-            law.skip(1, _MOVING)
-        else:
-            law.checked += 1
-            if not product.readable:
-                law.deviate("drifted: the cache's stock is not readable", product_id=product.product_id)
-            elif product.shown != product.true:
-                law.deviate(
-                    f"drifted: the cache says (entry, available) {product.shown}, Postgres {product.true}",
-                    product_id=product.product_id,
-                )
+    if _is_read(book, law):
+        _compare(law, book.facts.cache.stock, _is_shown, _wrong_stock)
     return law
 
 
 def cache_products(book: Book) -> Law:
     law = Law("cache-products", "The catalogue shown in the cache is Postgres's, prices included")
-    if not _is_read(book, law):
-        return law
-    for product in book.facts.cache.products:
-        if product.shown is None and product.readable:
-            law.skip(1, "products that the cache does not show")
-        elif not product.settled:
-            law.skip(1, _MOVING)
-        else:
-            law.checked += 1
-            if product.shown is None:
-                law.deviate("drifted: the cache's entry is not readable", product_id=product.product_id)
-            elif product.shown != product.true:
-                law.deviate(
-                    f"drifted: {_difference(product.shown, product.true)}", product_id=product.product_id
-                )
+    if _is_read(book, law):
+        _compare(law, book.facts.cache.products, _is_shown, _wrong_product)
     return law
-
-
-def _difference(shown: Product, true: Product) -> str:
-    pairs = ((name, getattr(shown, name), getattr(true, name)) for name in Product.__struct_fields__)
-    return "; ".join(f"the cache says {name} {a}, Postgres {b}" for name, a, b in pairs if a != b)
 
 
 def cache_sold_out(book: Book) -> Law:
     law = Law("cache-sold-out", "A product is shown as sold out if nothing of it is left, and only then")
-    if not _is_read(book, law):
-        return law
-    for product in book.facts.cache.stock:
-        if product.shown is None and not product.sold_out:
-            law.skip(1, "products that the cache does not show")
+    if _is_read(book, law):
+        _compare(law, book.facts.cache.stock, lambda p: p.shown is not None or p.sold_out, _wrong_sold_out)
+    return law
+
+
+S = TypeVar("S", ShownStock, ShownProduct, ShownSlices)
+
+
+def _compare(
+    law: Law,
+    products: Iterable[S],
+    is_shown: Callable[[S], bool],
+    wrong: Callable[[S], str],
+    unshown: str = "products that the cache does not show",
+) -> None:
+    for product in products:
+        if not is_shown(product):
+            law.skip(1, unshown)
         elif not product.settled:
             law.skip(1, _MOVING)
         else:
             law.checked += 1
-            wrong = _wrong_sold_out(product)
-            if wrong:
-                law.deviate(f"drifted: {wrong}", product_id=product.product_id)
-    return law
+            if what := wrong(product):
+                law.deviate(f"drifted: {what}", product_id=product.product_id)
+
+
+def _is_shown(product: ShownStock | ShownProduct) -> bool:
+    return product.shown is not None or not product.readable
+
+
+def _wrong_stock(product: ShownStock) -> str:
+    if not product.readable:
+        return "the cache's stock is not readable"
+    if product.shown != product.true:
+        return f"the cache says (entry, available) {product.shown}, Postgres {product.true}"
+    return ""
+
+
+def _wrong_product(product: ShownProduct) -> str:
+    if product.shown is None:
+        return "the cache's entry is not readable"
+    pairs = ((n, getattr(product.shown, n), getattr(product.true, n)) for n in Product.__struct_fields__)
+    return "; ".join(f"the cache says {name} {a}, Postgres {b}" for name, a, b in pairs if a != b)
 
 
 def _wrong_sold_out(product: ShownStock) -> str:
@@ -87,21 +96,16 @@ def _wrong_sold_out(product: ShownStock) -> str:
 
 def cache_slices(book: Book) -> Law:
     law = Law("cache-slices", "How many slices products have is shown in the cache as Postgres has it")
-    if not _is_read(book, law):
-        return law
-    for product in book.facts.cache.slices:
-        if product.shown is None:
-            law.skip(1, "partitions that the cache does not show")
-        elif not product.settled:
-            law.skip(1, _MOVING)
-        else:
-            law.checked += 1
-            if product.shown != product.true:
-                law.deviate(
-                    f"drifted: the cache says {product.shown} slices, Postgres {product.true}",
-                    product_id=product.product_id,
-                )
+    if _is_read(book, law):
+        unshown = "partitions that the cache does not show"
+        _compare(law, book.facts.cache.slices, lambda p: p.shown is not None, _wrong_slices, unshown)
     return law
+
+
+def _wrong_slices(product: ShownSlices) -> str:
+    if product.shown == product.true:
+        return ""
+    return f"the cache says {product.shown} slices, Postgres {product.true}"
 
 
 def cache_progress(book: Book) -> Law:
