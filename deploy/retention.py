@@ -9,12 +9,12 @@ from typing import Any
 import asyncpg
 import msgspec
 
-from contracts.errors import Invalid, Unavailable
+from contracts.errors import Invalid
 from contracts.settings import Settings
 from deploy import archive
 from stock_ledger import partitions, retention
 from stock_ledger.partitions import SESSION, Leaf
-from stock_ledger.postgres import MISCONFIGURED, TRANSIENT, misconfigured
+from stock_ledger.postgres import translated
 from stock_ledger.retention import Period
 from stock_ledger.schema import newest_revision
 
@@ -49,7 +49,7 @@ async def retain(settings: Settings, now: datetime, *, dry_run: bool = False) ->
 @asynccontextmanager
 async def connected(settings: Settings) -> AsyncIterator[Any]:
     """A connection whose statements may last. Raises Unavailable, and SettingsError for what is not there."""
-    try:
+    with translated():
         connection = await asyncpg.connect(
             settings.postgres_url, server_settings=SESSION, timeout=settings.postgres_timeout_s
         )
@@ -57,10 +57,6 @@ async def connected(settings: Settings) -> AsyncIterator[Any]:
             yield connection
         finally:
             await connection.close(timeout=settings.postgres_timeout_s)
-    except TRANSIENT as error:
-        raise Unavailable(f"Postgres: {error!r}") from error
-    except MISCONFIGURED as error:
-        raise misconfigured(error) from error
 
 
 class Retention:

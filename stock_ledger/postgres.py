@@ -1,8 +1,8 @@
 """The ledger in Postgres: the truth."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -45,13 +45,19 @@ TRANSIENT = (
 # The server answers, and lacks what the URL names, or what a migration makes: no retry mends it.
 _UNKNOWN = (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError)
 _NOT_MIGRATED = (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError)
-MISCONFIGURED = _UNKNOWN + _NOT_MIGRATED
 
 
-def misconfigured(error: Exception) -> SettingsError:
-    """What to do about one of `MISCONFIGURED`."""
-    mend = "run `sluiceway migrate`" if isinstance(error, _NOT_MIGRATED) else "correct SLUICEWAY_POSTGRES_URL"
-    return SettingsError(f"Postgres: {error}; {mend}")
+@contextmanager
+def translated() -> Iterator[None]:
+    """The library's errors of connection become Unavailable, those of what is not there SettingsError."""
+    try:
+        yield
+    except TRANSIENT as error:
+        raise Unavailable(f"Postgres: {error!r}") from error
+    except _UNKNOWN as error:
+        raise SettingsError(f"Postgres: {error}; correct SLUICEWAY_POSTGRES_URL") from error
+    except _NOT_MIGRATED as error:
+        raise SettingsError(f"Postgres: {error}; run `sluiceway migrate`") from error
 
 
 async def connect_pool(settings: Settings, *, timeout_s: float | None = None) -> "asyncpg.Pool[Any]":
@@ -110,21 +116,20 @@ async def _keep(_: Any) -> None:
 
 @asynccontextmanager
 async def acquired(pool: "asyncpg.Pool[Any]") -> AsyncIterator[Any]:
-    """A connection of the pool; the library's errors of connection become Unavailable, of what is not there SettingsError."""
-    try:
-        async with AsyncExitStack() as held:
-            try:
-                connection = await held.enter_async_context(pool.acquire())
-            except TimeoutError as error:
-                # Whoever uses the others finds out whether they are dead: to replace them all would only cost more.
-                raise Unavailable("Postgres: no connection in time") from error
-            yield connection
-    except TRANSIENT as error:
-        # After a failover the pool may hold dead or read-only connections: none is trusted again.
-        await pool.expire_connections()
-        raise Unavailable(f"Postgres: {error!r}") from error
-    except MISCONFIGURED as error:
-        raise misconfigured(error) from error
+    """A connection of the pool; the library's errors are `translated`."""
+    with translated():
+        try:
+            async with AsyncExitStack() as held:
+                try:
+                    connection = await held.enter_async_context(pool.acquire())
+                except TimeoutError as error:
+                    # Whoever uses the others finds out whether they are dead: to replace them all would only cost more.
+                    raise Unavailable("Postgres: no connection in time") from error
+                yield connection
+        except TRANSIENT:
+            # After a failover the pool may hold dead or read-only connections: none is trusted again.
+            await pool.expire_connections()
+            raise
 
 
 async def fetch(pool: "asyncpg.Pool[Any]", query: str, *arguments: Any) -> list[Any]:

@@ -13,7 +13,7 @@ from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from contracts.errors import Unavailable
-from stock_ledger.postgres import MISCONFIGURED, TRANSIENT, misconfigured
+from stock_ledger.postgres import translated
 
 _LOCK = 7_310_402_211  # advisory lock: any number, the same for everyone who migrates
 
@@ -58,11 +58,7 @@ def _engine(postgres_url: str) -> AsyncEngine:
     """Asyncpg reads the URL, as everywhere else: SQLAlchemy knows one server and other parameters."""
 
     async def connect() -> Any:
-        try:
+        with translated():
             return await asyncpg.connect(postgres_url)
-        except TRANSIENT as error:
-            raise Unavailable(f"Postgres: {error!r}") from error
-        except MISCONFIGURED as error:
-            raise misconfigured(error) from error
 
     return create_async_engine("postgresql+asyncpg://", async_creator=connect)

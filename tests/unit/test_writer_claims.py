@@ -64,9 +64,8 @@ async def test_a_crash_is_made_up_for_by_the_next_writer(
     assert await world.shown() == (2, 4)
 
 
-async def test_a_long_gap_is_published_again_in_pieces(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = msgspec.structs.replace(world.settings, batch_rows_max=3)
-    world.settings = settings
+async def eight_told_and_forgotten(world: World) -> None:
+    """Eight lines are decided and their events out; then the group's committed offsets and the events are gone."""
     world.send(*[line_of(n, A) for n in range(8)])
     first, log = world.writer()
     async with running(first):
@@ -74,6 +73,12 @@ async def test_a_long_gap_is_published_again_in_pieces(world: World, monkeypatch
         await world.all_done()
     world.broker.committed.clear()
     world.broker.events.clear()
+
+
+async def test_a_long_gap_is_published_again_in_pieces(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = msgspec.structs.replace(world.settings, batch_rows_max=3)
+    world.settings = settings
+    await eight_told_and_forgotten(world)
     world.view.flush()
     second, log = world.writer()
     log.lose_acks = 1
@@ -92,13 +97,7 @@ async def test_without_committed_offsets_only_what_is_in_the_log_is_published_ag
 ) -> None:
     """However long that takes: the watchdog sees each piece."""
     world.settings = msgspec.structs.replace(world.settings, batch_rows_max=2)
-    world.send(*[line_of(n, A) for n in range(8)])
-    first, log = world.writer()
-    async with running(first):
-        await world.share_out(log)
-        await world.all_done()
-    world.broker.committed.clear()
-    world.broker.events.clear()
+    await eight_told_and_forgotten(world)
     world.broker.delete_before(0, 3)
     second, log = world.writer()
     publish, stalled_s = log.publish, []
