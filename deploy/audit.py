@@ -24,7 +24,7 @@ from stock_ledger.audit.facts import EventFact, Facts, LetterFact, MessageFact, 
 from stock_ledger.audit.laws import audit
 from stock_ledger.audit.postgres import next_commands_now, snapshot, states_now
 from stock_ledger.audit.report import AuditReport, Law
-from stock_ledger.postgres import connect_pool
+from stock_ledger.pool import connect_pool
 
 _SHOWN_MAX = 20  # deviations of a law on the screen
 

@@ -20,7 +20,7 @@ from contracts.problems import Problem
 from contracts.settings import Settings
 from deploy.processes import now_ms
 from stock_ledger.commands.reads import CommandReads, PostgresCommandReads
-from stock_ledger.postgres import connect_pool
+from stock_ledger.pool import connect_pool
 
 ACTOR = "merchant:cli"
 _FORMATS: dict[str, catalogue.Format] = {".csv": "csv", ".ndjson": "ndjson", ".jsonl": "ndjson"}

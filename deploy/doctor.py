@@ -17,7 +17,7 @@ from contracts.auth import BearerVerifier
 from contracts.errors import SettingsError
 from contracts.settings import Settings
 from contracts.topics import Topics
-from stock_ledger.postgres import TRANSIENT
+from stock_ledger.pool import TRANSIENT
 from stock_ledger.redis_view import connect_redis
 from stock_ledger.schema import newest_revision
 

@@ -20,7 +20,7 @@ from deploy.fleet import Fleet
 from deploy.stack import LocalStack, StackError
 from deploy.topics import ensure_topics
 from stock_ledger.catalogue import AddressEntry, ProductEntry, store
-from stock_ledger.postgres import connect_pool
+from stock_ledger.pool import connect_pool
 from stock_ledger.redis_view import RedisView, connect_redis
 from stock_ledger.schema import migrate
 

@@ -45,7 +45,8 @@ from stock_ledger.commands.postgres import PostgresCommandLedger
 from stock_ledger.commands.reads import PostgresCommandReads
 from stock_ledger.commands.refunds import PostgresRefunds
 from stock_ledger.figures import FigureStore
-from stock_ledger.postgres import PostgresLedger, connect_pool
+from stock_ledger.pool import connect_pool
+from stock_ledger.postgres import PostgresLedger
 from stock_ledger.reads import PostgresReads
 from stock_ledger.redis_view import RedisView, connect_redis
 from stock_ledger.upstream.http import connect_stock_source

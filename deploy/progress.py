@@ -7,7 +7,7 @@ from typing import Any
 from contracts.settings import Settings
 from contracts.topics import Topics
 from deploy.topics import end_offsets
-from stock_ledger.postgres import acquired, connect_pool
+from stock_ledger.pool import acquired, connect_pool
 
 DECIDED = "SELECT coalesce(sum(next_offset), 0)::bigint FROM partition_state"
 _LOOK_S = 0.01

@@ -14,7 +14,7 @@ from contracts.settings import Settings
 from deploy import archive
 from stock_ledger import partitions, retention
 from stock_ledger.partitions import SESSION, Leaf
-from stock_ledger.postgres import translated
+from stock_ledger.pool import translated
 from stock_ledger.retention import Period
 from stock_ledger.schema import newest_revision
 

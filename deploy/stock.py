@@ -2,7 +2,7 @@
 
 from contracts.errors import SettingsError
 from contracts.settings import Settings
-from stock_ledger.postgres import connect_pool
+from stock_ledger.pool import connect_pool
 from stock_ledger.upstream.agree import Difference
 from stock_ledger.upstream.agree import differences as compared
 from stock_ledger.upstream.http import connect_stock_source

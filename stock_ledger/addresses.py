@@ -8,7 +8,7 @@ import asyncpg
 import msgspec
 
 from contracts.messages import Shipping
-from stock_ledger.postgres import acquired, fetch
+from stock_ledger.pool import acquired, fetch
 
 # The buyer's default comes first.
 ADDRESSES_OF_BUYER = """

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import asyncpg
 import msgspec
 
-from stock_ledger.postgres import acquired, fetch
+from stock_ledger.pool import acquired, fetch
 
 _SHOWN = """
 SELECT c.product_id, c.quantity, p.name, p.cover, coalesce(p.sale_price, p.price) AS price, p.currency, p.on_shelf,

@@ -8,7 +8,7 @@ import asyncpg
 import msgspec
 
 from contracts.messages import Money
-from stock_ledger.postgres import acquired
+from stock_ledger.pool import acquired
 
 # $1 partitions. The row locks make folds of a partition follow each other, whoever makes them.
 STATES = """

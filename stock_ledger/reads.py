@@ -15,7 +15,8 @@ from stock_ledger import sql
 from stock_ledger.commands.postgres import gathering_of
 from stock_ledger.commands.sql import GATHERINGS
 from stock_ledger.commands.whole import whole_answer
-from stock_ledger.postgres import decision_of, fetch
+from stock_ledger.pool import fetch
+from stock_ledger.postgres import decision_of
 
 Position = tuple[int, int]  # (partition, offset)
 

@@ -13,7 +13,7 @@ from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from contracts.errors import Unavailable
-from stock_ledger.postgres import translated
+from stock_ledger.pool import translated
 
 _LOCK = 7_310_402_211  # advisory lock: any number, the same for everyone who migrates
 

@@ -20,7 +20,8 @@ from stock_ledger.batch import Product
 from stock_ledger.commands.ledger import CommandLedger
 from stock_ledger.commands.postgres import PostgresCommandLedger
 from stock_ledger.ledger import Ledger
-from stock_ledger.postgres import PostgresLedger, connect_pool
+from stock_ledger.pool import connect_pool
+from stock_ledger.postgres import PostgresLedger
 from stock_ledger.redis_view import RedisView, connect_redis
 from stock_ledger.upstream.source import StockSource
 from stock_ledger.view import View

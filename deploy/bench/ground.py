@@ -30,7 +30,7 @@ from deploy.records import Records, reading
 from deploy.stack import LocalStack, end, spawn
 from deploy.stack.ports import find_free
 from stock_ledger.catalogue import ProductEntry
-from stock_ledger.postgres import acquired, connect_pool, fetch
+from stock_ledger.pool import acquired, connect_pool, fetch
 
 PLENTY = 10**9  # units: nothing is sold out
 _LOOK_S = 0.02

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import asyncpg
 
-from stock_ledger.postgres import TRANSIENT
+from stock_ledger.pool import TRANSIENT
 
 _LOOK_S = 0.05
 _CLAIMS = "SELECT partition, epoch, owner, extract(epoch FROM claimed_at)::float8 AS claimed_at FROM partition_state"

@@ -30,7 +30,7 @@ from deploy.local import prepare, running, token
 from deploy.stack import LocalStack
 from stock_ledger.audit.facts import Facts
 from stock_ledger.audit.report import AuditReport
-from stock_ledger.postgres import acquired, connect_pool
+from stock_ledger.pool import acquired, connect_pool
 
 _TOKEN_TTL_S = 6 * 3600
 _HOT_SHARE = 0.9

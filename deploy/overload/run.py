@@ -25,7 +25,7 @@ from deploy.overload.watch import Watch
 from deploy.progress import drained
 from deploy.stack import LocalStack
 from stock_ledger.audit.report import AuditReport
-from stock_ledger.postgres import acquired, connect_pool
+from stock_ledger.pool import acquired, connect_pool
 
 _BUYERS = 5000
 _CONNECTIONS = 1000

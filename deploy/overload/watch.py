@@ -11,7 +11,7 @@ from deploy.fleet import Fleet
 from deploy.overload.verdict import Look
 from deploy.progress import decided
 from deploy.records import Records, reading
-from stock_ledger.postgres import connect_pool
+from stock_ledger.pool import connect_pool
 
 _EVERY_S = 0.5
 

@@ -22,7 +22,8 @@ from stock_ledger.audit.facts import (
 )
 from stock_ledger.audit.history import History, LogHistory, StockHistory
 from stock_ledger.batch import Product
-from stock_ledger.postgres import acquired, product_of
+from stock_ledger.pool import acquired
+from stock_ledger.postgres import product_of
 from stock_ledger.retention import AUDITING
 
 _CHUNK_ROWS = 10_000

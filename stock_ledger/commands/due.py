@@ -10,7 +10,7 @@ import msgspec
 
 from contracts.commands import Abandon, Command, Expire
 from contracts.times import to_ms
-from stock_ledger.postgres import fetch
+from stock_ledger.pool import fetch
 
 _TIMERS = uuid.UUID("a3f0c1de-4a56-5d0e-9a0f-5f3a2f9d7c21")
 

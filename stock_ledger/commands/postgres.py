@@ -30,15 +30,13 @@ from stock_ledger.commands.book import (
     Told,
 )
 from stock_ledger.ledger import Advance
+from stock_ledger.pool import acquired, fetch, fetch_any
 from stock_ledger.postgres import (
     StockMove,
-    acquired,
     add_purchases,
     advance_stock,
     clear_bought,
     copy,
-    fetch,
-    fetch_any,
     pass_fence,
     product_of,
     rows_of,

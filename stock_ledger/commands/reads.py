@@ -11,7 +11,8 @@ import msgspec
 from contracts.slices import stock_ids
 from stock_ledger.batch import Product, Stock
 from stock_ledger.commands.book import Counts
-from stock_ledger.postgres import fetch, product_of
+from stock_ledger.pool import fetch
+from stock_ledger.postgres import product_of
 from stock_ledger.sql import PRODUCT_PAGE, PRODUCTS
 
 _COMMAND = """

@@ -13,7 +13,7 @@ from contracts.commands import Pay
 from contracts.messages import Money
 from contracts.payments import Charge
 from contracts.times import to_ms
-from stock_ledger.postgres import acquired, fetch
+from stock_ledger.pool import acquired, fetch
 
 _REFUNDS = uuid.UUID("2c5f2a06-6f3d-5b0b-8a52-9e0d3f6a7c18")
 

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 import asyncpg
 
 from stock_ledger.batch import OpenRow
-from stock_ledger.postgres import acquired, fetch
+from stock_ledger.pool import acquired, fetch
 from stock_ledger.upstream.settle import MadeGood, Short
 from stock_ledger.upstream.source import GiveBack, Outstanding, Reserve, Unsettled, rows_of
 from stock_ledger.upstream.sql import put_open

@@ -12,7 +12,7 @@ from contracts.messages import Shipping
 from contracts.settings import Settings
 from stock_ledger.addresses import Address, AddressBook, PostgresAddressBook, StoredAddress
 from stock_ledger.buyer_fakes import MemoryAddressBook
-from stock_ledger.postgres import connect_pool
+from stock_ledger.pool import connect_pool
 from tests.contract.adapters import memory_or
 from tests.harness import HOME, NOON
 

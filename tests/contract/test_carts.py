@@ -14,7 +14,7 @@ from contracts.settings import Settings
 from stock_ledger.batch import Product, Stock
 from stock_ledger.buyer_fakes import MemoryCarts
 from stock_ledger.carts import CartRefusal, Carts, PostgresCarts, StoredLine
-from stock_ledger.postgres import connect_pool
+from stock_ledger.pool import connect_pool
 from tests.contract.adapters import memory_or
 from tests.harness import NOON, insert_product, product_of
 

@@ -20,7 +20,8 @@ from stock_ledger.carts import Carts, PostgresCarts
 from stock_ledger.decide import decide
 from stock_ledger.fakes import MemoryLedger, MemoryReads
 from stock_ledger.ledger import Advance, Claim, Ledger, Need, need_of
-from stock_ledger.postgres import PostgresLedger, connect_pool
+from stock_ledger.pool import connect_pool
+from stock_ledger.postgres import PostgresLedger
 from stock_ledger.reads import PostgresReads
 from tests.contract.adapters import memory_or
 from tests.harness import HOME, NOON, insert_product, line_of, product_of, uuid_of

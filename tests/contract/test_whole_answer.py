@@ -19,7 +19,8 @@ from stock_ledger.commands.obey import need_of, obey
 from stock_ledger.commands.postgres import PostgresCommandLedger
 from stock_ledger.fakes import MemoryLedger, MemoryReads
 from stock_ledger.ledger import Advance, Ledger
-from stock_ledger.postgres import PostgresLedger, connect_pool
+from stock_ledger.pool import connect_pool
+from stock_ledger.postgres import PostgresLedger
 from stock_ledger.reads import PostgresReads
 from tests.contract.adapters import memory_or
 from tests.harness import HOME, NOON, uuid_of

@@ -11,7 +11,7 @@ from deploy.bench.checkouts import requests
 from deploy.local import local_settings, prepare, running, with_api
 from deploy.overload.load import Load, Plan
 from deploy.stack import LocalStack
-from stock_ledger.postgres import connect_pool
+from stock_ledger.pool import connect_pool
 
 
 async def test_restarts_one_by_one_cut_nobody_off(

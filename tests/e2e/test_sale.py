@@ -18,7 +18,7 @@ from deploy.fleet import Fleet
 from deploy.local import local_settings, prepare, running, token
 from deploy.stack import LocalStack
 from stock_ledger.audit.report import AuditReport
-from stock_ledger.postgres import connect_pool
+from stock_ledger.pool import connect_pool
 from stock_ledger.redis_view import connect_redis
 from tests.harness import eventually
 

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from contracts.settings import Settings
-from stock_ledger.postgres import connect_pool
+from stock_ledger.pool import connect_pool
 from stock_ledger.redis_view import connect_redis
 from tests.integration.audit_sale import Sale
 

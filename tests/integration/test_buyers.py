@@ -17,7 +17,8 @@ from stock_ledger.carts import CartRefusal, PostgresCarts
 from stock_ledger.catalogue import AddressEntry, store
 from stock_ledger.decide import decide
 from stock_ledger.ledger import Advance, need_of
-from stock_ledger.postgres import PostgresLedger, connect_pool
+from stock_ledger.pool import connect_pool
+from stock_ledger.postgres import PostgresLedger
 from stock_ledger.reads import OrderFilter, PostgresReads
 from tests.harness import HOME, NOON, eventually, insert_product, line_of, product_of
 

@@ -10,7 +10,7 @@ from contracts.settings import Settings
 from deploy.catalogue import format_of, give_out, take_in
 from stock_ledger.catalogue import read_products, store
 from stock_ledger.commands.reads import PostgresCommandReads
-from stock_ledger.postgres import connect_pool
+from stock_ledger.pool import connect_pool
 from tests.harness import real_writer, running
 
 HEAD = "product_id,name,price,currency,stock\n"

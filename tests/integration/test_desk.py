@@ -22,7 +22,7 @@ from contracts.settings import Settings
 from contracts.topics import Topics, partition_of
 from stock_ledger.buyer_fakes import MemoryAddressBook, MemoryCarts
 from stock_ledger.commands.reads import PostgresCommandReads
-from stock_ledger.postgres import connect_pool
+from stock_ledger.pool import connect_pool
 from stock_ledger.reads import PostgresReads
 from stock_ledger.redis_view import RedisView, connect_redis
 from tests.harness import encoded, eventually, line_of, real_writer, running

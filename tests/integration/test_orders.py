@@ -14,7 +14,7 @@ from contracts.decisions import order_id_of
 from contracts.settings import Settings
 from contracts.times import from_ms, to_ms
 from stock_ledger import sql
-from stock_ledger.postgres import connect_pool
+from stock_ledger.pool import connect_pool
 from stock_ledger.reads import OrderFilter, PostgresReads
 from tests.harness import NOON, uuid_of
 

@@ -9,7 +9,7 @@ import pytest
 from contracts.errors import Unavailable
 from contracts.settings import Settings
 from deploy.chaos.proxy import Proxy
-from stock_ledger.postgres import acquired, connect_pool, fetch
+from stock_ledger.pool import acquired, connect_pool, fetch
 from tests.harness import eventually
 
 LIMIT_S = 0.2

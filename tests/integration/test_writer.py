@@ -14,7 +14,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from contracts.kafka import Record, producer_options, send, tp
 from contracts.settings import Settings
 from contracts.topics import Topics, partition_of
-from stock_ledger.postgres import connect_pool
+from stock_ledger.pool import connect_pool
 from stock_ledger.redis_view import RedisView, connect_redis
 from tests.harness import (
     encoded,

@@ -8,7 +8,7 @@ import asyncpg
 import pytest
 
 from contracts.errors import SettingsError, Unavailable
-from stock_ledger.postgres import acquired
+from stock_ledger.pool import acquired
 
 
 class Failing:
