@@ -1,5 +1,7 @@
 """The command line: `sluiceway`."""
 
+import errno
+import os
 import signal
 import sys
 import time
@@ -25,6 +27,7 @@ app.add_typer(deadletters.commands, name="deadletters")
 app.add_typer(stock.commands, name="stock")
 app.add_typer(trials.commands)
 
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 INTERRUPTED = 130  # exit code, as of a shell
 UsageError: type[Any] = typer.BadParameter.mro()[
     1
@@ -33,6 +36,7 @@ UsageError: type[Any] = typer.BadParameter.mro()[
 
 def main() -> None:
     """The entry point: errors raised on purpose become one line, not a stack trace."""
+    _open_standard_streams()
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
     started = time.monotonic()
@@ -46,9 +50,23 @@ def main() -> None:
         if isinstance(error, Unavailable):
             errors.print("`sluiceway doctor` tells which servers answer, and what to do", style="dim")
         sys.exit(1)
+    except OSError as error:
+        if error.errno not in DISK_FULL:
+            raise
+        errors.print(f"sluiceway: {error}; make room and run it again", style="red", markup=False)
+        sys.exit(1)
     except UsageError as error:
         error.show()
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         errors.print(f"stopped after {time.monotonic() - started:.0f} s", style="dim")
         sys.exit(INTERRUPTED)
+
+
+def _open_standard_streams() -> None:
+    """Where the caller closed one (`>&-`), the first socket would get its number and be written to as output."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free: this one

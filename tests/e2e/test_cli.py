@@ -17,6 +17,7 @@ from tests.harness import eventually
 
 CLI = [sys.executable, "-m", "deploy.cli"]
 ROOT = Path(__file__).parent.parent.parent
+FULL = Path("/dev/full")
 
 
 @pytest.fixture
@@ -173,4 +174,30 @@ def test_a_wrong_command_line_is_told_in_a_line(env: dict[str, str], arguments: 
     done = subprocess.run([*CLI, *arguments], env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert told in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="needs a device that is always full")
+def test_a_full_disk_is_told_in_a_line(env: dict[str, str]) -> None:
+    with FULL.open("w") as full:
+        done = subprocess.run(
+            [*CLI, "simulate", "--seed", "0"],
+            env=env,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert "make room" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_standard_output_may_be_closed(env: dict[str, str]) -> None:
+    """Its number is no socket's then: the loop would abort the process when it closes that."""
+    closed = 'exec "$@" >&-'
+    done = subprocess.run(
+        ["sh", "-c", closed, "sh", *CLI, "doctor"], env=env, stderr=subprocess.PIPE, text=True, check=False
+    )
+    assert done.returncode == 1
     assert "Traceback" not in done.stderr
