@@ -39,8 +39,7 @@ async def retain(settings: Settings, now: datetime, *, dry_run: bool = False) ->
             raise Invalid("another retention is at work on this database; let it end")
         done = Retained(dry_run)
         work = Retention(connection, settings, done)
-        if not dry_run:
-            await work.resume()
+        await work.resume()
         await work.cut_ahead(now)
         await work.drop_old(now)
         return done
@@ -86,8 +85,8 @@ class Retention:
         found = retention.periods(await partitions.leaves(self._connection))
         gone = {row["until"] for row in await self._connection.fetch(retention.ALL)}
         for period in retention.due(found, now, self._settings.retention_days):
-            if await retention.is_empty(self._connection, period):
-                continue  # it stands for what is older than anything kept
+            if period.name in self._done.dropped or await retention.is_empty(self._connection, period):
+                continue  # told already, or it stands for what is older than anything kept
             if period.until in gone:
                 self._done.kept.append(
                     f"{period.name}: rows of a clock that was far behind came after it was dropped"
@@ -131,6 +130,9 @@ class Retention:
         """End what an interrupted run began: detach, verify, drop."""
         for row in await self._connection.fetch(retention.BEGUN):
             folder = self._folder(row["until"])
+            if self._done.dry_run:
+                self._done.dropped.append(folder.name)
+                continue
             manifest = archive.read_manifest(folder)
             if manifest is None:
                 raise Invalid(

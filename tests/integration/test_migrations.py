@@ -88,6 +88,8 @@ async def test_a_database_without_a_schema_is_told(server_settings: Settings, ur
         await give_out(settings, "csv")
     with pytest.raises(SettingsError, match="does not exist; run `sluiceway migrate`"):
         await retain(settings, NOON)
+    with pytest.raises(SettingsError, match="does not exist; run `sluiceway migrate`"):
+        await retain(settings, NOON, dry_run=True)
 
 
 async def _sell(connection: Any) -> None:

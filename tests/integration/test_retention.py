@@ -237,6 +237,8 @@ async def test_it_goes_on_wherever_it_was_stopped(kept: Sale, monkeypatch: pytes
         statements[:] = [statement]
         with pytest.raises(CrashError):
             await retain(kept.settings, now)
+        to_do = await retain(kept.settings, now, dry_run=True)
+        assert (len(to_do.dropped), to_do.kept) == (1, [])
         report = await kept.audit(0.0)
         assert report.ok, (statement, told(report))
     statements.clear()
