@@ -45,6 +45,21 @@ def is_redis(url: str) -> bool:
     )
 
 
+def is_http(url: str) -> bool:
+    """A server and perhaps a path: a secret is no part of it, nor anything that a path could not be put after."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return False
+    return (
+        parts.scheme in ("http", "https")
+        and _is_server(parts.netloc)
+        and not parts.query
+        and not parts.fragment
+        and not any(map(str.isspace, url))
+    )
+
+
 def _listed(texts: Iterable[str]) -> list[str]:
     return [one for text in texts if text for one in text.split(",")]
 

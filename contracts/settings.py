@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from contracts.errors import SettingsError
-from contracts.servers import is_kafka, is_postgres, is_redis
+from contracts.servers import is_http, is_kafka, is_postgres, is_redis
 
 PREFIX = "SLUICEWAY_"
 
@@ -233,8 +233,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     def _wrong_about_stock_source(self) -> list[str]:
         wrong = []
-        if self.stock_source_url and not self.stock_source_url.startswith(("http://", "https://")):
-            wrong.append("SLUICEWAY_STOCK_SOURCE_URL must begin with http:// or https://")
+        if self.stock_source_url and not is_http(self.stock_source_url):
+            wrong.append(
+                "SLUICEWAY_STOCK_SOURCE_URL must be http(s)://host, with or without a port and a path, and nothing else; "
+                "a token goes into SLUICEWAY_STOCK_SOURCE_TOKEN"
+            )
         if self.stock_source_deadline_s >= self.not_ready_after_s:
             wrong.append("SLUICEWAY_STOCK_SOURCE_DEADLINE_S must be below SLUICEWAY_NOT_READY_AFTER_S")
         return wrong

@@ -16,7 +16,6 @@ from purgatory.domain.model import CLOSED, OpenedState
 from purgatory.service._async.circuitbreaker import AsyncCircuitBreaker
 
 from contracts import stock_source as wire
-from contracts.errors import SettingsError
 from contracts.settings import Settings
 from stock_ledger.upstream.source import Answer, GiveBack, Granted, Reserve, Unanswered, Why
 
@@ -51,19 +50,8 @@ class _Failed(Exception):
 
 @asynccontextmanager
 async def connect_stock_source(settings: Settings) -> AsyncIterator["HttpStockSource"]:
-    """The configured source; it is connected to when it is first asked. Raises SettingsError for a URL that is none."""
-    url = urlsplit(settings.stock_source_url)
-    if (
-        url.scheme not in ("http", "https")
-        or not url.hostname
-        or "@" in url.netloc
-        or url.query
-        or url.fragment
-    ):
-        raise SettingsError(
-            "SLUICEWAY_STOCK_SOURCE_URL must be http(s)://host, with or without a port and a path, and nothing else; "
-            "a secret goes into SLUICEWAY_STOCK_SOURCE_TOKEN"
-        )
+    """The configured source; it is connected to when it is first asked."""
+    url = settings.stock_source_url
     breakers = AsyncCircuitBreakerFactory(
         default_threshold=settings.stock_source_failures_max, default_ttl=settings.stock_source_retry_s
     )
@@ -77,7 +65,7 @@ async def connect_stock_source(settings: Settings) -> AsyncIterator["HttpStockSo
         cookie_jar=aiohttp.DummyCookieJar(),
         timeout=aiohttp.ClientTimeout(),  # the deadline bounds everything
     ) as session:
-        yield HttpStockSource(session, url.geturl(), await breakers.get_breaker(url.netloc), settings)
+        yield HttpStockSource(session, url, await breakers.get_breaker(urlsplit(url).netloc), settings)
 
 
 class HttpStockSource:

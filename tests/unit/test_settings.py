@@ -154,6 +154,18 @@ def test_values_that_just_fit(values: dict[str, str]) -> None:
         ("redis_url", "redis://:secret#secret@h"),
         ("redis_url", "redis://h/db"),
         ("redis_url", "unix://"),
+        ("stock_source_url", "h:80"),
+        ("stock_source_url", "ftp://h"),
+        ("stock_source_url", "http://"),
+        ("stock_source_url", "http:///path"),
+        ("stock_source_url", "http://h:abc"),
+        ("stock_source_url", "http://h:65536"),
+        ("stock_source_url", "http://[::1"),
+        ("stock_source_url", "http://h "),
+        ("stock_source_url", "http://h/p q"),
+        ("stock_source_url", "http://u:secret@h"),
+        ("stock_source_url", "http://h/?token=secret"),
+        ("stock_source_url", "http://h/#secret"),
     ],
 )
 def test_a_server_that_no_client_could_find_is_told_by_its_variable(name: str, url: str) -> None:
@@ -178,6 +190,10 @@ def test_a_server_that_no_client_could_find_is_told_by_its_variable(name: str, u
         ("redis_url", "redis://h:1/0?socket_timeout=1"),
         ("redis_url", "rediss://u:p@[::1]:6379"),
         ("redis_url", "unix:///run/redis.sock?db=1"),
+        ("stock_source_url", ""),
+        ("stock_source_url", "http://h"),
+        ("stock_source_url", "HTTPS://warehouse.example:8443/stock/"),
+        ("stock_source_url", "http://[::1]:8080"),
     ],
 )
 def test_servers_are_named_in_all_ways_that_clients_know(name: str, url: str) -> None:
