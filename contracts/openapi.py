@@ -44,6 +44,8 @@ class Problem(msgspec.Struct, omit_defaults=True):
 
     Of a request that may have been taken in, `idempotency_key` is the key to ask again under, also where it was made
     here; `checkout_id` or `command_id` is what it is known by, and `status_url` is where its answer will be, if it was.
+    Of `sold_out`, `product_ids` are those of which nothing is left; of `transition_forbidden`,
+    `order_status` is where the order is, and `allowed` what may be asked of it there.
     """
 
     type: str
@@ -56,6 +58,9 @@ class Problem(msgspec.Struct, omit_defaults=True):
     checkout_id: str = ""
     command_id: str = ""
     status_url: str = ""
+    product_ids: list[str] = []
+    order_status: str = ""
+    allowed: list[str] = []
 
 
 _TYPES = (
@@ -142,8 +147,8 @@ def document() -> dict[str, Any]:
                     "type": "http",
                     "scheme": "bearer",
                     "bearerFormat": "JWT",
-                    "description": "A JWT (RFC 7519) with `exp` and, as the buyer, `sub`. A merchant's has `merchant` in "
-                    "its `scope` (RFC 8693 §4.2).",
+                    "description": "A JWT (RFC 7519) of at most 8192 characters with `exp` and, as the buyer's id, "
+                    "`sub` (1-64 of A-Z a-z 0-9 _ -). A merchant's has `merchant` in its `scope` (RFC 8693 §4.2).",
                 }
             },
         },

@@ -120,11 +120,7 @@ def _import() -> dict[str, Any]:
             },
             **problems_of(
                 *READING,
-                *(
-                    kind
-                    for kind in BODY
-                    if kind not in (problems.MALFORMED_JSON, problems.IDEMPOTENCY_CONFLICT)
-                ),
+                *(kind for kind in BODY if kind is not problems.MALFORMED_JSON),
                 problems.FORBIDDEN,
             ),
         },

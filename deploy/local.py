@@ -19,7 +19,7 @@ from contracts.settings import PREFIX, Settings
 from deploy.fleet import Fleet
 from deploy.stack import LocalStack, StackError
 from deploy.topics import ensure_topics
-from stock_ledger.catalogue import AddressEntry, ProductEntry, store
+from stock_ledger.catalogue import AddressEntry, ProductEntry, has_any, store
 from stock_ledger.pool import connect_pool
 from stock_ledger.redis_view import RedisView, connect_redis
 from stock_ledger.schema import migrate
@@ -98,16 +98,23 @@ def local_settings(stack: LocalStack, given: Settings) -> Settings:
 
 
 async def prepare(
-    settings: Settings, products: Sequence[ProductEntry], addresses: Sequence[AddressEntry]
+    settings: Settings,
+    products: Sequence[ProductEntry],
+    addresses: Sequence[AddressEntry],
+    *,
+    unless_any: bool = False,
 ) -> None:
-    """Schema, topics and catalogue; repeating it changes nothing that is in place."""
+    """Schema, topics and catalogue; repeating it changes nothing that is in place. With `unless_any` the catalogue is left
+    as it is where there is one.
+    """
     await migrate(settings.postgres_url)
     await ensure_topics(settings)
     pool = await connect_pool(settings)
     redis = connect_redis(settings)
     try:
-        await store(pool, products, addresses, settings.partitions)
-        await RedisView(redis, settings).drop()
+        if not (unless_any and await has_any(pool)):
+            await store(pool, products, addresses, settings.partitions)
+            await RedisView(redis, settings).drop()
     finally:
         await pool.close()
         await redis.aclose()

@@ -43,7 +43,9 @@ async def stay_up(
     stack: LocalStack, settings: Settings, data_dir: Path, workers: int, console: Console
 ) -> None:
     """Prepare, start the processes, tell how to use them, wait until cancelled."""
-    await prepare(settings, sample.products(_PRODUCTS, _HOT_STOCK), sample.addresses(_BUYERS))
+    await prepare(
+        settings, sample.products(_PRODUCTS, _HOT_STOCK), sample.addresses(_BUYERS), unless_any=True
+    )
     async with running(stack, settings, data_dir / "logs", workers=workers, say=console.print) as fleet:
         ingest, api = fleet.of("ingest")[0], fleet.of("api")[0]
         kept = with_api(ingest.settings, api.url)

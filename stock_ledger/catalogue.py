@@ -23,7 +23,7 @@ from contracts.messages import (
 )
 from contracts.slices import Slices, stock_id
 from contracts.topics import partition_of
-from stock_ledger.pool import acquired
+from stock_ledger.pool import acquired, fetch
 
 # $1 ids, $2 names, $3 covers, $4 prices, $5 currencies, $6 on_shelf, $7 limits, $8 payment_ttl_s,
 # $9 policies of second stock sources, $10 slices, which stay what they are
@@ -151,6 +151,11 @@ def _parts(entry: ProductEntry, slices: int, partitions: int) -> list[ProductEnt
         )
         for number in range(slices)
     ]
+
+
+async def has_any(pool: "asyncpg.Pool[Any]") -> bool:
+    """Whether there is a product. Raises Unavailable."""
+    return bool(await fetch(pool, "SELECT FROM products LIMIT 1"))
 
 
 async def store(

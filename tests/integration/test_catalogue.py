@@ -8,6 +8,7 @@ from api import catalogue
 from contracts.errors import Invalid
 from contracts.settings import Settings
 from deploy.catalogue import format_of, give_out, take_in
+from deploy.local import prepare
 from stock_ledger.catalogue import read_products, store
 from stock_ledger.commands.reads import PostgresCommandReads
 from stock_ledger.pool import connect_pool
@@ -49,6 +50,19 @@ async def test_a_file_that_cannot_be_taken_in_says_why(offline_settings: Setting
         await take_in(offline_settings, tmp_path / "none.csv", "", 1)
     with pytest.raises(Invalid, match="must end in"):
         format_of(tmp_path / "products.xlsx")
+
+
+async def test_a_sample_leaves_a_catalogue_as_it_is(settings: Settings) -> None:
+    cup, mug = (
+        read_products(b'{"product_id":"p","name":"%s","price":"1","currency":"CNY","stock":1}' % name)
+        for name in (b"Cup", b"Mug")
+    )
+    names = []
+    for products in (cup, mug):
+        await prepare(settings, products, (), unless_any=True)
+        [line] = catalogue.read(await give_out(settings, "ndjson"), "ndjson", 10)
+        names.append(line.name)
+    assert names == ["Cup", "Cup"]
 
 
 async def test_what_is_stored_before_the_first_sale_has_its_second_stock_source(

@@ -7,7 +7,7 @@ import orjson
 import pytest
 
 from contracts.openapi import document
-from contracts.outcomes import RETRYABLE, OrderStatus, PaymentStatus, Reason
+from contracts.outcomes import RETRYABLE, OrderStatus, PaymentStatus, Reason, Refusal
 from contracts.settings import PREFIX, Settings
 from stock_ledger.lifecycle import ACTIONS, TRANSITIONS
 from tests.conftest import examples
@@ -24,7 +24,7 @@ def test_every_setting_is_documented_with_its_default() -> None:
 
 
 def test_every_reason_is_documented_in_its_order_and_whether_to_retry() -> None:
-    page = (ROOT / "docs/reference/statuses.md").read_text().split("## Reasons")[1]
+    page = (ROOT / "docs/reference/statuses.md").read_text().split("## Reasons")[1].split("\n## ")[0]
     documented = re.findall(r"\| `(\w+)` \| .* \| (yes|no) \|", page)
     assert documented == [(r.value, "yes" if r in RETRYABLE else "no") for r in Reason]
 
@@ -41,6 +41,14 @@ def test_every_status_is_documented() -> None:
         schemas["CheckoutStatus"]["properties"]["status"]["enum"]
     )
     assert set(re.findall(r"^\| `(\w+)`", line.split("## Reasons")[0], re.MULTILINE)) - {"status"} == of_lines
+
+
+def test_what_becomes_of_commands_is_documented() -> None:
+    page = (ROOT / "docs/reference/statuses.md").read_text().split("## Of a command")[1]
+    statuses, reasons = page.split("Reasons, in the order")
+    named = set(re.findall(r"^\| `(\w+)`", statuses, re.MULTILINE)) - {"status"}
+    assert named == set(document()["components"]["schemas"]["CommandStatus"]["properties"]["status"]["enum"])
+    assert re.findall(r"^\| `(\w+)`", reasons, re.MULTILINE)[1:] == [refusal.value for refusal in Refusal]
 
 
 def test_the_life_of_an_order_is_drawn_and_told_as_it_is() -> None:

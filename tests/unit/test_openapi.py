@@ -1,8 +1,10 @@
 """The OpenAPI document and the request schema say what the code does."""
 
+import ast
 import copy
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -17,6 +19,7 @@ from contracts.docs_page import page
 from contracts.openapi import document, request_schema
 from contracts.requests import CheckoutRequest
 
+ROOT = Path(__file__).parent.parent.parent
 SHIPPING = examples.REQUEST["shipping"]
 ITEM = {"product_id": "sku-1", "quantity": 1}
 
@@ -139,6 +142,21 @@ def test_every_operation_tells_its_errors() -> None:
     assert "Retry-After" in submit["503"]["headers"]
     codes = document()["components"]["schemas"]["Problem"]["properties"]["code"]["enum"]
     assert codes == [kind.code for kind in problems.ALL]
+
+
+def test_every_member_of_a_problem_is_in_its_schema() -> None:
+    """Whoever raises one may give members of its own."""
+    given = {
+        keyword.arg
+        for folder in ("contracts", "ingest", "api")
+        for file in (ROOT / folder).rglob("*.py")
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Problem"
+        for keyword in node.keywords
+    }
+    known = document()["components"]["schemas"]["Problem"]["properties"]
+    assert {"product_ids", "order_status", "idempotency_key"} <= given
+    assert given - {"errors", "headers", None} <= known.keys()
 
 
 def test_reasons_stand_in_their_order_of_precedence() -> None:
