@@ -5,7 +5,13 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$p"; break; }; done)
 BIN := .venv/bin
 
-.PHONY: demo up test lint types layers check bench lock clean
+# .venv is made anew for another PYTHON that is asked for, and when the one it was made with is gone.
+ASKED := $(if $(filter command environment,$(origin PYTHON)),$(PYTHON))
+WHICH := -c 'import os, sys; print(os.path.realpath(sys.executable))' 2>/dev/null
+STALE := $(shell test ! -e .venv/installed || { made=$$($(BIN)/python $(WHICH)) && \
+	{ test -z "$(ASKED)" || test "$$made" = "$$("$(ASKED)" $(WHICH))"; }; } || echo stale)
+
+.PHONY: demo up test lint types layers check bench lock clean stale
 
 demo: .venv/installed ## set everything up and run a whole flash sale (ARGS="--checkouts 5000")
 	@$(BIN)/python -m deploy.cli demo $(ARGS)
@@ -30,7 +36,7 @@ layers: .venv/installed
 
 check: lint types layers test
 
-.venv/installed: requirements.lock
+.venv/installed: requirements.lock $(STALE)
 	@test -n "$(PYTHON)" || { echo "Sluiceway needs Python 3.11 or newer; install it, or name it: make PYTHON=/path/to/python3"; exit 1; }
 	@echo "Setting up .venv from requirements.lock ..."
 	@"$(PYTHON)" -m venv --clear .venv || { echo "Python's venv module is incomplete here (on Debian and Ubuntu: apt install python3-venv)"; exit 1; }

@@ -7,6 +7,7 @@ import shutil
 import signal
 import socket
 import struct
+import sys
 import threading
 import time
 import uuid
@@ -298,7 +299,9 @@ def _image() -> Path:
 
 
 def _environment() -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if name not in _JAVA_ENV_DROPPED}
+    kept = {name: value for name, value in os.environ.items() if name not in _JAVA_ENV_DROPPED}
+    # On Linux Java reads paths by the locale; one that is not installed, or C, leaves it but ASCII.
+    return kept | {"LC_ALL": "C.UTF-8"} if sys.platform == "linux" else kept
 
 
 def _fresh_cluster_id() -> str:

@@ -5,17 +5,19 @@ import os
 import shutil
 import signal
 import threading
+from contextlib import suppress
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import ClassVar
 
 import asyncpg
 
-from deploy.stack import account, pg_wheel
+from deploy.stack import account, pg_wheel, reaper
 from deploy.stack.process import StackError
 from deploy.stack.server import Launch, Server, Shared
 
 DATABASE = "sluiceway"
+_ELSEWHERE = "sluiceway-pg-"
 _SETTINGS = {
     "listen_addresses": "127.0.0.1",
     "unix_socket_directories": "",  # the path of a socket may be too long
@@ -58,7 +60,8 @@ class PostgresServer(Server):
 
     @property
     def url(self) -> str:
-        return f"postgresql://postgres@127.0.0.1:{self.port}/{DATABASE}"
+        # What PGSSLMODE says where we run is about other servers.
+        return f"postgresql://postgres@127.0.0.1:{self.port}/{DATABASE}?sslmode=disable"
 
     @property
     def version(self) -> str:
@@ -90,6 +93,7 @@ class PostgresServer(Server):
             raise StackError(
                 f"{data} was made by Postgres {found}, this is {wanted}: use another data folder"
             )
+        _own_lock(data / "postmaster.pid")
 
     def launch(self) -> Launch:
         settings = [word for name, value in _SETTINGS.items() for word in ("-c", f"{name}={value}")]
@@ -164,11 +168,22 @@ class PostgresServer(Server):
         return self._make_home_elsewhere(user)
 
     def _make_home_elsewhere(self, user: account.Account) -> Path:
-        home = Path(mkdtemp(prefix="sluiceway-pg-", dir=pg_wheel.SHARED_TMP))
+        self._remove_orphans()
+        home = Path(mkdtemp(prefix=_ELSEWHERE, dir=pg_wheel.SHARED_TMP))
         os.chown(home, user.uid, user.gid)
         (self.folder / "location.txt").write_text(f"{home}\n")
+        (home / "folder.txt").write_text(
+            f"{self.folder}\n"
+        )  # not before: `_remove_orphans` of others would take it
         self._shared.say(f"The account {user.name} cannot reach {self.folder}: Postgres's data is in {home}")
         return home
+
+    def _remove_orphans(self) -> None:
+        """Data whose folder was removed: nobody would find it any more."""
+        for home in pg_wheel.SHARED_TMP.glob(f"{_ELSEWHERE}*"):
+            if self._trusted(home) and _is_orphan(home):
+                self._shared.say(f"Removing {home}: the folder whose data it was is gone")
+                shutil.rmtree(home, ignore_errors=True)
 
     def _trusted(self, home: Path) -> bool:
         """Whether it is a folder, no link, of the account that runs Postgres and closed to others."""
@@ -178,6 +193,37 @@ class PostgresServer(Server):
             return False
         owner = os.geteuid() if self._user is None else self._user.uid
         return home.is_dir() and not home.is_symlink() and found.st_uid == owner and not found.st_mode & 0o077
+
+
+def _is_orphan(home: Path) -> bool:
+    """Whether its folder no longer names it, and no server may be running in it."""
+    try:
+        folder = Path((home / "folder.txt").read_text().strip())
+    except FileNotFoundError:
+        return False  # somebody else's
+    with suppress(FileNotFoundError):
+        if (folder / "location.txt").read_text().strip() == str(home):
+            return False
+    with suppress(FileNotFoundError):
+        return reaper.started(int((home / "data" / "postmaster.pid").read_text().split("\n", 1)[0])) is None
+    return True
+
+
+def _own_lock(lock: Path) -> None:
+    """Let a lock that a killed server left name this process. The server's number may be anybody's by now, who would be
+    taken for it; the parent of the one to come is not. Whether its children still go is asked of its shared memory, as ever.
+    """
+    try:
+        _, rest = lock.read_text().split("\n", 1)
+        descriptor = os.open(lock, os.O_WRONLY)
+    except FileNotFoundError:
+        return
+    try:
+        content = f"{os.getpid()}\n{rest}".encode()
+        os.write(descriptor, content)  # at once: a lock that is empty is one that nobody dares to take
+        os.ftruncate(descriptor, len(content))
+    finally:
+        os.close(descriptor)
 
 
 def _environment() -> dict[str, str]:

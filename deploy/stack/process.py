@@ -36,7 +36,7 @@ class Reaper:
 
     def __init__(self, *, keep_open: Sequence[int] = ()) -> None:
         self._keep_open = tuple(keep_open)
-        self._watched: dict[int, int] = {}
+        self._watched: dict[subprocess.Popen[bytes], int] = {}
         self._mutex = threading.RLock()
         self._process = self._spawn()
 
@@ -53,17 +53,22 @@ class Reaper:
                 self._replace()
             return self._pipe()
 
-    def watch(self, pid: int, *, sig: int = signal.SIGTERM) -> None:
-        """Look after the process group led by `pid`; `sig` is what asks its leader to stop."""
+    def watch(self, process: subprocess.Popen[bytes], *, sig: int = signal.SIGTERM) -> None:
+        """Look after the process group that it leads; `sig` is what asks the leader to stop."""
         with self._mutex:
-            self._watched[pid] = int(sig)
-            self._write(f"+{pid} {int(sig)}\n")
+            self._watched[process] = int(sig)
+            self._write(f"+{process.pid} {int(sig)}\n")
 
-    def release(self, pid: int) -> None:
-        """Stop looking after `pid`. To be called once it is waited for: its number may be given away then."""
+    def watches(self, process: subprocess.Popen[bytes]) -> bool:
+        """Whether its number is still its own: not given away since it was released."""
         with self._mutex:
-            if self._watched.pop(pid, None) is not None:
-                self._write(f"-{pid}\n")
+            return process in self._watched
+
+    def release(self, process: subprocess.Popen[bytes]) -> None:
+        """Stop looking after it. To be called once it is waited for: its number may be given away then."""
+        with self._mutex:
+            if self._watched.pop(process, None) is not None:
+                self._write(f"-{process.pid}\n")
 
     def close(self) -> None:
         """End whatever is still watched, and the reaper. Waits until it is done. Idempotent."""
@@ -107,8 +112,8 @@ class Reaper:
         if self._process.stdin is not None:
             self._process.stdin.close()
         self._process = self._spawn()
-        for pid, sig in self._watched.items():
-            os.write(self._pipe(), f"+{pid} {sig}\n".encode())
+        for process, sig in self._watched.items():
+            os.write(self._pipe(), f"+{process.pid} {sig}\n".encode())
 
 
 def spawn(
@@ -140,7 +145,7 @@ def spawn(
             group=None if user is None else user.gid,
             extra_groups=None if user is None else [],
         )
-    reaper.watch(process.pid, sig=sig)
+    reaper.watch(process, sig=sig)
     return process
 
 
@@ -151,6 +156,8 @@ def end(
 
     Returns whether it stopped by itself, in time. SIGKILL as `sig` kills the group at once. Idempotent.
     """
+    if not reaper.watches(process):
+        return True  # it was ended before: its number may be another's by now
     in_time = True
     if process.poll() is None:
         if sig != signal.SIGKILL:
@@ -163,7 +170,7 @@ def end(
             reaper_program.send(process.pid, signal.SIGKILL, whole_group=True)
             process.wait()
     reaper_program.send(process.pid, signal.SIGKILL, whole_group=True)  # what its leader may have left
-    reaper.release(process.pid)
+    reaper.release(process)
     return in_time
 
 

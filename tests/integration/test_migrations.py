@@ -26,9 +26,10 @@ ORDERS = (("a", "buyer-1", 2), ("a", "buyer-2", 1), ("b", "buyer-1", 3), ("b", "
 COUNTED = {("a", "buyer-1"): 2, ("a", "buyer-2"): 1, ("b", "buyer-1"): 1}
 
 
-async def test_orders_of_before_their_life_are_counted(server_settings: Settings) -> None:
+async def test_orders_of_before_their_life_are_counted(server_settings: Settings, urls: Urls) -> None:
     url = server_settings.postgres_url
-    await execute(url.rsplit("/", 1)[0] + "/postgres", f"CREATE DATABASE {url.rsplit('/', 1)[1]}")
+    name = urlsplit(url).path[1:]
+    await execute(urls.postgres, f"CREATE DATABASE {name}")
     await _to(url, "0002")
     connection = await asyncpg.connect(url)
     try:
@@ -53,9 +54,7 @@ async def test_orders_of_before_their_life_are_counted(server_settings: Settings
         assert await schema.migrate(url) == ("0003", schema.newest_revision())
     finally:
         await connection.close()
-        await execute(
-            url.rsplit("/", 1)[0] + "/postgres", f"DROP DATABASE {url.rsplit('/', 1)[1]} WITH (FORCE)"
-        )
+        await execute(urls.postgres, f"DROP DATABASE {name} WITH (FORCE)")
 
 
 async def test_the_url_is_read_as_by_every_other_client(database_settings: Settings) -> None:

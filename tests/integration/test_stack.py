@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -17,7 +18,10 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from redis.asyncio import Redis
 
 from deploy.stack import LocalStack, Reaper, Server, StackError, end, spawn
+from deploy.stack.account import unprivileged
+from deploy.stack.postgres import PostgresServer
 from deploy.stack.reaper import started
+from deploy.stack.server import Shared
 
 _CHILD = """
 import json, sys, time
@@ -32,9 +36,13 @@ sys.stdin.read()
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
-    found = LocalStack(tmp_path_factory.mktemp("a stack"), say=print)
-    with found:
-        yield found
+    """In a folder, and with variables, that have made trouble."""
+    found = LocalStack(tmp_path_factory.mktemp("a stack, größer 文"), say=print)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in (("LC_ALL", "C"), ("PGSSLMODE", "require")):
+            patch.setenv(name, value)
+        with found:
+            yield found
     found.delete()
 
 
@@ -118,6 +126,41 @@ async def test_postgres_keeps_committed_rows(stack: LocalStack, stop: Callable[[
     assert await _sql(stack, "SELECT n FROM kept") == 7
 
 
+async def test_postgres_starts_though_its_number_is_somebody_elses(stack: LocalStack, tmp_path: Path) -> None:
+    """Of the same account: its lock cannot be told from that of a server that runs."""
+    stack.postgres.kill()
+    lock = stack.postgres.data_path / "postmaster.pid"
+    other = spawn(
+        ["sleep", "60"], log_path=tmp_path / "log", env=None, reaper=stack.reaper, user=unprivileged()
+    )
+    lines = lock.read_text().split("\n", 1)
+    lock.write_text(f"{other.pid}\n{lines[1]}")
+    stack.postgres.start()
+    assert await _sql(stack, "SELECT 1") == 1
+    assert other.poll() is None
+    end(other, stack.reaper, grace_s=5)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root's Postgres keeps its data elsewhere")
+def test_data_whose_folder_was_removed_goes(tmp_path: Path) -> None:
+    reaper, said = Reaper(), list[str]()
+    servers = [PostgresServer(tmp_path / name, Shared(said.append, reaper=reaper)) for name in "abc"]
+    for server in servers:
+        server.folder.mkdir()
+    gone, kept, third = servers
+    gone.prepare()
+    kept.prepare()
+    homes = [server.data_path.parent for server in (gone, kept)]
+    shutil.rmtree(gone.folder)
+    third.prepare()
+    assert [home.exists() for home in homes] == [False, True]
+    assert any(str(homes[0]) in line for line in said)
+    for server in (kept, third):
+        server.remove_outside()
+    assert not homes[1].exists()
+    reaper.close()
+
+
 async def test_kafka_keeps_topics_over_a_crash(stack: LocalStack) -> None:
     await _topics(stack, create="kept")
     url = stack.urls.kafka
@@ -196,6 +239,18 @@ def test_a_process_that_ignores_the_signal_is_killed(tmp_path: Path) -> None:
     assert not end(stubborn, reaper, grace_s=0.1)
     assert stubborn.returncode == -signal.SIGKILL
     reaper.close()
+
+
+def test_what_was_ended_before_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its number may be another's by now."""
+    reaper = Reaper()
+    process = spawn(["sleep", "60"], log_path=tmp_path / "log", env=None, reaper=reaper)
+    assert end(process, reaper, grace_s=5)
+    signals: list[object] = []
+    monkeypatch.setattr("deploy.stack.reaper.send", lambda *sent, **_: signals.append(sent))
+    assert end(process, reaper, grace_s=5)
+    reaper.close()
+    assert not signals
 
 
 def test_a_dead_reaper_is_replaced_and_knows_everything(tmp_path: Path) -> None:
