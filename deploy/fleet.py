@@ -40,7 +40,10 @@ class Member:
 
     @property
     def url(self) -> str:
-        return f"http://{self.settings.host}:{self.port}"
+        host = (
+            f"[{self.settings.host}]" if ":" in self.settings.host else self.settings.host
+        )  # RFC 3986 §3.2.2
+        return f"http://{host}:{self.port}"
 
 
 class Fleet:
@@ -147,9 +150,11 @@ class Fleet:
                     self._say(
                         f"{member.name} ended with status {code}; starting it again (log: {member.log_path})"
                     )
-                    end(member.process, self._stack.reaper, grace_s=0)
+                    ended = member.process
+                    end(ended, self._stack.reaper, grace_s=0)
                     await asyncio.sleep(min(0.1 * 2**member.restarts, 5.0))
-                    self.start(member)
+                    if member.wanted and member.process is ended:  # nobody has killed or started it meanwhile
+                        self.start(member)
             await asyncio.sleep(0.2)
 
     def stop(self) -> None:

@@ -222,7 +222,7 @@ async def streams(settings: Settings, stop: asyncio.Event) -> None:
             raise Unavailable(f"Kafka: {error!r}") from error
 
     try:
-        with _passing_folder() as data_dir:
+        with passing_folder() as data_dir:
             async with _stock_source(settings) as source:
                 await _attended(
                     run_app(source, data_dir), ending.set, health, settings.streams_port, settings, stop
@@ -233,10 +233,10 @@ async def streams(settings: Settings, stop: asyncio.Event) -> None:
         pool.terminate()
 
 
-def _passing_folder() -> tempfile.TemporaryDirectory[str]:
+def passing_folder() -> tempfile.TemporaryDirectory[str]:
     """In the home of the local stack, where there is one."""
     home = os.environ.get(f"{PREFIX}HOME", "")
-    return tempfile.TemporaryDirectory(prefix="streams-", dir=home if Path(home).is_dir() else None)
+    return tempfile.TemporaryDirectory(prefix="streams-", dir=home if home and Path(home).is_dir() else None)
 
 
 async def _attended(

@@ -50,6 +50,14 @@ class _Server(Server):
         self._shd: Any = SocketHolder(self._listener.detach(), False, self.backlog)  # type: ignore[call-arg]
 
 
+def _listen(host: str, port: int, backlog: int) -> socket.socket:
+    """`::` is every address of both families."""
+    if ":" not in host:
+        return socket.create_server((host, port), backlog=backlog)
+    both = host == "::" and socket.has_dualstack_ipv6()
+    return socket.create_server((host, port), family=socket.AF_INET6, backlog=backlog, dualstack_ipv6=both)
+
+
 async def serve(
     app: Any,
     interface: Interface,
@@ -66,7 +74,7 @@ async def serve(
     Raises SettingsError if the port cannot be had.
     """
     try:
-        listener = socket.create_server((settings.host, port), backlog=settings.http_backlog_max)
+        listener = _listen(settings.host, port, settings.http_backlog_max)
     except OSError as error:
         raise SettingsError(
             f"cannot listen on {settings.host}:{port}: {error}; choose another port"

@@ -11,7 +11,7 @@ import typer
 
 from contracts.errors import SluicewayError, Unavailable
 from deploy.cli import catalogue, deadletters, history, operators, processes, sales, stock, trials
-from deploy.cli.console import errors
+from deploy.cli.console import ending_signals, errors
 from deploy.stack import StackError
 
 app = typer.Typer(
@@ -37,7 +37,7 @@ UsageError: type[Any] = typer.BadParameter.mro()[
 def main() -> None:
     """The entry point: errors raised on purpose become one line, not a stack trace."""
     _open_standard_streams()
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in ending_signals():
         signal.signal(number, signal.default_int_handler)
     started = time.monotonic()
     try:

@@ -86,13 +86,19 @@ def render_audit(report: Any) -> None:
     render(report, console)
 
 
+def ending_signals() -> list[signal.Signals]:
+    """Those that interrupt as Ctrl-C does. SIGHUP is left alone where it is ignored, as by nohup."""
+    numbers = [signal.SIGTERM, signal.SIGHUP]
+    return [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
+
+
 def run(main: Coroutine[Any, Any, T]) -> T:
     """Run to the end; SIGTERM and SIGHUP interrupt it as Ctrl-C does, so that everything started is stopped."""
 
     async def interruptible() -> T:
         task = asyncio.current_task()
         if task is not None:
-            for number in (signal.SIGTERM, signal.SIGHUP):
+            for number in ending_signals():
                 asyncio.get_running_loop().add_signal_handler(number, task.cancel)
         return await main
 

@@ -22,6 +22,7 @@ Place = tuple[int, int]  # (partition, offset)
 CommandPlace = tuple[int, int, int]  # (partition, offset, number among the command's events)
 BY_COMMAND = 1 << 61  # in the offset of an order id: the offset is one of the commands topic
 APPLIED = "applied"
+READABLE = "messages that were dead-lettered, can be read today, and were replayed"
 
 
 class Book:

@@ -1,6 +1,6 @@
 """Laws of the commands topic: every command is decided once, as what it says, and the same one again has no effect."""
 
-from stock_ledger.audit.book import APPLIED, DEAD, REFUSED, REPEATED, Book, where
+from stock_ledger.audit.book import APPLIED, DEAD, READABLE, REFUSED, REPEATED, Book, where
 from stock_ledger.audit.command_facts import CommandMessage, CommandRow
 from stock_ledger.audit.history import DROPPED
 from stock_ledger.audit.report import Law
@@ -59,12 +59,21 @@ def faithful(book: Book) -> Law:
         "command-faithful",
         "A decision names the command of its message; exactly those that are not valid are dead-lettered",
     )
+    decided = {
+        row.command_id
+        for rows in book.command_rows.values()
+        for row in rows.values()
+        if row.outcome in (APPLIED, REFUSED)
+    }
     for p, rows in sorted(book.command_rows.items()):
         messages = book.command_messages.get(p, {})
         for offset, row in rows.items():
             message = messages.get(offset)
             if message is None:
                 continue  # judged by commands-complete
+            if row.outcome == DEAD and message.command is not None and message.command.command_id in decided:
+                law.skip(1, READABLE)
+                continue
             law.checked += 1
             if wrong := _unfaithful(
                 message, row, erased=not row.pseudonyms.isdisjoint(book.history.pseudonyms)

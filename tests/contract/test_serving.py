@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -81,6 +82,30 @@ async def served(
     finally:
         stop.set()
         await serving
+
+
+def _has_ipv6() -> bool:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        return False
+    return True
+
+
+@pytest.mark.skipif(not _has_ipv6(), reason="this machine has no IPv6")
+@pytest.mark.parametrize(("host", "reached"), [("::1", ("::1",)), ("::", ("::1", "127.0.0.1"))])
+async def test_it_listens_on_ipv6(host: str, reached: tuple[str, ...], offline_settings: Settings) -> None:
+    stop, port = asyncio.Event(), find_free(set())
+    settings = msgspec.structs.replace(offline_settings, host=host)
+    serving = asyncio.create_task(serve(Echo(), Interface.RSGI, port, settings, stop))
+    await eventually(lambda: _listens(port, "::1"))
+    for address in reached:
+        reader, writer = await asyncio.open_connection(address, port)
+        writer.write(request(b"x"))
+        assert (await reader.readline()).startswith(b"HTTP/1.1 200")
+        writer.close()
+    stop.set()
+    await serving
 
 
 def request(
@@ -360,9 +385,9 @@ async def test_a_request_that_is_not_http_is_400(offline_settings: Settings) -> 
         writer.close()
 
 
-async def _listens(port: int) -> bool:
+async def _listens(port: int, host: str = "127.0.0.1") -> bool:
     try:
-        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        _, writer = await asyncio.open_connection(host, port)
     except (ConnectionRefusedError, ConnectionResetError):  # the latter while it closes
         return False
     writer.close()

@@ -17,6 +17,7 @@ from contracts.times import from_ms
 from deploy.audit import render
 from stock_ledger.audit.book import place_in
 from stock_ledger.audit.command_facts import SourceOpenRow, SourceRequestRow
+from stock_ledger.audit.decode import letter_fact
 from stock_ledger.audit.facts import (
     CacheFacts,
     Facts,
@@ -225,6 +226,37 @@ def test_a_copy_cut_short_for_its_size_is_a_copy() -> None:
     assert audit(facts).broken() == ["dead-letter-copies"]
     facts.letters[0] = facts.letters[0]._replace(truncated_to=1)
     assert audit(facts).ok
+
+
+def test_a_dead_letter_that_can_be_read_today_deviates_until_it_is_replayed() -> None:
+    """A later version may read what an earlier one could not."""
+    facts = clean()
+    message = next(m for m in facts.messages if place(0, 4)(m))  # its line is decided at offset 0
+    change(facts.postgres.decisions, place(0, 4), kind="dead_lettered", detail="not read", first_offset=None)
+    headers = [("reason", b"not read"), ("partition", b"0"), ("offset", b"4")]
+    value = b"as it was"
+    facts.letters.append(letter_fact(0, 1, b"key", value, headers))
+    change(facts.messages, place(0, 4), key=b"key", value=value)
+    report = audit(facts)
+    assert report.ok, [(law.code, law.deviations) for law in report.laws if not law.ok]
+    assert report.law("dead-letters").not_checkable == 1
+    change(facts.messages, place(0, 4), line=message.line + 1)
+    assert "dead-letters" in audit(facts).broken()
+
+
+def test_so_does_a_command() -> None:
+    facts = commanded()
+    change_row(
+        facts, "cancel", "repeated", outcome="dead_lettered", detail="not read", first_offset=None,
+        command=None, command_id=None,
+    )  # fmt: skip
+    dead = row_of(facts, "cancel", "dead_lettered")
+    law = audit(facts).law("command-faithful")
+    assert (law.ok, law.not_checkable) == (True, 1), law.deviations
+    facts.postgres.commands = [
+        row for row in facts.postgres.commands if row is dead or row.subject != dead.subject
+    ]
+    assert not audit(facts).law("command-faithful").ok
 
 
 def test_what_retention_removed_of_commands_is_not_checkable() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from contracts.errors import Invalid
 from deploy import cli, local
-from deploy.cli.console import read_file, write_json
+from deploy.cli.console import ending_signals, read_file, write_json
 from deploy.cli.deadletters import harmless
 
 
@@ -79,3 +79,10 @@ def test_an_argument_that_can_be_of_no_use_is_told(
         cli.main()
     assert ended.value.code == 2
     assert told in capsys.readouterr().err
+
+
+def test_a_hangup_that_is_ignored_stays_so(handlers: None) -> None:
+    """As nohup leaves it."""
+    assert signal.SIGHUP in ending_signals()
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    assert ending_signals() == [signal.SIGTERM]

@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 
 from contracts.errors import SettingsError
+from contracts.settings import PREFIX
 from deploy.local import SETTINGS_FILE, kept_variables, new_run_dir
+from deploy.processes import passing_folder
 from deploy.stack import StackError
 
 
@@ -29,3 +31,12 @@ def test_settings_that_are_not_there_are_none_and_those_that_cannot_be_read_are_
     for path in (kept, tmp_path):
         with pytest.raises(SettingsError, match=f"{path} cannot be read"):
             kept_variables(path)
+
+
+def test_streams_leaves_nothing_where_it_was_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A container's working folder may not even be writable."""
+    monkeypatch.delenv(f"{PREFIX}HOME", raising=False)
+    monkeypatch.chdir(tmp_path)
+    with passing_folder() as folder:
+        assert list(tmp_path.iterdir()) == []
+        assert Path(folder).is_dir()
