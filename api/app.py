@@ -68,7 +68,9 @@ def build(
     `clock` gives aware datetimes, for tokens and what is stored; `monotonic` seconds, for how old what was seen is.
     """
     who = bearer(verifier, clock)
-    desk = Desk(asked.commands, asked.reads, who, scopes(verifier, clock), signer, clock, settings)
+    desk = Desk(
+        asked.commands, asked.reads, who, scopes(verifier, clock), signer.of_commands(), clock, settings
+    )
     refused: Counter[str] = Counter()
     endpoints = _Endpoints(reads, view, who, asked.commands, refused, settings.cache_timeout_s)
     polls = Polls(Checkouts(reads, view, settings, monotonic), verifier, signer, clock)

@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePublicKey
@@ -17,6 +17,12 @@ _PEM = re.compile(rb"-----BEGIN PUBLIC KEY-----.*?-----END PUBLIC KEY-----", re.
 _TOKEN_CHARS_MAX = 8192
 _LEEWAY_S = 5
 MERCHANT = "merchant"  # the scope of who runs the shop
+
+
+class _Verified(NamedTuple):
+    buyer: str
+    expires_at_s: float
+    scope: str
 
 
 class BearerVerifier:
@@ -35,16 +41,23 @@ class BearerVerifier:
         self._issuer = settings.jwt_issuer or None
         self._audience = settings.jwt_audience or None
         self._cache_max = settings.jwt_cache_max
-        self._cache: dict[str, tuple[str, float, str]] = {}  # buyer, expiry, scope
+        self._cache: dict[str, _Verified] = {}  # by header
 
     def buyer(self, authorization: str | None, now_s: float) -> str:
         """The token's `sub`. Raises Invalid, with words fit for the client, if there is no good token."""
+        return self._verified(authorization, now_s).buyer
+
+    def has_scope(self, authorization: str | None, now_s: float, scope: str) -> bool:
+        """Whether the token's `scope` (RFC 8693 §4.2) contains this one. Raises Invalid if there is no good token."""
+        return scope in self._verified(authorization, now_s).scope.split()
+
+    def _verified(self, authorization: str | None, now_s: float) -> "_Verified":
         if authorization is None:
             raise Invalid("send the header Authorization: Bearer <token>")
         known = self._cache.get(authorization)
         if known is not None:
-            if now_s < known[1]:
-                return known[0]
+            if now_s < known.expires_at_s:
+                return known
             del self._cache[authorization]
         scheme, _, token = authorization.partition(" ")
         token = token.strip()
@@ -59,15 +72,14 @@ class BearerVerifier:
         expires_at_s = float(claims["exp"]) + _LEEWAY_S
         if expires_at_s <= now_s:
             raise Invalid("the token is not valid: it has expired")
-        if len(self._cache) >= self._cache_max:
-            self._cache.pop(next(iter(self._cache)))  # the oldest
-        self._cache[authorization] = (buyer, expires_at_s, str(claims.get("scope", "")))
-        return buyer
-
-    def has_scope(self, authorization: str | None, now_s: float, scope: str) -> bool:
-        """Whether the token's `scope` (RFC 8693 §4.2) contains this one. Raises Invalid if there is no good token."""
-        self.buyer(authorization, now_s)
-        return scope in self._cache[authorization or ""][2].split()
+        verified = _Verified(buyer, expires_at_s, str(claims.get("scope", "")))
+        if (
+            authorization == f"Bearer {token}"
+        ):  # written otherwise, one token would be kept as often as one likes
+            if len(self._cache) >= self._cache_max:
+                self._cache.pop(next(iter(self._cache)))  # the oldest
+            self._cache[authorization] = verified
+        return verified
 
     def _verify(self, token: str) -> dict[str, Any]:
         try:

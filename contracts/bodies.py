@@ -2,17 +2,23 @@
 
 from collections.abc import Iterator
 from typing import Any, Generic, TypeVar
+from urllib.parse import quote
 
 import msgspec
-import orjson
-from jsonschema import Draft202012Validator
+from jsonschema import Draft202012Validator, FormatChecker
 
 from contracts import problems
+from contracts.messages import Moment
 from contracts.openapi import request_schema
 from contracts.problems import Problem
 
 ERRORS_MAX = 20  # told of one body
+EXPLAINED_BYTES_MAX = (
+    4096  # of a larger body the first error alone: to find all takes long, for everyone who waits
+)
 PYTHON_END = r"\Z"  # what other dialects of regular expressions write as $
+
+_FORMATS = FormatChecker(formats=())
 
 T = TypeVar("T")
 
@@ -22,10 +28,12 @@ class Body(Generic[T]):
 
     def __init__(self, kind: type[T]) -> None:
         self._decoder = msgspec.json.Decoder(kind)
-        self._schema = Draft202012Validator(request_schema(kind))
+        self._schema = Draft202012Validator(request_schema(kind), format_checker=_FORMATS)
 
     def parse(self, body: bytes) -> T:
-        """The body as its type. Raises Problem: 400 if it is not JSON, 422 with every error."""
+        """The body as its type. Raises Problem: 400 if it is not JSON, 422 with every error, or with the first if it has
+        more than `EXPLAINED_BYTES_MAX`.
+        """
         try:
             return self._decoder.decode(body)
         except msgspec.ValidationError as error:
@@ -33,17 +41,28 @@ class Body(Generic[T]):
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise Problem(problems.MALFORMED_JSON, f"send a JSON object: {error}") from error
 
+    def peek(self, body: bytes) -> T | None:
+        """The body as its type, None if it is not one: for who only wants to look at those that are."""
+        try:
+            return self._decoder.decode(body)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return None
+
     def _invalid(self, body: bytes, error: msgspec.ValidationError) -> Problem:
         """422; 400 if what comes behind the first error is not JSON: the decoder did not get that far."""
         try:
-            content = orjson.loads(body)
-        except orjson.JSONDecodeError as malformed:
+            content = msgspec.json.decode(body)
+            explained = list(self._explain(content)) if len(body) <= EXPLAINED_BYTES_MAX else []
+        except (msgspec.ValidationError, RecursionError):  # a number, or a depth, beyond what is taken
+            explained = []
+        except (msgspec.DecodeError, UnicodeDecodeError) as malformed:
             return Problem(problems.MALFORMED_JSON, f"send a JSON object: {malformed}")
-        errors = list(self._explain(content, error))
-        return Problem(problems.INVALID, "correct the fields named in errors", errors=errors)
+        return Problem(
+            problems.INVALID, "correct the fields named in errors", errors=explained or [_first(error)]
+        )
 
-    def _explain(self, content: Any, error: msgspec.ValidationError) -> Iterator[dict[str, str]]:
-        """Every error of a body that failed, by its JSON Schema; else the one that the decoder met."""
+    def _explain(self, content: Any) -> Iterator[dict[str, str]]:
+        """Every error of a body that failed, by its JSON Schema; none if that allows more than the decoder."""
         found: set[tuple[str, str]] = set()
         for violation in self._schema.iter_errors(content):
             for place in _places(violation):
@@ -52,9 +71,18 @@ class Body(Generic[T]):
                 if place not in found:
                     found.add(place)
                     yield {"detail": place[1], "pointer": place[0]}
-        if not found:
-            detail, _, path = str(error).partition(" - at `")
-            yield {"detail": detail, "pointer": _pointer_of_path(path.rstrip("`"))}
+
+
+def _first(error: msgspec.ValidationError) -> dict[str, str]:
+    """The one error that the decoder met."""
+    detail, _, path = str(error).partition(" - at `")
+    return {"detail": detail, "pointer": _pointer_of_path(path.rstrip("`"))}
+
+
+@_FORMATS.checks("date-time", raises=msgspec.ValidationError)
+def _is_moment(value: object) -> bool:
+    """A text that the decoder takes for a time."""
+    return not isinstance(value, str) or bool(msgspec.convert(value, Moment))
 
 
 def _places(violation: Any) -> Iterator[tuple[str, str]]:
@@ -83,8 +111,8 @@ def _short(text: str, chars_max: int = 200) -> str:
 
 
 def _escape(part: object) -> str:
-    """A reference token of a JSON Pointer (RFC 6901 §3)."""
-    return _short(str(part), 64).replace("~", "~0").replace("/", "~1")
+    """A reference token of a JSON Pointer as a URI fragment (RFC 6901 §6)."""
+    return quote(_short(str(part), 64).replace("~", "~0").replace("/", "~1"), safe="!$&'()*+,;=:@")
 
 
 def _pointer_of_path(path: str) -> str:

@@ -171,7 +171,9 @@ CART: dict[str, Any] = {"lines": [CART_LINE]}
 
 COMMAND_ID = "7a1c0e2b-3c5d-5e6f-8a7b-9c0d1e2f3a4b"
 _ASKED_AT_MS = to_ms(datetime(2025, 11, 1, 9, 39, 59, 930_000, UTC))
-COMMAND_RECEIPT = ReceiptSigner("example").sign(COMMAND_ID, "buyer-1", _ASKED_AT_MS, [(_PARTITION, 12)])
+COMMAND_RECEIPT = (
+    ReceiptSigner("example").of_commands().sign(COMMAND_ID, "buyer-1", _ASKED_AT_MS, [(_PARTITION, 12)])
+)
 _COMMAND = {"command_id": COMMAND_ID, "partition": _PARTITION, "offset": 12}
 _OF_ORDER = {"action": "cancel", "subject": ORDER_ID}
 COMMAND_ACCEPTED: dict[str, Any] = {

@@ -1,7 +1,8 @@
 """Signed receipts: proof of a place in the log, carried by the client, so that accepting needs no other write.
 
 A receipt is base64url(payload ‖ mac): payload = version u8, accepted_at_ms u64, then per line partition u16 and
-offset u64 (big-endian); mac = 16 bytes of keyed BLAKE2s (RFC 7693 §2.9) over checkout id, buyer id and payload.
+offset u64 (big-endian); mac = 16 bytes of keyed BLAKE2s (RFC 7693 §2.9) over checkout id, buyer id and payload. Of a
+command likewise, with the command's id and who asked, and another `person`: it opens no checkout, nor the other way round.
 """
 
 import binascii
@@ -32,11 +33,16 @@ class Receipt(msgspec.Struct, frozen=True):
 
 
 class ReceiptSigner:
-    """Signs and verifies receipts with a secret shared by ingest and api."""
+    """Signs and verifies receipts of checkouts with a secret shared by ingest and api."""
 
-    def __init__(self, secret: str) -> None:
+    def __init__(self, secret: str, *, person: bytes = b"receipt") -> None:
+        self._secret = secret
         key = hashlib.sha256(secret.encode()).digest()  # of the length that BLAKE2s takes
-        self._keyed = hashlib.blake2s(digest_size=_MAC_BYTES, key=key, person=b"receipt")
+        self._keyed = hashlib.blake2s(digest_size=_MAC_BYTES, key=key, person=person)
+
+    def of_commands(self) -> "ReceiptSigner":
+        """One for receipts of commands."""
+        return ReceiptSigner(self._secret, person=b"command")
 
     def sign(self, checkout_id: str, buyer_id: str, accepted_at_ms: int, positions: Positions) -> str:
         payload = _HEAD.pack(_VERSION, accepted_at_ms)

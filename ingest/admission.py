@@ -32,6 +32,11 @@ def parse(body: bytes) -> CheckoutRequest:
     return _body.parse(body)
 
 
+def peek(body: bytes) -> CheckoutRequest | None:
+    """The checkout, None if it is not one."""
+    return _body.peek(body)
+
+
 def checkout_id_of(buyer_id: str, key: str) -> str:
     """UUID version 8 (RFC 9562 §5.8) from buyer and idempotency key: a retry is the same checkout on any replica."""
     digest = _checkout_ids.copy()
@@ -98,7 +103,7 @@ def check(request: CheckoutRequest, quantities: Mapping[str, int], settings: Set
     if len(quantities) > settings.lines_max:
         errors.append({"detail": f"at most {settings.lines_max} different products", "pointer": "#/items"})
     for product_id, quantity in quantities.items():
-        if quantity > settings.quantity_max:
+        if quantity > settings.quantity_max and len(errors) < ERRORS_MAX:
             at = next(i for i, item in enumerate(request.items) if item.product_id == product_id)
             errors.append(
                 {

@@ -38,7 +38,7 @@ from contracts.settings import Settings
 from contracts.slices import stock_ids
 from contracts.times import from_ms
 from contracts.topics import partition_of
-from ingest.admission import Admitted, admit, parse
+from ingest.admission import Admitted, admit, parse, peek
 from ingest.backpressure import Backpressure
 from ingest.gate import SoldOutGate
 from ingest.publisher import Publisher
@@ -106,7 +106,9 @@ class Ingest:
             self._publisher.check()
             if self._backpressure.is_on:
                 self._backpressure.check_any()
-                request = parse(body)
+                request = peek(body)
+                if request is None:
+                    return  # told what is wrong with it once the token is known
                 product_ids = [item.product_id for item in request.items]
                 if not self._gate.hopeless(product_ids, request.policy):
                     slices = self._gate.slices
@@ -202,8 +204,9 @@ class Ingest:
         return f"{self._settings.api_public_url}{PATH}/{checkout_id}"
 
     async def _ready(self) -> tuple[bool, dict[str, object]]:
-        problem = self._publisher.problem
-        return not problem, {"kafka": problem or "ok", "gate": self._gate.problem or "ok"}
+        """Why Kafka does not answer is in the log: it names hosts, and anyone may ask here."""
+        ready = not self._publisher.problem
+        return ready, {"kafka": "ok" if ready else "does not answer", "gate": self._gate.problem or "ok"}
 
 
 def overloaded(error: Overloaded, retry_after: tuple[str, str]) -> Problem:
@@ -236,8 +239,10 @@ async def read_body(exchange: Exchange, headers: dict[str, str], bytes_max: int)
         content_type.split(";", 1)[0].strip().lower() != "application/json"
     ):
         raise Problem(problems.UNSUPPORTED_MEDIA_TYPE, "send Content-Type: application/json")
+    if headers.get("content-encoding", "identity") != "identity":  # RFC 9110 §15.5.16
+        raise Problem(problems.UNSUPPORTED_MEDIA_TYPE, "send the body as it is, without Content-Encoding")
     content_length = headers.get("content-length")
-    if content_length is not None:
+    if content_length is not None and "transfer-encoding" not in headers:  # which overrides it: RFC 9112 §6.3
         if int(content_length) > bytes_max:
             raise too_large(bytes_max)
         return await exchange()

@@ -13,7 +13,7 @@ from contracts.outcomes import OrderStatus
 from contracts.times import to_ms
 from stock_ledger.commands.reads import OrderHead, StoredCommand
 from stock_ledger.lifecycle import TRANSITIONS, allowed
-from tests.unit.api_fakes import BUYER, NOW
+from tests.unit.api_fakes import BUYER, CHECKOUT, NOW
 from tests.unit.api_service import Service, is_problem
 
 ORDER = order_id_of(to_ms(NOW), 7, 3)
@@ -208,6 +208,16 @@ async def test_a_command_that_could_not_be_read(service: Service) -> None:
     answered = await service.get(accepted["status_url"])
     assert (answered.json["status"], answered.json["detail"]) == ("dead_lettered", "no such action")
     assert answered.json["command_id"] == accepted["command_id"]
+
+
+async def test_a_receipt_of_a_checkout_opens_no_command(service: Service) -> None:
+    """At its place in the other log lies what somebody else has asked."""
+    await ask(service, "cancel", headers=[("Idempotency-Key", "of another")])
+    decided(service, actor="buyer:another")
+    for positions in ([(7, 0)], [(7, 0), (1, 1)]):
+        text = service.signer.sign(CHECKOUT, BUYER, 1, positions)
+        answered = await service.get(f"/v1/commands/{CHECKOUT}?receipt={text}")
+        assert is_problem(answered, 422, "invalid")
 
 
 async def test_a_receipt_is_of_one_command_for_one_asker(service: Service) -> None:

@@ -193,6 +193,21 @@ def test_a_known_token_is_not_verified_again(
     assert header not in verifier._cache
 
 
+def test_a_token_is_remembered_once_however_it_is_written(offline_settings: Settings) -> None:
+    verifier, text = BearerVerifier(offline_settings), token(scope=MERCHANT)
+    headers = [
+        f"Bearer {text}",
+        f"Bearer  {text}",
+        f"Bearer {text} ",
+        f"bearer {text}",
+        f"BEARER{' ' * 1000}{text}",
+    ]
+    for header in headers:
+        assert verifier.buyer(header, NOW_S) == "buyer-1"
+        assert verifier.has_scope(header, NOW_S, MERCHANT)
+    assert list(verifier._cache) == headers[:1]
+
+
 def test_what_was_refused_is_not_remembered(offline_settings: Settings) -> None:
     verifier = BearerVerifier(offline_settings)
     for text in (token(exp=1), token(sub="no good"), token("another secret of 32 bytes or even more")):

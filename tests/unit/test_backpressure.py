@@ -189,6 +189,14 @@ async def test_who_is_turned_away_is_not_asked_who_they_are(edge: Edge) -> None:
     assert (await post(edge, B, **nobody))[0] == 401
 
 
+async def test_nor_is_anyone_told_what_is_wrong_with_a_body(edge: Edge) -> None:
+    """To find it may take long, which whoever has no token must not ask for, least of all now."""
+    await flood(edge, A)
+    for body in (b"{", b"{}"):
+        assert (await edge.post(body, headers={"authorization": None})).status == 401
+    assert (await edge.post(b"{}")).status == 422
+
+
 async def test_when_all_are_behind_nothing_is_looked_at(edge: Edge) -> None:
     await flood(edge, *(product_in(p, 4) for p in range(3)))
     assert (await edge.post(b"{")).status == 400

@@ -166,6 +166,8 @@ async def test_all_errors_are_told_at_once(edge: Edge) -> None:
         ({"headers": {"authorization": ["Bearer a", "Bearer b"]}}, 400),
         ({"headers": {"idempotency-key": b"\xe9"}}, 400),
         ({"headers": {"idempotency-key": "é"}}, 400),
+        ({"headers": {"content-encoding": "gzip"}}, 415),
+        ({"headers": {"content-encoding": "identity"}}, 202),
         ({"path": "/v1/nothing"}, 404),
         ({"path": "/docs"}, 405),
         ({"headers": {"content-type": "application/json; charset=utf-8"}}, 202),
@@ -189,6 +191,15 @@ async def test_a_body_that_grows_too_large_is_refused_while_it_is_read(edge: Edg
     answer = await edge.post({**ONE, "note": "x" * 700_000}, chunked=True)
     assert answer.status == 413
     assert answer.headers["connection"] == "close"
+    assert edge.exchange.chunks_read == 7
+
+
+async def test_a_length_that_chunks_override_bounds_nothing(edge: Edge) -> None:
+    answer = await edge.post(
+        {**ONE, "note": "x" * 700_000},
+        headers={"content-length": "5", "transfer-encoding": "chunked"},
+    )
+    assert answer.status == 413
     assert edge.exchange.chunks_read == 7
 
 
@@ -358,3 +369,6 @@ async def test_readiness_follows_the_producer(edge: Edge) -> None:
     after = await edge.post(b"", method="GET", path="/readyz")
     assert (before.status, after.status) == (503, 200)
     assert (await edge.post(b"", method="GET", path="/livez")).status == 200
+    edge.publisher.problem = "Unable to bootstrap from [('10.1.2.3', 9092)]"
+    away = await edge.post(b"", method="GET", path="/readyz")
+    assert (away.status, away.json()["kafka"]) == (503, "does not answer")

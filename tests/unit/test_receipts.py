@@ -73,3 +73,13 @@ def test_it_belongs_to_one_checkout_buyer_and_secret() -> None:
     ):
         with pytest.raises(Invalid):
             signer.verify(text, checkout, buyer)
+
+
+def test_a_receipt_of_a_checkout_is_none_of_a_command() -> None:
+    """Both are of places in logs of their own, which hold what others sent."""
+    commands = SIGNER.of_commands()
+    for mine, other in ((SIGNER, commands), (commands, SIGNER)):
+        text = mine.sign(CHECKOUT, BUYER, 1, [(0, 1)])
+        assert mine.verify(text, CHECKOUT, BUYER).positions == ((0, 1),)
+        with pytest.raises(Invalid):
+            other.verify(text, CHECKOUT, BUYER)
