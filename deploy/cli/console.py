@@ -71,12 +71,17 @@ def current_settings() -> Settings:
 
 
 @contextmanager
-def local_servers(kind: str) -> "Iterator[tuple[LocalStack, Settings, Path]]":
-    """Fresh local servers for one run of this kind, the settings of what runs on them, and the folder of its logs."""
+def local_servers(kind: str, *, own: bool = False) -> "Iterator[tuple[LocalStack, Settings, Path]]":
+    """Fresh local servers for one run of this kind, the settings of what runs on them, and the folder of its logs.
+
+    A server whose URL is configured is not started but used, unless all are to be the run's `own`.
+    """
     from deploy import local
+    from deploy.stack import LocalStack
 
     data_dir = local.new_run_dir(kind, console.print)
-    with local.telling_where(data_dir, errors.print), local.new_stack(data_dir, console.print) as stack:
+    stack = LocalStack(data_dir, say=console.print) if own else local.new_stack(data_dir, console.print)
+    with local.telling_where(data_dir, errors.print), stack:
         yield stack, local.local_settings(stack, local.given_settings()), data_dir / "logs"
 
 

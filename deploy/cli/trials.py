@@ -62,12 +62,15 @@ def overload(
     workers: Workers = 2,
     json: JsonFile = None,
 ) -> None:
-    """Offer more than can be sustained, restart under load, and prove that every 202 is kept. Exit code 1 if not."""
+    """Offer more than can be sustained, restart under load, and prove that every 202 is kept. Exit code 1 if not.
+
+    It runs on local servers of its own, whatever is configured.
+    """
     from deploy.overload import report
     from deploy.overload.run import Options, prove
 
     options = Options(seconds=seconds, factor=factor, workers=workers)
-    with local_servers("overload") as (stack, settings, log_dir):
+    with local_servers("overload", own=True) as (stack, settings, log_dir):
         result, audited = run(prove(stack, settings, options, log_dir, console))
     render_audit(audited)
     report.render(console, result)

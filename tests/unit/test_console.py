@@ -11,6 +11,7 @@ from contracts.errors import Invalid
 from deploy import cli, local
 from deploy.cli.console import ending_signals, read_file, write_json
 from deploy.cli.deadletters import harmless
+from deploy.stack import LocalStack, StackError, Urls
 
 
 def test_a_result_is_written_as_json(tmp_path: Path) -> None:
@@ -86,3 +87,28 @@ def test_a_hangup_that_is_ignored_stays_so(handlers: None) -> None:
     assert signal.SIGHUP in ending_signals()
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     assert ending_signals() == [signal.SIGTERM]
+
+
+GIVEN = Urls("kafka.example:9092", "postgresql://postgres.example/shop", "redis://cache.example/0")
+
+
+@pytest.mark.usefixtures("handlers")
+@pytest.mark.parametrize(("command", "uses_given"), [("bench", True), ("overload", False)])
+def test_servers_that_are_given_are_only_used_by_commands_that_are_meant_to(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, command: str, uses_given: bool
+) -> None:
+    started: list[dict[str, str]] = []
+
+    def start(stack: LocalStack) -> Urls:
+        started.append(stack._given)
+        raise StackError("not in this test")
+
+    monkeypatch.setattr(LocalStack, "start", start)
+    monkeypatch.setenv("SLUICEWAY_HOME", str(tmp_path))
+    for name, url in vars(GIVEN).items():
+        monkeypatch.setenv(f"SLUICEWAY_{name.upper()}_URL", url)
+    monkeypatch.setattr("sys.argv", ["sluiceway", command])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 1
+    assert started == [vars(GIVEN) if uses_given else dict.fromkeys(vars(GIVEN), "")]
