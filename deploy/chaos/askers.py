@@ -16,7 +16,15 @@ from api.payments.providers import CALLBACKS_PATH
 from api.payments.sandbox import HEADER, NAME, SandboxEvent, sign
 from contracts.asks import CommandStatus
 from contracts.requests import OrderView
-from deploy.chaos.clients import FIRST_PAUSE_S, PAUSE_MAX_S, POLL_TIMEOUT_S, SUBMIT_TIMEOUT_S, Reply, request
+from deploy.chaos.clients import (
+    FIRST_PAUSE_S,
+    PAUSE_MAX_S,
+    POLL_TIMEOUT_S,
+    SUBMIT_TIMEOUT_S,
+    Reply,
+    request,
+    understood,
+)
 from deploy.chaos.operations import Ask, AskPoll, History, Look
 from deploy.demo.orders import Bought
 from deploy.tasks import give_up
@@ -34,6 +42,19 @@ RESTOCK_EVERY_S = 6.0
 RESTOCK_UNITS = 4
 AT_ONCE_MAX = 200  # orders that are acted on; the others are left to time out
 
+
+class _Answer(msgspec.Struct, frozen=True):
+    """What is read of the answer to a command, a problem's or not."""
+
+    code: str = ""
+    order_status: str = ""
+    command_id: str = ""
+    status_url: str = ""
+    partition: int = -1
+    offset: int = -1
+
+
+_answer = msgspec.json.Decoder(_Answer)
 _status = msgspec.json.Decoder(CommandStatus)
 _order = msgspec.json.Decoder(OrderView)
 
@@ -214,19 +235,20 @@ class Askers:
             await asyncio.sleep(pause_s * self._rng.uniform(0.5, 1.0))
 
     def _record(self, ask: Ask, at: float, reply: Reply) -> Ask:
-        document: dict[str, Any] = orjson.loads(reply.body) if reply.body else {}
-        taken_in = reply.status == 202
+        read, unread = understood(reply if reply.body else None, _answer.decode)
+        told = read or _Answer()
         done = msgspec.structs.replace(
             ask,
             at=at,
             until=time.time(),
-            outcome="unknown" if reply.status == 503 else reply.outcome,
+            outcome="unknown" if unread or reply.status == 503 else reply.outcome,
             status=reply.status,
-            code=document.get("code", ""),
-            order_status=document.get("order_status", ""),
-            command_id=document.get("command_id", ""),
-            url=document.get("status_url", ""),
-            place=(document["partition"], document["offset"]) if taken_in else None,
+            code=told.code,
+            order_status=told.order_status,
+            command_id=told.command_id,
+            url=told.status_url,
+            place=(told.partition, told.offset) if reply.status == 202 and not unread else None,
+            unread=unread,
         )
         self._history.asks.append(done)
         return done
@@ -238,10 +260,10 @@ class Askers:
             await asyncio.sleep(pause_s)
             at = time.time()
             reply = await self._get(who, ask.url)
-            told = _status.decode(reply.body) if reply.status == 200 else None
+            told, unread = understood(reply if reply.status == 200 else None, _status.decode)
             poll = AskPoll(
                 ask.operation, ask.command_id, at, time.time(), "ok" if told else "fail", reply.status,
-                told.status if told else "", told.reason or "" if told else "",
+                told.status if told else "", told.reason or "" if told else "", unread,
             )  # fmt: skip
             self._history.ask_polls.append(poll)
             if final and poll.is_final:
@@ -271,11 +293,12 @@ class Askers:
     async def _look(self, order: Bought) -> OrderView | None:
         at = time.time()
         reply = await self._get(order.buyer_id, f"/v1/orders/{order.order_id}")
-        seen = _order.decode(reply.body) if reply.status == 200 else None
+        seen, unread = understood(reply if reply.status == 200 else None, _order.decode)
         self._history.looks.append(
             Look(
                 order.order_id, at, time.time(), "ok" if seen else "fail", reply.status,
                 seen.status if seen else "", seen.payment.status if seen else "", seen.sequence if seen else 0,
+                unread,
             )
         )  # fmt: skip
         return seen

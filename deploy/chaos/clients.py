@@ -6,14 +6,14 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from itertools import count
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import aiohttp
 import msgspec
 import orjson
 
 from contracts import problems
-from contracts.requests import CheckoutStatus, CreatedLine, DeadLetteredLine, RefusedLine
+from contracts.requests import AcceptedLine, CheckoutStatus, CreatedLine, DeadLetteredLine, RefusedLine
 from deploy.chaos.operations import History, Line, Outcome, Poll, Submit, Told
 from deploy.demo.orders import Bought, orders_in
 from deploy.demo.plan import Attempt
@@ -31,6 +31,22 @@ PAUSE_MAX_S = 5.0  # between tries, which come ever more seldom until then
 
 _NOT_TAKEN_IN = {problems.OVERLOADED.code, problems.BACKLOG_FULL.code}  # of the answers 503
 
+_UNREAD_BYTES = 200  # that are kept of a body which cannot be understood
+
+T = TypeVar("T")
+
+
+class _Answer(msgspec.Struct, frozen=True):
+    """What is read of the answer to a submit, a problem's or not."""
+
+    code: str = ""
+    checkout_id: str = ""
+    receipt: str = ""
+    product_ids: list[str] = []
+    lines: list[AcceptedLine] = []
+
+
+_answer = msgspec.json.Decoder(_Answer)
 _status = msgspec.json.Decoder(CheckoutStatus)
 
 
@@ -69,11 +85,20 @@ class Buyers:
         self._operations = count(1)
 
     async def run(self, attempts: Sequence[Attempt], per_s: float, patience_s: float) -> None:
-        """Returns when every buyer has an answer, or `patience_s` after the last one came."""
+        """Returns when every buyer has an answer, or `patience_s` after the last one came.
+
+        Raises what a buyer failed with.
+        """
         connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=30)
         async with aiohttp.ClientSession(connector=connector) as http:
             started = time.monotonic()
             buying: set[asyncio.Task[None]] = set()
+
+            def ended(task: asyncio.Task[None]) -> None:
+                """What failed is kept, to be raised."""
+                if task.cancelled() or task.exception() is None:
+                    buying.discard(task)
+
             try:
                 for number, attempt in enumerate(attempts):
                     await asyncio.sleep(started + number / per_s - time.monotonic())
@@ -81,12 +106,12 @@ class Buyers:
                         continue
                     task = asyncio.create_task(self._buy(http, attempt, 0))
                     buying.add(task)
-                    task.add_done_callback(buying.discard)
+                    task.add_done_callback(ended)
                 if buying:
                     await asyncio.wait(buying, timeout=patience_s)
             finally:  # nobody goes on buying without a session
-                ended = await give_up(buying)
-        for result in ended:
+                results = await give_up(buying)
+        for result in results:
             if isinstance(result, Exception):
                 raise result
 
@@ -129,16 +154,16 @@ class Buyers:
             await asyncio.sleep(pause_s * self._rng.uniform(0.5, 1.0))
 
     def _record(self, attempt: Attempt, operation: int, payload: int, at: float, reply: Reply) -> Submit:
-        document: dict[str, Any] = document_in(reply)
-        code, outcome = document.get("code", ""), reply.outcome
+        read, unread = understood(reply if reply.body else None, _answer.decode)
+        told = read or _Answer()
+        outcome: Outcome = "unknown" if unread else reply.outcome
         if reply.status == 503:
-            outcome = "fail" if code in _NOT_TAKEN_IN else "unknown"
+            outcome = "fail" if told.code in _NOT_TAKEN_IN else "unknown"
         derived_id = checkout_id_of(attempt.buyer_id, attempt.idempotency_key)
         submit = Submit(
             operation, attempt.idempotency_key, payload, attempt.well_formed, derived_id, *_asked(attempt),
-            at, time.time(), outcome, reply.status, code,
-            document.get("checkout_id", ""), document.get("receipt", ""), document.get("product_ids", []),
-            [Line(*(line[name] for name in Line._fields)) for line in document.get("lines", [])],
+            at, time.time(), outcome, reply.status, told.code, told.checkout_id, told.receipt, told.product_ids,
+            [Line(line.product_id, line.quantity, line.partition, line.offset) for line in told.lines], unread,
         )  # fmt: skip
         self.history.submits.append(submit)
         return submit
@@ -170,12 +195,12 @@ class Buyers:
         )
         if reply.status == 404 and not submit.receipt:
             return None, 0.0
-        status = _status.decode(reply.body) if reply.status == 200 else None
+        status, unread = understood(reply if reply.status == 200 else None, _status.decode)
         poll = Poll(
             submit.operation, submit.checkout_id, api, at, time.time(), "ok" if status else "fail", reply.status,
             status.status if status else "",
             status.ahead if status and status.status == "queued" else None,
-            _told(status) if status and status.status != "queued" else [],
+            _told(status) if status and status.status != "queued" else [], unread,
         )  # fmt: skip
         self.history.polls.append(poll)
         if status is not None and poll.is_final:
@@ -199,8 +224,14 @@ async def request(
         return Reply("unknown", 0, b"", 0.0)
 
 
-def document_in(reply: Reply) -> dict[str, Any]:
-    return orjson.loads(reply.body) if reply.body else {}
+def understood(reply: Reply | None, decode: Callable[[bytes], T]) -> tuple[T | None, str]:
+    """What its body says, None of no reply. Where that cannot be understood, None and how the body begins."""
+    if reply is None:
+        return None, ""
+    try:
+        return decode(reply.body), ""
+    except ValueError:  # not JSON, not what it should be, or not UTF-8
+        return None, repr(reply.body[:_UNREAD_BYTES])
 
 
 def _told(status: CheckoutStatus) -> list[Told]:

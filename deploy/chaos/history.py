@@ -31,7 +31,7 @@ class Check:
         self._polls: dict[int, list[Poll]] = defaultdict(list)
         for poll in sorted(history.polls, key=lambda poll: poll.at):
             self._polls[poll.operation].append(poll)
-        self._accepted = [submit for submit in history.submits if submit.status == 202]
+        self._accepted = [s for s in history.submits if s.status == 202 and not s.unread]
         self._gatherings = {row.checkout_id: row for row in facts.postgres.gatherings}
         self._decisions: dict[Place, DecisionRow] = {
             (row.partition, row.offset): row for row in facts.postgres.decisions
@@ -202,21 +202,20 @@ class Check:
             yield Violation("contradicted", f"{what}, yet it was decided", checkout_id)
 
     def _unexpected(self) -> Iterator[Violation]:
-        """Answers for which there is no ground."""
+        """Answers for which there is no ground, or that cannot be understood."""
         payloads: dict[str, set[int]] = defaultdict(set)
         for submit in self._history.submits:
             payloads[submit.key].add(submit.payload)
         for submit in self._history.submits:
-            if not submit.status or submit.status == 503:
-                continue
-            fine = {202, 409} if submit.well_formed else {400, 422}
+            fine = {0, 503} | ({202, 409} if submit.well_formed else {400, 422})
             conflict = submit.code == "idempotency_conflict" and len(payloads[submit.key]) > 1
-            if submit.status not in fine and not conflict:
-                what = f"operation {submit.operation} was answered {submit.status} {submit.code}"
+            if submit.unread or (submit.status not in fine and not conflict):
+                told = submit.code or submit.unread
+                what = f"operation {submit.operation} was answered {submit.status} {told}"
                 yield Violation("contradicted", what, submit.checkout_id)
         for poll in self._history.polls:
-            if poll.code not in (0, 200, 503):
-                yield _contradiction(poll, f"{poll.api} answered {poll.code}")
+            if poll.unread or poll.code not in (0, 200, 503):
+                yield _contradiction(poll, f"{poll.api} answered {poll.code} {poll.unread}".rstrip())
 
     def _log_out_of_order(self) -> Iterator[Violation]:
         """What was accepted before something else was sent lies before it."""

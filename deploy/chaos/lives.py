@@ -127,7 +127,7 @@ class Lives:
         """One command for each key, one end for each command."""
         ids: dict[tuple[str, ...], set[str]] = defaultdict(set)
         for ask in self._history.asks:
-            if ask.status == 202:
+            if ask.status == 202 and not ask.unread:
                 ids[ask.actor, ask.action, ask.subject, ask.key].add(ask.command_id)
         for key, found in ids.items():
             if len(found) > 1:
@@ -178,24 +178,24 @@ class Lives:
                 yield Violation("contradicted", f"{what} was answered {ask.status}, and yet it was decided")
 
     def _unexpected(self) -> Iterator[Violation]:
-        """Answers for which there is no ground."""
+        """Answers for which there is no ground, or that cannot be understood."""
         for ask in self._history.asks:
             fine = {204} if ask.action == "pay" else {202, 409}
-            if ask.status not in {0, 503} | fine:
-                yield Violation(
-                    "contradicted", f"{ask.action} {ask.subject} was answered {ask.status} {ask.code}"
-                )
+            if ask.unread or ask.status not in {0, 503} | fine:
+                what = f"{ask.action} {ask.subject} was answered {ask.status} {ask.code or ask.unread}"
+                yield Violation("contradicted", what)
         for poll in self._history.ask_polls:
-            if poll.code not in (0, 200, 503):
-                yield _of(poll, f"was answered {poll.code}")
+            if poll.unread or poll.code not in (0, 200, 503):
+                yield _of(poll, f"was answered {poll.code} {poll.unread}".rstrip())
         for look in self._history.looks:
-            if look.code not in (0, 200, 503):
-                yield Violation("contradicted", f"order {look.order_id} was answered {look.code}")
+            if look.unread or look.code not in (0, 200, 503):
+                what = f"order {look.order_id} was answered {look.code} {look.unread}".rstrip()
+                yield Violation("contradicted", what)
 
     def _without_ground(self) -> Iterator[Violation]:
         """A command is turned away only where the order is in a status that forbids it."""
         for ask in self._history.asks:
-            if ask.status != 409:
+            if ask.status != 409 or ask.unread:
                 continue
             status = next((s for s in OrderStatus if s == ask.order_status), None)
             if status is None or after(status, ask.action) is not None:

@@ -59,6 +59,7 @@ class Submit(msgspec.Struct, frozen=True):
     receipt: str = ""
     products: list[str] = []  # of a 409: what is sold out
     lines: list[Line] = []  # of a 202
+    unread: str = ""  # the answer's body, if it cannot be understood; so for all operations
 
     @property
     def is_whole(self) -> bool:
@@ -79,6 +80,7 @@ class Poll(msgspec.Struct, frozen=True):
     status: str = ""
     ahead: int | None = None
     told: list[Told] = []
+    unread: str = ""
 
     @property
     def is_final(self) -> bool:
@@ -107,6 +109,7 @@ class Ask(msgspec.Struct, frozen=True):
     command_id: str = ""
     url: str = ""  # of a 202: where its end is told
     place: tuple[int, int] | None = None  # of a 202: partition and offset in the log of commands
+    unread: str = ""
 
 
 class AskPoll(msgspec.Struct, frozen=True):
@@ -120,6 +123,7 @@ class AskPoll(msgspec.Struct, frozen=True):
     code: int = 0
     status: str = ""
     reason: str = ""
+    unread: str = ""
 
     @property
     def is_final(self) -> bool:
@@ -137,6 +141,7 @@ class Look(msgspec.Struct, frozen=True):
     status: str = ""
     payment: str = ""
     sequence: int = 0
+    unread: str = ""
 
 
 class History(msgspec.Struct):

@@ -64,7 +64,7 @@ def sold_out_without_ground(submits: Iterable[Submit], facts: Facts) -> Iterator
 def sold_out_in_part(submits: Iterable[Submit]) -> Iterator[Violation]:
     """A checkout is refused at the edge only for all of its products; all or nothing of it, for any of them."""
     for submit in submits:
-        if submit.status != 409:
+        if submit.status != 409 or submit.unread:
             continue
         named, asked = set(submit.products), set(submit.asked)
         if not (set() < named <= asked if submit.is_whole else named == asked):

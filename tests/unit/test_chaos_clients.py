@@ -1,20 +1,26 @@
-"""The buyers of a history: what they record, and that they try again with the same key until they know."""
+"""The buyers of a history, and who gives commands: what they record, and that they try again with the same key until
+they know.
+"""
 
 import asyncio
 import random
 from collections.abc import AsyncIterator, Callable
+from decimal import Decimal
 from typing import Any
 
+import aiohttp
 import pytest
 from aiohttp import web
 
-from deploy.chaos import clients
+from deploy.chaos import askers, clients
+from deploy.chaos.askers import Askers
 from deploy.chaos.clients import Buyers
 from deploy.chaos.operations import History, Line, Told
+from deploy.demo.orders import Bought
 from deploy.demo.plan import Attempt
 from deploy.stack.ports import find_free
 from ingest.admission import checkout_id_of
-from tests.harness import eventually, uuid_of
+from tests.harness import NOON, eventually, uuid_of
 
 ATTEMPT = Attempt("buyer-1", "a key", b'{"items": [{"product_id": "p", "quantity": 1}]}', well_formed=True)
 ACCEPTED = {
@@ -39,7 +45,7 @@ REFUSED = {
     ],
 }  # fmt: skip
 
-Answer = tuple[int, Any] | None  # status and document; None: the connection breaks
+Answer = tuple[int, Any] | None  # status and document, or the body itself; None: the connection breaks
 
 
 class Shop:
@@ -66,7 +72,10 @@ class Shop:
             assert request.transport is not None
             request.transport.abort()
             return web.Response()
-        return web.json_response(answer[1], status=answer[0])
+        status, content = answer
+        if isinstance(content, bytes):
+            return web.Response(body=content, status=status)
+        return web.json_response(content, status=status)
 
 
 @pytest.fixture
@@ -75,28 +84,35 @@ def shop() -> Shop:
 
 
 @pytest.fixture
-async def buyers(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Callable[[], Any]]:
-    """Runs the one attempt to its end and gives what was recorded."""
-    for name in ("FIRST_PAUSE_S", "PAUSE_MAX_S", "AGAIN_S"):
-        monkeypatch.setattr(clients, name, 0.01)
-    monkeypatch.setattr(clients, "OTHER_PAYLOAD_SHARE", 0.0)
+async def url(shop: Shop) -> AsyncIterator[str]:
+    """Where the shop is."""
     app = web.Application()
-    app.router.add_post("/v1/checkouts", shop.submit)
-    app.router.add_get("/v1/checkouts/{checkout_id}", shop.poll)
+    app.router.add_post("/v1/{path:.*}", shop.submit)
+    app.router.add_get("/v1/{path:.*}", shop.poll)
     runner = web.AppRunner(app)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
-    url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    await runner.cleanup()
 
-    async def run(ingest: str = url, attempt: Attempt = ATTEMPT) -> Any:
+
+@pytest.fixture
+def buyers(url: str, monkeypatch: pytest.MonkeyPatch) -> Callable[[], Any]:
+    """Runs the one attempt to its end and gives what was recorded."""
+    for name in ("FIRST_PAUSE_S", "PAUSE_MAX_S", "AGAIN_S"):
+        monkeypatch.setattr(clients, name, 0.01)
+    monkeypatch.setattr(clients, "OTHER_PAYLOAD_SHARE", 0.0)
+
+    async def run(
+        ingest: str = url, attempt: Attempt = ATTEMPT, token: Callable[[str], str] = "token of {}".format
+    ) -> Any:
         rng = random.Random(1)  # noqa: S311
-        found = Buyers([ingest], {"api-1": url}, lambda buyer: f"token of {buyer}", rng, History())
+        found = Buyers([ingest], {"api-1": url}, token, rng, History())
         await found.run([attempt], 100.0, 1.0)
         return found.history
 
-    yield run
-    await runner.cleanup()
+    return run
 
 
 ITEMS = b'[{"product_id":"p","quantity":1},{"product_id":"q","quantity":2},{"product_id":"p","quantity":3}]'
@@ -186,3 +202,64 @@ async def test_buyers_who_are_interrupted_all_stop(shop: Shop, buyers: Any) -> N
     with pytest.raises(asyncio.CancelledError):
         await buying
     assert [task for task in asyncio.all_tasks() if "Buyers._buy" in repr(task.get_coro())] == []
+
+
+async def test_what_a_buyer_failed_with_is_raised(buyers: Any) -> None:
+    def no_token(buyer: str) -> str:
+        raise LookupError(buyer)
+
+    with pytest.raises(LookupError, match="buyer-1"):
+        await buyers(token=no_token)
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (500, b"Internal Server Error"),
+        (202, b'{"checkout_id": "cut in the mid'),
+        (202, b'{"lines": [{"product_id": "p"}]}'),
+        (422, b"[]"),
+        (503, b'{"code": "\xff"}'),
+    ],
+)
+async def test_an_answer_that_cannot_be_understood_is_recorded_and_asked_for_again(
+    shop: Shop, buyers: Any, status: int, body: bytes
+) -> None:
+    shop.submits, shop.polls = (
+        [(status, body), (202, ACCEPTED)],
+        [(200, b"<html>"), (200, b""), (200, REFUSED)],
+    )
+    history = await buyers()
+    seen = [(submit.outcome, submit.status, submit.unread) for submit in history.submits]
+    assert seen == [("unknown", status, repr(body)), ("ok", 202, "")]
+    polled = [(poll.outcome, poll.code, poll.unread) for poll in history.polls[:3]]
+    assert polled == [("fail", 200, "b'<html>'"), ("fail", 200, "b''"), ("ok", 200, "")]
+
+
+ORDER = Bought(uuid_of(2), "buyer-1", "1", Decimal(1), "CNY", "sandbox", NOON, {"p": 1})
+TAKEN_IN = {"command_id": uuid_of(3), "status_url": "/v1/commands/3", "partition": 3, "offset": 7}
+APPLIED = {"command_id": uuid_of(3), "status": "applied", "partition": 3, "offset": 7}
+
+
+async def test_so_is_an_answer_to_who_gives_commands(
+    shop: Shop, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("FIRST_PAUSE_S", "PAUSE_MAX_S"):
+        monkeypatch.setattr(askers, name, 0.01)
+    shop.submits = [(500, b"Internal Server Error"), (202, b'{"partition": "3"}'), (202, TAKEN_IN)]
+    shop.polls = [(200, b"[]"), (200, APPLIED), (200, APPLIED), (200, b"")]
+    history = History()
+    async with aiohttp.ClientSession() as http:
+        who = Askers(http, {"api-1": url}, "token of {}".format, "secret", random.Random(1), history)  # noqa: S311
+        await who._cancel(ORDER)
+        assert await who._look(ORDER) is None
+    asked = [(ask.outcome, ask.status, ask.place, ask.unread) for ask in history.asks]
+    assert asked == [
+        ("unknown", 500, None, "b'Internal Server Error'"),
+        ("unknown", 202, None, repr(b'{"partition": "3"}')),
+        ("ok", 202, (3, 7), ""),
+    ]
+    assert [(poll.outcome, poll.unread) for poll in history.ask_polls] == [("fail", "b'[]'")] + 2 * [
+        ("ok", "")
+    ]
+    assert [(look.outcome, look.code, look.unread) for look in history.looks] == [("fail", 200, "b''")]

@@ -417,6 +417,16 @@ PLANTS: dict[str, tuple[str, str, Plant]] = {
         add(submit(7, "f", 8.0, None, status=422, code="idempotency_conflict")),
     ),
     "an answer 500": ("contradicted", "answered 500", add(submit(7, "f", 8.0, None, status=500))),
+    "an answer that cannot be understood": (
+        "contradicted",
+        "operation 6 was answered 422 b'<html>'",
+        change_submit(6, code="", outcome="unknown", unread="b'<html>'"),
+    ),
+    "a poll's answer that cannot be understood": (
+        "contradicted",
+        "api-1 answered 200 b'<html>'",
+        change(0, outcome="fail", status="", ahead=None, unread="b'<html>'"),
+    ),
     "a poll answered 404": ("contradicted", "answered 404", change(7, code=404)),
     "nonsense accepted": ("contradicted", "answered 202", change_submit(2, well_formed=False)),
     "a later checkout before an earlier one": (
@@ -472,6 +482,13 @@ def test_what_was_sold_out_may_be_sold_once_stock_has_returned() -> None:
 
 def test_all_or_nothing_may_be_refused_for_one_product() -> None:
     assert found(change_submit(5, asked={"p": 1, "q": 1}, policy="all_or_nothing")) == []
+
+
+@pytest.mark.parametrize("status", [202, 409])
+def test_an_answer_that_cannot_be_understood_says_nothing_more(status: int) -> None:
+    unread = submit(1, "a", 0.5, None, status=status, outcome="unknown", unread="b'<html>'")
+    (violation,) = found(add(unread))
+    assert violation.detail == f"operation 1 was answered {status} b'<html>'"
 
 
 def test_a_gate_may_be_a_moment_behind_the_stock() -> None:

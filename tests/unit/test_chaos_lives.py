@@ -234,6 +234,24 @@ PLANTS: dict[str, tuple[str, str, Plant]] = {
     ),
     "done, though it was turned away": ("contradicted", "and yet it was decided", turned_away),
     "an answer 500 to a command": ("contradicted", "was answered 500", change("asks", 5, status=500)),
+    **{
+        f"an answer {status} to a command that cannot be understood": (
+            "contradicted",
+            f"was answered {status} b'<html>'",
+            add("asks", ask(1, "cancel", A, "k1", 1.5, None, status=status, outcome="unknown", unread="b'<html>'")),
+        )
+        for status in (202, 409, 503)
+    },
+    "a command's end that cannot be understood": (
+        "contradicted",
+        "was answered 200 b'<html>'",
+        change("ask_polls", 0, status="", outcome="fail", unread="b'<html>'"),
+    ),
+    "an order that cannot be understood": (
+        "contradicted",
+        "was answered 200 b'<html>'",
+        change("looks", 0, status="", outcome="fail", unread="b'<html>'"),
+    ),
     "a payment turned away": ("contradicted", "was answered 409", change("asks", 2, status=409)),
     "a command's end not found": ("contradicted", "was answered 404", change("ask_polls", 4, code=404)),
     "an order not found": ("contradicted", "was answered 404", change("looks", 0, code=404)),
@@ -279,6 +297,11 @@ def test_what_is_planted_is_found(name: str) -> None:
     kind, said, plant = PLANTS[name]
     violations = found(plant)
     assert any(v.kind == kind and said in v.detail for v in violations), violations
+
+
+@pytest.mark.parametrize("name", [name for name in PLANTS if "cannot be understood" in name])
+def test_an_answer_that_cannot_be_understood_says_nothing_more(name: str) -> None:
+    assert len(found(PLANTS[name][2])) == 1
 
 
 def test_looks_that_overlap_may_tell_either() -> None:
