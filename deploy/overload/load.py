@@ -61,7 +61,8 @@ class Outcome(msgspec.Struct):
     told_to_close: int = 0
     closed_idle: int = 0
     not_connected: int = 0  # tries to connect that failed
-    again: dict[str, int] = msgspec.field(default_factory=dict)  # statuses of those who came again
+    due_again: int = 0  # who came again
+    again: dict[str, int] = msgspec.field(default_factory=dict)  # the statuses that they were answered with
     seconds: float = 0.0
 
     @property
@@ -172,10 +173,6 @@ class Load:
             self._give_up(now)
             await asyncio.sleep(_TICK_S)
         outcome.seconds = now - start
-        while self._later:
-            due_at, _, data = heapq.heappop(self._later)
-            await asyncio.sleep(due_at - self._loop.time())
-            self._put(Job(due_at, data, is_again=True))
         await self._wait_answers()
         return self._close()
 
@@ -184,9 +181,16 @@ class Load:
         self._last_at = self._loop.time()
 
     async def _wait_answers(self) -> None:
-        until = self._loop.time() + self._plan.answer_s
-        while (self._waiting or self._under_way()) and self._loop.time() < until:
-            self._give_up(self._loop.time())
+        """Until all are answered who have come, and all have come again who were told to."""
+        until = self._last_at + self._plan.answer_s
+        while self._later or ((self._waiting or self._under_way()) and self._loop.time() < until):
+            now = self._loop.time()
+            while self._later and self._later[0][0] <= now:
+                due_at, _, data = heapq.heappop(self._later)
+                self._put(Job(due_at, data, is_again=True))
+                self.outcome.due_again += 1
+                until = now + self._plan.answer_s
+            self._give_up(now)
             await asyncio.sleep(_TICK_S)
 
     def _close(self) -> Outcome:

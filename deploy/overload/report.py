@@ -50,7 +50,7 @@ def rows(result: Result) -> list[tuple[str, str, str]]:
         ),
         ("drain after the burst", f"{result.drain_after_per_s:,.0f}/s", "of what the burst left"),
         ("drain later", f"{result.drain_later_per_s:,.0f}/s", "of a backlog made by hand"),
-        ("came again when told to", f"{sum(again.again.values()):,}", _counts(again.again)),
+        ("came again when told to", f"{again.due_again:,}", _counts(again.again)),
         ("restarts one by one", f"{sum(result.restarted.values())}", _counts(result.restarted)),
         *_answers(restarts),
         ("lines of all 202s", f"{result.told:,}", f"{result.kept:,} decided where they were told to lie"),

@@ -195,7 +195,8 @@ class Proof:
             per_s, _RETURN_S, connections=_BURST_CONNECTIONS, comes_again=True
         )
         await drained(self._settings)
-        self._say(f"  came again, once: {self._result.coming_again.again}")
+        again = self._result.coming_again
+        self._say(f"  {describe(again)}; came again, once: {again.due_again:,}, answered {again.again}")
 
     async def restart(self) -> None:
         """Every ingest process and every worker, one after the other, twice, under a load in this process."""

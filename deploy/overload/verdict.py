@@ -9,7 +9,7 @@ from deploy.overload.load import Outcome
 # Resident memory that no process may exceed, in MB, with the settings' defaults and the load of this proof.
 MEMORY_MAX_MB = {"ingest": 300, "worker": 400, "api": 200, "streams": 400}
 DRAIN_SHARE_MIN = 0.75  # of what a backlog without a burst before it drains at, for that of the burst
-AGAIN_SHARE_MIN = 0.9  # of those who come again when they were told to must be taken in
+AGAIN_SHARE_MIN = 0.9  # of all who come again when they were told to must be taken in
 
 _PATIENCE_MS = 1000.0  # sustained: every answer sooner, and no more waiting than comes in in that time
 
@@ -80,6 +80,7 @@ def judge(result: Result, members: Iterable[str]) -> list[str]:
     return [
         *_kept(result),
         *_answered("burst", result.burst),
+        *_answered("coming again", result.coming_again),
         *_answered("restarts", result.restarts),
         *_overloaded(result),
         *_bounded(result, members),
@@ -96,7 +97,7 @@ def _kept(result: Result) -> Iterator[str]:
 def _answered(phase: str, outcome: Outcome) -> Iterator[str]:
     if outcome.cut or outcome.unanswered:
         yield f"{phase}: {outcome.cut} requests cut off, {outcome.unanswered} unanswered"
-    if strange := set(outcome.statuses) - {"202", "503"}:
+    if strange := {*outcome.statuses, *outcome.again} - {"202", "503"}:
         yield f"{phase}: answers with status {', '.join(sorted(strange))}"
 
 
@@ -108,9 +109,9 @@ def _overloaded(result: Result) -> Iterator[str]:
             f"the burst reached the edge with {result.burst.answered_per_s:,.0f}/s, {result.reached:.1f} times what is "
             f"sustained: {result.burst.given_up:,} requests were given up unsent, and it was no overload"
         )
-    again = result.coming_again.again
-    if again.get("202", 0) < AGAIN_SHARE_MIN * sum(again.values()) or not again:
-        yield f"of those who came again when told to, too few were taken in: {again}"
+    again, due_again = result.coming_again.again, result.coming_again.due_again
+    if again.get("202", 0) < AGAIN_SHARE_MIN * due_again or not due_again:
+        yield f"of {due_again} who came again when told to, too few were taken in: {again}"
     after, later = result.drain_after_per_s, result.drain_later_per_s
     if after < DRAIN_SHARE_MIN * later:
         yield f"drained {after:.0f}/s after the burst, {later:.0f}/s later"

@@ -9,10 +9,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from deploy.overload.load import Outcome, Plan, run
+from deploy.overload.load import Load, Outcome, Plan, run
 from deploy.overload.report import rows
 from deploy.overload.run import allow_files
 from deploy.overload.verdict import MEMORY_MAX_MB, Result, is_sustained, judge
+from tests.harness import eventually
 
 ACCEPTED = b'{"checkout_id":"c","lines":[{"partition":3,"offset":7}]}'
 REQUEST = b"POST / HTTP/1.1\r\nkey: %KEY%\r\n\r\n"
@@ -29,7 +30,9 @@ def problem(retry_after_s: int) -> bytes:
 
 
 @asynccontextmanager
-async def answering(answer: Answer) -> AsyncIterator[tuple[int, list[bytes]]]:
+async def answering(
+    answer: Answer, may_answer: Callable[[], bool] = lambda: True
+) -> AsyncIterator[tuple[int, list[bytes]]]:
     """A server's port, and what it was sent."""
     heads: list[bytes] = []
 
@@ -37,7 +40,9 @@ async def answering(answer: Answer) -> AsyncIterator[tuple[int, list[bytes]]]:
         try:
             while True:
                 heads.append(await reader.readuntil(b"\r\n\r\n"))
-                answered = answer(len(heads))
+                number = len(heads)
+                await eventually(may_answer)
+                answered = answer(number)
                 writer.write(answered)
                 if not answered or b"connection: close" in answered:
                     break
@@ -57,8 +62,11 @@ async def answering(answer: Answer) -> AsyncIterator[tuple[int, list[bytes]]]:
 async def load(answer: Answer, folder: Path, **changes: object) -> tuple[Outcome, list[bytes]]:
     """The outcome of a short load on such a server, and what the server was sent."""
     async with answering(answer) as (port, heads):
-        plan = Plan("127.0.0.1", [port], [REQUEST], 4, 100.0, 0.3, str(folder / "accepted"))
-        return await run(msgspec.structs.replace(plan, **changes)), heads
+        return await run(msgspec.structs.replace(plan(port, folder), **changes)), heads
+
+
+def plan(port: int, folder: Path) -> Plan:
+    return Plan("127.0.0.1", [port], [REQUEST], 4, 100.0, 0.3, str(folder / "accepted"))
 
 
 async def test_every_request_has_a_key_of_its_own_and_every_202_is_noted(tmp_path: Path) -> None:
@@ -98,11 +106,37 @@ async def test_who_is_turned_away_comes_again_when_told_to(tmp_path: Path) -> No
     first = 10
     outcome, heads = await load(answer, tmp_path, comes_again=True)
     assert outcome.statuses == {"503": first, "202": outcome.due - first}
-    assert outcome.again == {"202": first}
+    assert (outcome.due_again, outcome.again) == (first, {"202": first})
     assert 0 < outcome.answered <= outcome.due, "those who came again came after the end"
     assert outcome.retry_after_s == {"1": first}
     assert outcome.codes == {"backlog_full": first}
     assert len(set(heads)) == outcome.due, "with the same key"
+
+
+async def test_who_comes_again_and_is_not_answered_has_come_all_the_same(tmp_path: Path) -> None:
+    again: list[bytes] = []
+
+    def answer(_: int) -> bytes:
+        if heads.count(heads[-1]) == 1:
+            return problem(1)
+        again.append(heads[-1])
+        return response(202, ACCEPTED) if len(again) % 2 else b""
+
+    async with answering(answer) as (port, heads):
+        outcome = await run(msgspec.structs.replace(plan(port, tmp_path), comes_again=True))
+    assert outcome.due_again == outcome.due == len(again)
+    assert (outcome.again, outcome.cut) == ({"202": len(again) - outcome.cut}, len(again) // 2)
+
+
+async def test_who_is_turned_away_only_after_the_end_comes_again(tmp_path: Path) -> None:
+    def answer(number: int) -> bytes:
+        return problem(1) if number <= 4 else response(202, ACCEPTED)
+
+    async with answering(answer, lambda: under_way.outcome.seconds > 0) as (port, _):
+        under_way = Load(msgspec.structs.replace(plan(port, tmp_path), seconds=0.1, comes_again=True))
+        outcome = await under_way.run()
+    assert outcome.statuses["503"] == 4
+    assert (outcome.due_again, outcome.again) == (4, {"202": 4})
 
 
 TIMES = {"202": {"p50": 1.0, "p99": 10.0, "max": 20.0}}
@@ -122,7 +156,7 @@ def good() -> Result:
         drain_before_per_s=100.0,
         drain_after_per_s=100.0,
         drain_later_per_s=100.0,
-        coming_again=msgspec.structs.replace(GOOD, again={"202": 95, "503": 5}),
+        coming_again=msgspec.structs.replace(GOOD, due_again=100, again={"202": 95, "503": 5}),
         restarts=GOOD,
         restarted={"ingest-1": 2, "worker-1": 2},
         told=20,
@@ -157,7 +191,18 @@ def test_it_holds_when_everything_did() -> None:
         ({"memory_mb": good().memory_mb | {"worker-1": 0.0}}, "worker-1 was not weighed"),
         ({"drain_after_per_s": 74.0}, "drained 74/s"),
         ({"coming_again": GOOD}, "came again"),
-        ({"coming_again": msgspec.structs.replace(GOOD, again={"202": 8, "503": 2})}, "came again"),
+        (
+            {"coming_again": msgspec.structs.replace(good().coming_again, again={"202": 89})},
+            "of 100 who came again",
+        ),
+        (
+            {"coming_again": msgspec.structs.replace(good().coming_again, cut=1)},
+            "coming again: 1 requests cut off",
+        ),
+        (
+            {"coming_again": msgspec.structs.replace(good().coming_again, again={"202": 99, "500": 1})},
+            "coming again: answers with status 500",
+        ),
     ],
 )
 def test_whatever_did_not_hold_is_told(changes: dict[str, object], word: str) -> None:
