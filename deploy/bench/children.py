@@ -7,6 +7,8 @@ from typing import TypeVar
 
 import msgspec
 
+from deploy.stack import StackError
+
 T = TypeVar("T")
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -15,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 async def child(module: str, plan: msgspec.Struct, answer: type[T]) -> T:
     """Run a module with its plan on standard input, and decode what it writes.
 
-    Raises RuntimeError if it fails; it has said why on standard error then.
+    Raises StackError if it fails; it has said why on standard error then.
     """
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", module, stdin=-1, stdout=-1, cwd=ROOT
@@ -28,5 +30,5 @@ async def child(module: str, plan: msgspec.Struct, answer: type[T]) -> T:
             await process.wait()
         raise
     if process.returncode:
-        raise RuntimeError(f"{module} ended with status {process.returncode}")
+        raise StackError(f"{module} ended with status {process.returncode}")
     return msgspec.json.decode(output, type=answer)

@@ -19,6 +19,8 @@ import msgspec
 import orjson
 import uvloop
 
+from contracts.errors import Unavailable
+
 _TICK_S = 0.005
 _RECONNECT_S = 0.05
 _SHARES = (("p50", 0.50), ("p99", 0.99), ("max", 1.0))
@@ -41,6 +43,7 @@ class Plan(msgspec.Struct, frozen=True):
     comes_again: bool = False
     patience_s: float = 5.0
     answer_s: float = 15.0  # waited for an answer at the end
+    connect_s: float = 30.0  # all connections are to be made in, before the first request falls due
 
 
 class Outcome(msgspec.Struct):
@@ -148,6 +151,7 @@ class Load:
         self._last_at = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_over = False
+        self._why = ""  # the last connection was not made
         self._statuses: Counter[str] = Counter()
         self._codes: Counter[str] = Counter()
         self._retry_after: Counter[str] = Counter()
@@ -159,10 +163,9 @@ class Load:
         self.outcome = Outcome()
 
     async def run(self) -> Outcome:
-        """Send for `plan.seconds`, wait for the answers."""
+        """Send for `plan.seconds`, wait for the answers. Raises Unavailable if not all connections can be made in time."""
         plan, outcome = self._plan, self.outcome
-        ports = range(len(plan.ports))
-        await asyncio.gather(*(self._connect(n % len(ports)) for n in range(plan.connections)))
+        await self._connect_all()
         start = self._loop.time()
         self._last_at = start + plan.seconds
         while (now := self._loop.time()) < self._last_at:
@@ -271,6 +274,19 @@ class Load:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
+    async def _connect_all(self) -> None:
+        plan = self._plan
+        try:
+            async with asyncio.timeout(plan.connect_s):
+                await asyncio.gather(*(self._connect(n % len(plan.ports)) for n in range(plan.connections)))
+        except TimeoutError:
+            count = len(self._open)
+            self._close()
+            raise Unavailable(
+                f"{count} of {plan.connections} connections to {plan.host}, ports {plan.ports}, were made in "
+                f"{plan.connect_s:g} s: {self._why or 'no answer'}"
+            ) from None
+
     async def _connect(self, target: int) -> None:
         """Connect, to the next server where one does not answer."""
         while not self._is_over:
@@ -279,7 +295,8 @@ class Load:
                     partial(_Connection, self, target), self._plan.host, self._plan.ports[target]
                 )
                 return
-            except OSError:
+            except OSError as error:
+                self._why = str(error)
                 self.outcome.not_connected += 1
                 target = (target + 1) % len(self._plan.ports)
                 await asyncio.sleep(_RECONNECT_S)
@@ -321,7 +338,11 @@ async def run(plan: Plan) -> Outcome:
 
 def main() -> None:
     plan = msgspec.json.decode(sys.stdin.buffer.read(), type=Plan)
-    sys.stdout.buffer.write(msgspec.json.encode(uvloop.run(run(plan))))
+    try:
+        outcome = uvloop.run(run(plan))
+    except Unavailable as error:
+        sys.exit(f"{error}")
+    sys.stdout.buffer.write(msgspec.json.encode(outcome))
 
 
 if __name__ == "__main__":

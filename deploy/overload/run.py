@@ -23,7 +23,7 @@ from deploy.overload.load import Load, Outcome, Plan
 from deploy.overload.verdict import Result, describe, is_sustained, judge
 from deploy.overload.watch import Watch
 from deploy.progress import drained
-from deploy.stack import LocalStack
+from deploy.stack import LocalStack, StackError
 from stock_ledger.audit.report import AuditReport
 from stock_ledger.pool import acquired, connect_pool
 
@@ -60,7 +60,8 @@ class Options(msgspec.Struct, frozen=True):
 async def prove(
     stack: LocalStack, settings: Settings, options: Options, log_dir: Path, console: Console
 ) -> tuple[Result, AuditReport]:
-    """Run all phases, then judge."""
+    """Run all phases, then judge. Raises StackError if not enough files may be open here."""
+    allow_files(_BURST_CONNECTIONS + _OTHER_FILES)
     lag_max = min(settings.lag_max or options.lag_max, options.lag_max)
     settings = msgspec.structs.replace(settings, lag_max=lag_max)
     products = [
@@ -68,7 +69,6 @@ async def prove(
         for product in sample.products(OTHERS, _STOCK)
     ]
     await prepare(settings, products, sample.addresses(_BUYERS))
-    allow_files(_BURST_CONNECTIONS + _OTHER_FILES)
     result = Result(lag_max, options.factor)
     async with (
         running(stack, settings, log_dir, workers=0, say=console.print) as fleet,
@@ -91,11 +91,15 @@ async def prove(
 
 
 def allow_files(count: int) -> None:
-    """Let this process and those it starts have so many open, as far as it may."""
+    """Let this process and those it starts have so many open. Raises StackError if it may not."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    most = count if hard == resource.RLIM_INFINITY else min(count, hard)
-    if soft != resource.RLIM_INFINITY and soft < most:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    if hard != resource.RLIM_INFINITY and hard < count:
+        raise StackError(
+            f"{count:,} files must be open at once, of which connections are most; the limit here is {hard:,}: "
+            "raise the hard limit (`ulimit -Hn`) and run it again"
+        )
+    if soft != resource.RLIM_INFINITY and soft < count:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (count, hard))
 
 
 class Proof:

@@ -9,10 +9,14 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from contracts.errors import Unavailable
+from deploy.bench.children import child
 from deploy.overload.load import Load, Outcome, Plan, run
 from deploy.overload.report import rows
 from deploy.overload.run import allow_files
 from deploy.overload.verdict import MEMORY_MAX_MB, Result, is_sustained, judge
+from deploy.stack import StackError
+from deploy.stack.ports import find_free
 from tests.harness import eventually
 
 ACCEPTED = b'{"checkout_id":"c","lines":[{"partition":3,"offset":7}]}'
@@ -139,6 +143,18 @@ async def test_who_is_turned_away_only_after_the_end_comes_again(tmp_path: Path)
     assert (outcome.due_again, outcome.again) == (4, {"202": 4})
 
 
+async def test_where_no_server_is_there_that_is_told_in_time(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    nowhere = msgspec.structs.replace(plan(find_free(set()), tmp_path), connect_s=0.2)
+    with pytest.raises(Unavailable, match=r"0 of 4 connections .* in 0\.2 s: .*Errno"):
+        await run(nowhere)
+    with pytest.raises(StackError, match="ended with status 1"):
+        await child("deploy.overload.load", nowhere, Outcome)
+    told = capfd.readouterr().err.splitlines()
+    assert [line.startswith("0 of 4 connections") for line in told] == [True]
+
+
 TIMES = {"202": {"p50": 1.0, "p99": 10.0, "max": 20.0}}
 GOOD = Outcome(due=10, statuses={"202": 10}, since_due_ms=TIMES)
 
@@ -226,6 +242,12 @@ def test_as_many_files_may_be_open_as_there_are_connections() -> None:
         assert resource.getrlimit(resource.RLIMIT_NOFILE) == (700, before[1])
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_a_limit_of_files_that_is_too_low_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (600, 4999))
+    with pytest.raises(StackError, match=r"5,000 files must be open at once.* is 4,999"):
+        allow_files(5000)
 
 
 @pytest.mark.parametrize(
