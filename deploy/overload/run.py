@@ -1,7 +1,6 @@
 """The proof: find what can be sustained, offer a multiple of it, drain, send back in, restart under load, audit."""
 
 import asyncio
-import contextlib
 import resource
 import time
 from collections.abc import AsyncIterator, Callable
@@ -72,7 +71,7 @@ async def prove(
     result = Result(lag_max, options.factor)
     async with (
         running(stack, settings, log_dir, workers=0, say=console.print) as fleet,
-        _watched(settings, fleet) as watch,
+        watched(settings, fleet) as watch,
     ):
         proof = Proof(settings, options, fleet, watch, result, log_dir, console.print)
         await proof.start()
@@ -251,12 +250,13 @@ class Proof:
 
 
 @asynccontextmanager
-async def _watched(settings: Settings, fleet: Fleet) -> AsyncIterator[Watch]:
+async def watched(settings: Settings, fleet: Fleet) -> AsyncIterator[Watch]:
+    """A watch until the end. What it fails with ends what goes on meanwhile, and is raised."""
     watch = Watch(settings, fleet)
-    watching = asyncio.create_task(watch.run())
     try:
-        yield watch
-    finally:
-        watching.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await watching
+        async with asyncio.TaskGroup() as tasks:
+            watching = tasks.create_task(watch.run())
+            yield watch
+            watching.cancel()
+    except BaseExceptionGroup as group:
+        raise group.exceptions[0] from group

@@ -5,6 +5,8 @@ import time
 from collections import defaultdict
 from typing import Any
 
+import psutil
+
 from contracts.settings import Settings
 from contracts.topics import Topics
 from deploy.fleet import Fleet
@@ -14,6 +16,7 @@ from deploy.records import Records, reading
 from stock_ledger.pool import connect_pool
 
 _EVERY_S = 0.5
+_MB = 1024 * 1024
 
 
 class Watch:
@@ -32,7 +35,7 @@ class Watch:
             async with reading(self._settings) as log:
                 while True:
                     await self._look(log, topic, pool)
-                    await self._weigh()
+                    self._weigh()
                     await asyncio.sleep(_EVERY_S)
         finally:
             await pool.close()
@@ -45,13 +48,12 @@ class Watch:
         ends = await log.ends(topic)
         self.looks.append(Look(time.monotonic(), count, sum(ends.values()) - count))
 
-    async def _weigh(self) -> None:
-        """By ps, which Linux and macOS have."""
-        names = {m.process.pid: m.name for m in self._fleet.members if m.process is not None}
-        pids = ",".join(map(str, names))
-        process = await asyncio.create_subprocess_exec("ps", "-o", "pid=,rss=", "-p", pids, stdout=-1)
-        output, _ = await process.communicate()
-        for line in output.decode().splitlines():
-            pid, kib = line.split()
-            name = names[int(pid)]
-            self.peak_mb[name] = max(self.peak_mb[name], int(kib) / 1024)
+    def _weigh(self) -> None:
+        for member in self._fleet.members:
+            if member.process is None:
+                continue
+            try:
+                mb = psutil.Process(member.process.pid).memory_info().rss / _MB
+            except psutil.NoSuchProcess:
+                continue  # it is being restarted
+            self.peak_mb[member.name] = max(self.peak_mb[member.name], mb)

@@ -2,6 +2,8 @@
 
 import asyncio
 import resource
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -10,12 +12,15 @@ import msgspec
 import pytest
 
 from contracts.errors import Unavailable
+from contracts.settings import Settings
 from deploy.bench.children import child
+from deploy.fleet import Fleet
 from deploy.overload.load import Load, Outcome, Plan, run
 from deploy.overload.report import rows
-from deploy.overload.run import allow_files
+from deploy.overload.run import allow_files, watched
 from deploy.overload.verdict import MEMORY_MAX_MB, Result, is_sustained, judge
-from deploy.stack import StackError
+from deploy.overload.watch import Watch
+from deploy.stack import LocalStack, StackError
 from deploy.stack.ports import find_free
 from tests.harness import eventually
 
@@ -248,6 +253,43 @@ def test_a_limit_of_files_that_is_too_low_is_told(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(resource, "getrlimit", lambda _: (600, 4999))
     with pytest.raises(StackError, match=r"5,000 files must be open at once.* is 4,999"):
         allow_files(5000)
+
+
+def test_processes_that_are_there_are_weighed_without_other_programs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, offline_settings: Settings
+) -> None:
+    monkeypatch.setenv("PATH", "")
+    fleet = Fleet(LocalStack(tmp_path, say=print), tmp_path, print)
+    here, gone, _ = (fleet.enlist(role, offline_settings) for role in ("api", "ingest", "worker"))
+    here.process = subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=-1)
+    gone.process = subprocess.Popen([sys.executable, "-c", ""])
+    gone.process.wait()
+    watch = Watch(offline_settings, fleet)
+    watch._weigh()
+    here.process.communicate()
+    assert [name for name, mb in watch.peak_mb.items() if 0 < mb < 200] == ["api-1"]
+
+
+async def test_what_the_watch_fails_with_is_raised_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, offline_settings: Settings
+) -> None:
+    async def fail(_: Watch) -> None:
+        raise Unavailable("nothing is seen")
+
+    monkeypatch.setattr(Watch, "run", fail)
+    with pytest.raises(Unavailable, match="nothing is seen"):
+        async with watched(offline_settings, Fleet(LocalStack(tmp_path, say=print), tmp_path, print)):
+            await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize("error", [StackError("another"), asyncio.CancelledError()])
+async def test_what_goes_on_beside_the_watch_fails_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, offline_settings: Settings, error: BaseException
+) -> None:
+    monkeypatch.setattr(Watch, "run", lambda _: asyncio.Event().wait())
+    with pytest.raises(type(error)):
+        async with watched(offline_settings, Fleet(LocalStack(tmp_path, say=print), tmp_path, print)):
+            raise error
 
 
 @pytest.mark.parametrize(
