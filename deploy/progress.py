@@ -19,8 +19,11 @@ async def decided(pool: Any) -> int:
         return int(await connection.fetchval(DECIDED))
 
 
-async def drained(settings: Settings) -> float:
-    """Wait until everything in the log is decided; messages per second from the first progress seen to the last."""
+async def drained(settings: Settings) -> float | None:
+    """Wait until everything in the log is decided; messages per second from the first progress seen to the last.
+
+    None if no progress was seen before all was decided: then it was not measured.
+    """
     end_of_log = sum((await end_offsets(settings, Topics(settings).checkouts)).values())
     pool = await connect_pool(settings)
     try:
@@ -31,7 +34,7 @@ async def drained(settings: Settings) -> float:
                 first = (time.monotonic(), count)
             await asyncio.sleep(_LOOK_S)
         if first is None:
-            return 0.0
+            return None
         return (count - first[1]) / max(time.monotonic() - first[0], 1e-9)
     finally:
         await pool.close()

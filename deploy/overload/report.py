@@ -6,7 +6,7 @@ from rich.table import Table
 from rich.text import Text
 
 from deploy.overload.load import Outcome
-from deploy.overload.verdict import MEMORY_MAX_MB, Result
+from deploy.overload.verdict import MEMORY_MAX_MB, Result, rate
 
 
 def render(console: Console, result: Result) -> None:
@@ -45,11 +45,11 @@ def rows(result: Result) -> list[tuple[str, str, str]]:
         ),
         (
             "drain before the burst",
-            f"{result.drain_before_per_s:,.0f}/s",
+            rate(result.drain_before_per_s),
             "of a backlog made by hand, tables empty",
         ),
-        ("drain after the burst", f"{result.drain_after_per_s:,.0f}/s", "of what the burst left"),
-        ("drain later", f"{result.drain_later_per_s:,.0f}/s", "of a backlog made by hand"),
+        ("drain after the burst", rate(result.drain_after_per_s), "of what the burst left"),
+        ("drain later", rate(result.drain_later_per_s), "of a backlog made by hand"),
         ("came again when told to", f"{again.due_again:,}", _counts(again.again)),
         ("restarts one by one", f"{sum(result.restarted.values())}", _counts(result.restarted)),
         *_answers(restarts),

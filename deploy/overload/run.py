@@ -19,7 +19,7 @@ from deploy.bench.rounds import Ramp
 from deploy.fleet import Fleet, Member
 from deploy.local import prepare, running, with_api
 from deploy.overload.load import Load, Outcome, Plan
-from deploy.overload.verdict import Result, describe, is_sustained, judge
+from deploy.overload.verdict import Result, describe, is_sustained, judge, rate
 from deploy.overload.watch import Watch
 from deploy.progress import drained
 from deploy.stack import LocalStack, StackError
@@ -141,7 +141,7 @@ class Proof:
         self._result.drain_before_per_s = await drained(self._settings)
         await self._fleet.wait_ready()
         self._say(
-            f"drain of {self._settings.lag_max:,} with nothing coming in: {self._result.drain_before_per_s:,.0f}/s"
+            f"drain of {self._settings.lag_max:,} with nothing coming in: {rate(self._result.drain_before_per_s)}"
         )
 
     async def find_sustained(self) -> None:
@@ -183,11 +183,11 @@ class Proof:
         )
         self._say(
             f"  decided {self._result.decided_in_burst_per_s:,.0f}/s meanwhile, then drained "
-            f"{self._result.drain_after_per_s:,.0f}/s"
+            f"{rate(self._result.drain_after_per_s)}"
         )
         await write_hot(self._settings, self._settings.lag_max)
         self._result.drain_later_per_s = await drained(self._settings)
-        self._say(f"drain of as much, made by hand: {self._result.drain_later_per_s:,.0f}/s")
+        self._say(f"drain of as much, made by hand: {rate(self._result.drain_later_per_s)}")
 
     async def come_again(self) -> None:
         """Turn some away from a log that is full, and have them come again when they were told to."""

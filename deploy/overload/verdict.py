@@ -23,7 +23,9 @@ class Look(msgspec.Struct, frozen=True):
 
 
 class Result(msgspec.Struct):
-    """What came out; `overload --json` writes it. Rates per second, memory in MB, times in milliseconds."""
+    """What came out; `overload --json` writes it. Rates per second, None if not measured, memory in MB, times in
+    milliseconds.
+    """
 
     lag_max: int
     factor: float  # of what is sustained, that the burst is to be
@@ -31,9 +33,9 @@ class Result(msgspec.Struct):
     burst: Outcome = msgspec.field(default_factory=Outcome)
     decided_in_burst_per_s: float = 0.0
     lag_peak: int = 0
-    drain_before_per_s: float = 0.0
-    drain_after_per_s: float = 0.0
-    drain_later_per_s: float = 0.0  # of a backlog made by hand when the burst's was gone
+    drain_before_per_s: float | None = None
+    drain_after_per_s: float | None = None
+    drain_later_per_s: float | None = None  # of a backlog made by hand when the burst's was gone
     coming_again: Outcome = msgspec.field(default_factory=Outcome)
     restarts: Outcome = msgspec.field(default_factory=Outcome)
     restarted: dict[str, int] = msgspec.field(default_factory=dict)
@@ -75,6 +77,10 @@ def describe(outcome: Outcome) -> str:
     return f"{', '.join(told)}; 202 within {p99:,.0f} ms (p99)"
 
 
+def rate(per_s: float | None) -> str:
+    return "not measured" if per_s is None else f"{per_s:,.0f}/s"
+
+
 def judge(result: Result, members: Iterable[str]) -> list[str]:
     """What did not hold. `members` are the names of all processes that took part."""
     return [
@@ -113,8 +119,8 @@ def _overloaded(result: Result) -> Iterator[str]:
     if again.get("202", 0) < AGAIN_SHARE_MIN * due_again or not due_again:
         yield f"of {due_again} who came again when told to, too few were taken in: {again}"
     after, later = result.drain_after_per_s, result.drain_later_per_s
-    if after < DRAIN_SHARE_MIN * later:
-        yield f"drained {after:.0f}/s after the burst, {later:.0f}/s later"
+    if after is None or later is None or after < DRAIN_SHARE_MIN * later:
+        yield f"drained {rate(after)} after the burst, {rate(later)} later"
 
 
 def _bounded(result: Result, members: Iterable[str]) -> Iterator[str]:

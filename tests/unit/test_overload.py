@@ -13,6 +13,7 @@ import pytest
 
 from contracts.errors import Unavailable
 from contracts.settings import Settings
+from deploy import progress
 from deploy.bench.children import child
 from deploy.fleet import Fleet
 from deploy.overload.load import Load, Outcome, Plan, run
@@ -211,6 +212,8 @@ def test_it_holds_when_everything_did() -> None:
         ({"memory_mb": {}}, "api-1 was not weighed"),
         ({"memory_mb": good().memory_mb | {"worker-1": 0.0}}, "worker-1 was not weighed"),
         ({"drain_after_per_s": 74.0}, "drained 74/s"),
+        ({"drain_after_per_s": None}, "drained not measured after the burst, 100/s later"),
+        ({"drain_later_per_s": None}, "drained 100/s after the burst, not measured later"),
         ({"coming_again": GOOD}, "came again"),
         (
             {"coming_again": msgspec.structs.replace(good().coming_again, again={"202": 89})},
@@ -229,6 +232,43 @@ def test_it_holds_when_everything_did() -> None:
 def test_whatever_did_not_hold_is_told(changes: dict[str, object], word: str) -> None:
     failures = judge(msgspec.structs.replace(good(), **changes), MEMBERS)
     assert any(word in failure for failure in failures), failures
+
+
+class Draining:
+    """A deployment of whose log of 100 so many are decided at each look, the last again and again."""
+
+    def __init__(self, *looks: int) -> None:
+        self._looks = list(looks)
+
+    async def decided(self, _: object) -> int:
+        return self._looks.pop(0) if len(self._looks) > 1 else self._looks[0]
+
+    async def end_offsets(self, *_: object) -> dict[int, int]:
+        return {0: 60, 1: 40}
+
+    async def connect_pool(self, _: Settings) -> "Draining":
+        return self
+
+    async def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("looks", "is_measured"), [([0, 0, 50, 80, 100], True), ([100], False), ([0, 0, 100], False)]
+)
+async def test_a_drain_that_was_over_before_it_was_seen_is_not_measured(
+    monkeypatch: pytest.MonkeyPatch, offline_settings: Settings, looks: list[int], is_measured: bool
+) -> None:
+    of = Draining(*looks)
+    for name in ("decided", "end_offsets", "connect_pool"):
+        monkeypatch.setattr(progress, name, getattr(of, name))
+    per_s = await progress.drained(offline_settings)
+    assert (per_s is not None) is is_measured
+
+
+def test_what_was_not_measured_is_shown_as_that() -> None:
+    result = msgspec.structs.replace(good(), burst=Outcome(), restarts=Outcome(), drain_after_per_s=None)
+    assert ("drain after the burst", "not measured", "of what the burst left") in rows(result)
 
 
 def test_what_the_edge_answered_of_the_burst_is_shown() -> None:
