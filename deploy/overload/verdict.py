@@ -11,7 +11,7 @@ MEMORY_MAX_MB = {"ingest": 300, "worker": 400, "api": 200, "streams": 400}
 DRAIN_SHARE_MIN = 0.75  # of what a backlog without a burst before it drains at, for that of the burst
 AGAIN_SHARE_MIN = 0.9  # of all who come again when they were told to must be taken in
 
-_PATIENCE_MS = 1000.0  # sustained: every answer sooner, and no more waiting than comes in in that time
+_PATIENCE_MS = 1000.0  # sustained: 99 of 100 answered sooner, and no more waiting than comes in in that time
 
 
 class Look(msgspec.Struct, frozen=True):
@@ -57,7 +57,7 @@ class Result(msgspec.Struct):
 
 
 def is_sustained(outcome: Outcome, lag: int, per_s: float) -> bool:
-    """All taken in, each within a second, and never more waiting than come in a second."""
+    """All taken in, 99 of 100 within a second, and never more waiting than come in a second."""
     return outcome.all_taken_in(_PATIENCE_MS) and lag < per_s * _PATIENCE_MS / 1000
 
 

@@ -266,6 +266,14 @@ async def test_a_drain_that_was_over_before_it_was_seen_is_not_measured(
     assert (per_s is not None) is is_measured
 
 
+def test_sustained_is_shown_as_what_it_is() -> None:
+    told = {
+        what: means
+        for what, _, means in rows(msgspec.structs.replace(good(), burst=Outcome(), restarts=Outcome()))
+    }
+    assert told["sustained"] == "all 202, 99 of 100 within a second, and decided as they come"
+
+
 def test_what_was_not_measured_is_shown_as_that() -> None:
     result = msgspec.structs.replace(good(), burst=Outcome(), restarts=Outcome(), drain_after_per_s=None)
     assert ("drain after the burst", "not measured", "of what the burst left") in rows(result)
