@@ -41,7 +41,7 @@ def rows(result: Result) -> list[tuple[str, str, str]]:
             f"{result.reached:.1f} times what is sustained, of {result.factor:.1f} offered",
         ),
         *_answers(burst),
-        ("  decided meanwhile", f"{result.decided_in_burst_per_s:,.0f}/s", ""),
+        ("  decided meanwhile", rate(result.decided_in_burst_per_s), ""),
         (
             "  waited at most",
             f"{result.lag_peak:,}",

@@ -19,7 +19,7 @@ from deploy.bench.rounds import Ramp
 from deploy.fleet import Fleet, Member
 from deploy.local import prepare, running, with_api
 from deploy.overload.load import Load, Outcome, Plan
-from deploy.overload.verdict import Result, describe, is_sustained, judge, rate
+from deploy.overload.verdict import Result, decided_per_s, describe, is_sustained, judge, rate
 from deploy.overload.watch import Watch
 from deploy.progress import drained
 from deploy.stack import LocalStack, StackError
@@ -172,9 +172,8 @@ class Proof:
         self._say(f"burst: {per_s:,.0f}/s for {self._options.seconds:.0f} s ...")
         began = time.monotonic()
         self._result.burst = await self._load(per_s, self._options.seconds, connections=_BURST_CONNECTIONS)
-        looks = [look for look in self._watch.since(began) if look.at < began + self._options.seconds]
-        first, last = looks[0], looks[-1]
-        self._result.decided_in_burst_per_s = round((last.decided - first.decided) / (last.at - first.at))
+        looks = self._watch.since(began)
+        self._result.decided_in_burst_per_s = decided_per_s(looks, self._options.seconds)
         self._result.drain_after_per_s = await drained(self._settings)
         self._result.lag_peak = max(look.lag for look in self._watch.since(began))
         self._say(f"  {describe(self._result.burst)}; at most {self._result.lag_peak:,} waited")
@@ -182,7 +181,7 @@ class Proof:
             f"  answered meanwhile {self._result.burst.answered_per_s:,.0f}/s, {self._result.reached:.1f} times"
         )
         self._say(
-            f"  decided {self._result.decided_in_burst_per_s:,.0f}/s meanwhile, then drained "
+            f"  decided {rate(self._result.decided_in_burst_per_s)} meanwhile, then drained "
             f"{rate(self._result.drain_after_per_s)}"
         )
         await write_hot(self._settings, self._settings.lag_max)

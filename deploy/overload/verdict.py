@@ -1,6 +1,6 @@
 """What the proof came to, and whether it held."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
@@ -21,6 +21,11 @@ class Look(msgspec.Struct, frozen=True):
     decided: int
     lag: int
 
+    @property
+    def end(self) -> int:
+        """Of the log, in messages."""
+        return self.decided + self.lag
+
 
 class Result(msgspec.Struct):
     """What came out; `overload --json` writes it. Rates per second, None if not measured, memory in MB, times in
@@ -31,7 +36,7 @@ class Result(msgspec.Struct):
     factor: float  # of what is sustained, that the burst is to be
     sustained_per_s: float = 0.0
     burst: Outcome = msgspec.field(default_factory=Outcome)
-    decided_in_burst_per_s: float = 0.0
+    decided_in_burst_per_s: float | None = None
     lag_peak: int = 0
     drain_before_per_s: float | None = None
     drain_after_per_s: float | None = None
@@ -54,6 +59,18 @@ class Result(msgspec.Struct):
     def reached(self) -> float:
         """Of the burst, what the edge has answered meanwhile: so many times what is sustained."""
         return self.burst.answered_per_s / self.sustained_per_s if self.sustained_per_s else 0.0
+
+
+def decided_per_s(looks: Sequence[Look], seconds: float) -> float | None:
+    """Messages decided per second while others came in: for so long from the look at which the log was first seen to have
+    grown. None if not seen twice meanwhile.
+    """
+    grown = [look for look in looks if look.end > looks[0].end]
+    meanwhile = [look for look in grown if look.at < grown[0].at + seconds]
+    if len(meanwhile) < 2:
+        return None
+    first, last = meanwhile[0], meanwhile[-1]
+    return (last.decided - first.decided) / (last.at - first.at)
 
 
 def is_sustained(outcome: Outcome, lag: int, per_s: float) -> bool:

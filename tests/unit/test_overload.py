@@ -19,7 +19,7 @@ from deploy.fleet import Fleet
 from deploy.overload.load import Load, Outcome, Plan, run
 from deploy.overload.report import rows
 from deploy.overload.run import allow_files, watched
-from deploy.overload.verdict import MEMORY_MAX_MB, Result, is_sustained, judge
+from deploy.overload.verdict import MEMORY_MAX_MB, Look, Result, decided_per_s, is_sustained, judge
 from deploy.overload.watch import Watch
 from deploy.stack import LocalStack, StackError
 from deploy.stack.ports import find_free
@@ -264,6 +264,24 @@ async def test_a_drain_that_was_over_before_it_was_seen_is_not_measured(
         monkeypatch.setattr(progress, name, getattr(of, name))
     per_s = await progress.drained(offline_settings)
     assert (per_s is not None) is is_measured
+
+
+@pytest.mark.parametrize(
+    ("ends", "decided", "seconds", "per_s"),
+    [
+        ([50, 50, 50, 60, 70, 80, 80], [50, 50, 50, 52, 56, 60, 70], 2.5, 4.0),  # connects for two looks
+        ([50, 60, 70], [50, 52, 56], 1.0, None),
+        ([50, 50, 50], [20, 30, 40], 2.5, None),
+        ([], [], 2.5, None),
+    ],
+)
+def test_decided_meanwhile_begins_when_the_log_begins_to_grow(
+    ends: list[int], decided: list[int], seconds: float, per_s: float | None
+) -> None:
+    looks = [
+        Look(float(at), count, end - count) for at, (end, count) in enumerate(zip(ends, decided, strict=True))
+    ]
+    assert decided_per_s(looks, seconds) == per_s
 
 
 def test_sustained_is_shown_as_what_it_is() -> None:
