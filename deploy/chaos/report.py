@@ -2,12 +2,13 @@
 
 import shutil
 from collections.abc import Callable, Coroutine, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.text import Text
 
-from deploy.chaos.run import Options, Result, history
+from deploy.chaos.run import Options, Result, Say, history
 from deploy.chaos.servers import servers
 from deploy.local import new_run_dir
 from deploy.stack import LocalStack
@@ -29,7 +30,8 @@ def one(
 ) -> Result:
     """Run one history on servers of its own, by `run`, and tell of it.
 
-    Of one that does not hold, all is kept for good; with `keep` also of one that does, until others come.
+    Of one that does not hold or does not come to its end, all is kept for good; with `keep` also of one that does, until
+    others come.
     """
     console.print(f"seed {options.seed}, {options.brokers} brokers", highlight=False)
 
@@ -37,16 +39,25 @@ def one(
         console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     data_dir = new_run_dir("chaos", say)
-    with servers(data_dir, options.brokers, say) as found:
-        result = run(history(found, options, data_dir, say))
+    try:
+        with servers(data_dir, options.brokers, say) as found:
+            result = run(history(found, options, data_dir, say))
+    except BaseException as error:
+        _keep(data_dir, say, "failed" if isinstance(error, Exception) else "")  # if not, it was interrupted
+        raise
     render(result, console)
     if result.ok and not keep:
         LocalStack(data_dir, kafka_ports=[0] * options.brokers, say=say).delete()
         shutil.rmtree(data_dir)
     else:
-        kept = data_dir if result.ok else data_dir.rename(data_dir.with_name(f"violated-{data_dir.name}"))
-        say(f"data, logs and history.json are in {kept}")
+        _keep(data_dir, say, "" if result.ok else "violated")
     return result
+
+
+def _keep(data_dir: Path, say: Say, why: str) -> None:
+    """Tell where everything is: if there is a reason, for good, under a name by which later runs leave it alone."""
+    kept = data_dir.rename(data_dir.with_name(f"{why}-{data_dir.name}")) if why else data_dir
+    say(f"data, logs and history.json are in {kept}")
 
 
 def header() -> str:

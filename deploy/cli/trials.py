@@ -113,16 +113,19 @@ def chaos(
     """Run sales on local servers with real faults in the middle, and hold all that buyers were told against the truth.
 
     Exit code 1 if anything was lost, duplicated, contradicted, out of order, never answered or never ended, or if the audit
-    fails.
+    fails. Runs that were done are told also where a later one ends with an error.
     """
     from deploy.chaos import faults as kinds
     from deploy.chaos import report
     from deploy.chaos.run import Options
 
-    results = []
-    for number in range(seed, seed + runs):
-        options = Options(duration, kinds.kinds_of(faults), number, brokers, workers, slices=slices)
-        results.append(report.one(options, run, console, keep=keep))
-        write_json(json, results)
-    typer.echo(report.table(results))
+    chosen, results = kinds.kinds_of(faults), []
+    try:
+        for number in range(seed, seed + runs):
+            options = Options(duration, chosen, number, brokers, workers, slices=slices)
+            results.append(report.one(options, run, console, keep=keep))
+            write_json(json, results)
+    finally:
+        if results:
+            typer.echo(report.table(results))
     raise typer.Exit(0 if all(result.ok for result in results) else 1)

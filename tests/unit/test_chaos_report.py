@@ -1,10 +1,22 @@
-"""What people see of a history: its line of the table."""
+"""What people see of a history: its line of the table, and where all of it is kept."""
+
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
+from io import StringIO
+from pathlib import Path
+from typing import Any, NoReturn
 
 import msgspec
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner
 
+from deploy import cli
+from deploy.chaos import report
 from deploy.chaos.measure import Recovery, Stall
 from deploy.chaos.report import header, row
-from deploy.chaos.run import Result
+from deploy.chaos.run import Options, Result
+from deploy.stack import StackError
 from stock_ledger.audit.report import Totals
 
 ALONE = Recovery("kill_worker", 3.0, 7.0, 3, alone=True, accepted_per_s=21.4)
@@ -32,3 +44,40 @@ def test_what_was_accepted_while_deciding_stood_still_is_told_of_faults_that_cam
     assert told["accepted/s meanwhile"] == "9 to 21"
     assert (told["kill → deciding"], told["SIGTERM → deciding"]) == ("7.0 s", "1.0 s")
     assert cells(beside)["accepted/s meanwhile"] == "–"
+
+
+@contextmanager
+def no_servers(data_dir: Path, *_: object) -> Iterator[None]:
+    (data_dir / "logs").mkdir()
+    yield
+
+
+@pytest.mark.parametrize(("error", "name"), [(StackError("away"), "failed-2"), (KeyboardInterrupt(), "2")])
+def test_of_a_run_without_an_end_all_is_kept_and_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, error: BaseException, name: str
+) -> None:
+    def run(history: Coroutine[Any, Any, Result]) -> NoReturn:
+        history.close()
+        raise error
+
+    monkeypatch.setenv("SLUICEWAY_HOME", str(tmp_path))
+    monkeypatch.setattr(report, "servers", no_servers)
+    told = StringIO()
+    with pytest.raises(type(error)):
+        report.one(Options(45.0, [], 1), run, Console(file=told))
+    (kept,) = (tmp_path / "chaos").iterdir()
+    assert kept.name.startswith(name)
+    assert (kept / "logs").is_dir()
+    assert f"data, logs and history.json are in {kept}" in told.getvalue()
+
+
+def test_runs_that_were_done_are_told_where_a_later_one_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    def one(options: Options, *_: object, **__: object) -> Result:
+        if options.seed == 3:
+            raise StackError("away")
+        return msgspec.structs.replace(result(), seed=options.seed)
+
+    monkeypatch.setattr(report, "one", one)
+    done = CliRunner().invoke(cli.app, ["chaos", "--seed", "1", "--runs", "4"])
+    assert isinstance(done.exception, StackError)
+    assert [line[:5] for line in done.output.splitlines()[2:]] == ["| 1 |", "| 2 |"]
