@@ -11,7 +11,6 @@ import msgspec
 from redis import Redis
 
 from contracts.errors import Invalid
-from contracts.settings import Settings
 from deploy.chaos.claims import Claimed
 from deploy.chaos.proxy import Proxy
 from deploy.fleet import Fleet, Member
@@ -26,8 +25,7 @@ _FIRST_AT_S = 3.0
 _REST_S = 6.0
 _ALONE_SHARE = 0.25
 _SLOW_S = 0.1
-_SESSION_S = Settings().session_timeout_ms / 1000
-_ZOMBIE_S = (_SESSION_S + 1.0, _SESSION_S + 4.0)
+_ZOMBIE_S = (1.0, 4.0)  # after its session
 
 AT_ONCE_MAX = {"worker": 2, "ingest": 1, "postgres": 1, "cache": 1, "broker": 1, "connections": 1}
 RETURN_S = {"broker": 6.0}  # what takes long to be back once it is started again
@@ -45,7 +43,8 @@ class Site(msgspec.Struct):
 class Fault(NamedTuple):
     """A kind of fault. `target` is what it is about: of each, only so many faults are at work at a time.
 
-    `candidates` are its possible victims; `inject` and `heal` are what happens to one. `lasts_s`: from one to the other.
+    `candidates` are its possible victims; `inject` and `heal` are what happens to one. `lasts_s`: from one to the other,
+    without the session that is to run out before if it `outlasts_session`.
     """
 
     target: str
@@ -53,6 +52,7 @@ class Fault(NamedTuple):
     candidates: Callable[[Site], Sequence[Victim]]
     inject: Callable[[Site, Victim], Awaitable[None]]
     heal: Callable[[Site, Victim], Awaitable[None]]
+    outlasts_session: bool = False
 
     def choose(self, site: Site, pick: float) -> Victim | None:
         """One that is not hurt; None if there is none, or if healing takes longer than was planned and enough are hurt.
@@ -85,8 +85,18 @@ class Injected(msgspec.Struct):
     owned: dict[int, Claimed] = {}
 
 
-def schedule(seed: int, duration_s: float, kinds: Sequence[str]) -> list[Planned]:
-    """Faults that are all over when the time is: most overlap, some come alone. Each kind before any comes again."""
+def lasts_s(kind: str, session_s: float) -> Span:
+    """How long a fault of this kind lasts, at least and at most, where a worker's session is so long."""
+    fault = FAULTS[kind]
+    shortest_s, longest_s = fault.lasts_s
+    before_s = session_s if fault.outlasts_session else 0.0
+    return before_s + shortest_s, before_s + longest_s
+
+
+def schedule(seed: int, duration_s: float, kinds: Sequence[str], session_s: float) -> list[Planned]:
+    """Faults that are all over when the time is: most overlap, some come alone. Each kind before any comes again.
+    `session_s` is how long a worker's session lasts.
+    """
     rng = random.Random(f"faults {seed}")  # noqa: S311 - a schedule, not a secret
     planned: list[Planned] = []
     bag: list[str] = []
@@ -99,7 +109,7 @@ def schedule(seed: int, duration_s: float, kinds: Sequence[str]) -> list[Planned
         if not free:
             at_s = min(map(_over_at_s, under_way))
             continue
-        drawn = [Planned(at_s, kind, rng.uniform(*FAULTS[kind].lasts_s), rng.random()) for kind in free]
+        drawn = [Planned(at_s, kind, rng.uniform(*lasts_s(kind, session_s)), rng.random()) for kind in free]
         fitting = [fault for fault in drawn if _over_at_s(fault) <= duration_s]
         if not fitting:
             return planned
@@ -137,6 +147,7 @@ def _of_member(
     heal: Callable[[Fleet, Member], None],
     *,
     idle: bool = False,
+    outlasts_session: bool = False,
 ) -> Fault:
     """Of a process that runs, or of an `idle` one that is not to run yet."""
 
@@ -149,7 +160,7 @@ def _of_member(
     def members(site: Site) -> list[Member]:
         return [member for member in site.fleet.of(role) if member.wanted is not idle]
 
-    return Fault(role, lasts_s, members, injected, healed)
+    return Fault(role, lasts_s, members, injected, healed, outlasts_session)
 
 
 def _of_server(
@@ -221,10 +232,10 @@ def _brokers(stack: LocalStack) -> Sequence[Server]:
 FAULTS: dict[str, Fault] = {
     "kill_worker": _of_member("worker", (2.0, 12.0), Fleet.kill, Fleet.start),
     "stop_worker": _of_member("worker", (2.0, 8.0), Fleet.terminate, Fleet.start),
-    "pause_worker": _of_member("worker", _ZOMBIE_S, _pause, _resume),
+    "pause_worker": _of_member("worker", _ZOMBIE_S, _pause, _resume, outlasts_session=True),
     "worker_joins": _of_member("worker", (5.0, 10.0), Fleet.start, Fleet.terminate, idle=True),
     "kill_ingest": _of_member("ingest", (0.5, 6.0), Fleet.kill, Fleet.start),
-    "pause_ingest": _of_member("ingest", _ZOMBIE_S, _pause, _resume),
+    "pause_ingest": _of_member("ingest", _ZOMBIE_S, _pause, _resume, outlasts_session=True),
     "restart_postgres": _of_server(
         "postgres", (0.0, 3.0), _postgres, PostgresServer.stop_at_once, Server.start
     ),

@@ -53,7 +53,7 @@ class Check:
         yield from self._log_out_of_order()
         yield from self._events_out_of_order()
         yield from sold_without_stock(self._facts)
-        yield from sold_out_without_ground(self._history.submits, self._facts)
+        yield from sold_out_without_ground(self._history.submits, self._facts, self._history.sold_out_for_s)
         yield from sold_out_in_part(self._history.submits)
 
     def _never_answered(self) -> Iterator[Violation]:

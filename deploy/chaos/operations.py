@@ -145,7 +145,9 @@ class Look(msgspec.Struct, frozen=True):
 
 
 class History(msgspec.Struct):
-    """All operations of a run. In `postgres_away` (from, until) two api processes may tell different places."""
+    """All operations of a run. In `postgres_away` (from, until) two api processes may tell different places. For
+    `sold_out_for_s` after stock has returned an ingest process may not have seen it.
+    """
 
     submits: list[Submit] = []
     polls: list[Poll] = []
@@ -153,3 +155,4 @@ class History(msgspec.Struct):
     ask_polls: list[AskPoll] = []
     looks: list[Look] = []
     postgres_away: list[tuple[float, float]] = []
+    sold_out_for_s: float = 0.0

@@ -158,6 +158,8 @@ class _Run:
         self._options = options
         self._say = say
         self._watcher = Watcher(site.stack.urls.postgres)
+        session_s = settings.session_timeout_ms / 1000
+        self._planned = schedule(options.seed, options.duration_s, options.kinds, session_s)
         self._injected: list[Injected] = []
         self._started = self._ended = self._answered = 0.0
 
@@ -169,7 +171,7 @@ class _Run:
         apis = {member.name: member.url for member in site.fleet.of("api")}
         rng = random.Random(options.seed)  # noqa: S311 - a script, not a secret
         secret = settings.sandbox_secrets.split(",")[0]
-        record = History()
+        record = History(sold_out_for_s=2 * settings.gate_stale_s)
         self.askers = Askers(http, apis, bearer, secret, rng, record)
         self.buyers = Buyers(ingests, apis, bearer, rng, record, self.askers.take)
 
@@ -187,7 +189,7 @@ class _Run:
                     self.askers.restock(sample.HOT_PRODUCT, self._started + options.duration_s)
                 )
                 async with asyncio.TaskGroup() as faults:
-                    for planned in schedule(options.seed, options.duration_s, options.kinds):
+                    for planned in self._planned:
                         faults.create_task(self._inject(planned))
                 self._ended = max(self._started + options.duration_s, time.time())
                 await asyncio.wait({buying, restocking})

@@ -4,15 +4,11 @@ from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 
-from contracts.settings import Settings
 from contracts.slices import stock_ids
 from deploy.chaos.operations import Submit, Violation
 from stock_ledger.audit.book import REFUSED, TAKEN_BY_LINES
 from stock_ledger.audit.facts import Facts, LedgerRow
 
-SOLD_OUT_FOR_S = (
-    2 * Settings().gate_stale_s
-)  # that long after stock has returned a process may not have seen it
 Span = tuple[float, float]
 
 
@@ -37,8 +33,10 @@ def sold_without_stock(facts: Facts) -> Iterator[Violation]:
         last[product], came[product] = entry.offset, False
 
 
-def sold_out_without_ground(submits: Iterable[Submit], facts: Facts) -> Iterator[Violation]:
-    """What is refused at the edge as sold out was so then, or a moment before, in every slice."""
+def sold_out_without_ground(
+    submits: Iterable[Submit], facts: Facts, sold_out_for_s: float
+) -> Iterator[Violation]:
+    """What is refused at the edge as sold out was so then, or so long before, in every slice."""
     spans = sold_out_spans(facts)
     slices = {row.product_id: stock_ids(row.product_id, row.slices) for row in facts.postgres.products}
     for submit in submits:
@@ -49,7 +47,7 @@ def sold_out_without_ground(submits: Iterable[Submit], facts: Facts) -> Iterator
             for product in submit.products
             if not all(
                 any(
-                    start <= submit.until and submit.at - SOLD_OUT_FOR_S <= end
+                    start <= submit.until and submit.at - sold_out_for_s <= end
                     for start, end in spans.get(stock, ())
                 )
                 for stock in slices.get(product, [product])

@@ -82,6 +82,7 @@ def history() -> History:
             poll(4, "a", 5.5, created(0, "order a")),
             poll(4, "a", 5.0, 0, outcome="fail", code=503, status="", ahead=None),
         ],
+        sold_out_for_s=10.0,
     )
 
 
@@ -493,6 +494,14 @@ def test_an_answer_that_cannot_be_understood_says_nothing_more(status: int) -> N
 
 def test_a_gate_may_be_a_moment_behind_the_stock() -> None:
     assert found(restocked(4, 0)) == []
+
+
+def test_but_no_longer_than_the_run_allows_it() -> None:
+    def plant(told: History, stored: Facts) -> None:
+        restocked(4, 0)(told, stored)
+        told.sold_out_for_s = 0.5
+
+    assert ["there was stock of ['p']" in v.detail for v in found(plant)] == [True]
 
 
 def test_places_may_differ_between_processes_while_postgres_is_away() -> None:
