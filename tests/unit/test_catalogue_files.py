@@ -331,6 +331,7 @@ async def test_everything_is_exported_in_pages(
     )
     answered = await service.get(f"/v1/products/export?format={kind}", **MERCHANT)
     assert answered.headers["content-disposition"] == f'attachment; filename="products.{kind}"'
+    assert answered.headers["content-length"] == str(len(answered.body))
     lines = catalogue.read(answered.body, kind, 100)
     assert [line.product_id for line in lines] == ids
     assert [line.on_shelf for line in lines] == [True, True, True, False, True]
@@ -352,6 +353,21 @@ async def test_an_export_that_cannot_be() -> None:
         raise Unavailable("Postgres: refused")
 
     service.command_reads.product_page = away  # type: ignore[method-assign]
+    assert is_problem(await service.get("/v1/products/export", **MERCHANT), 503, "unavailable")
+
+
+async def test_an_export_of_which_a_later_page_fails_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(catalogue_files, "EXPORT_PAGE", 2)
+    service = Service()
+    service.command_reads.shelves = {i: shelf_of(i) for i in ("p", "q", "r")}
+    page = service.command_reads.product_page
+
+    async def away_later(after: str, limit: int, *, off_shelf_too: bool) -> list[Shelf]:
+        if after:
+            raise Unavailable("Postgres: refused")
+        return await page(after, limit, off_shelf_too=off_shelf_too)
+
+    monkeypatch.setattr(service.command_reads, "product_page", away_later)
     assert is_problem(await service.get("/v1/products/export", **MERCHANT), 503, "unavailable")
 
 
