@@ -31,6 +31,7 @@ _NUMBERS = ("buyer_limit", "payment_ttl_s", "stock", "slices")
 _WHOLE = re.compile(r"-?[0-9]{1,18}\Z")
 _BOOLEANS = {"true": True, "false": False}
 _body = Body(ProductLine)
+_NOBODY = {"command_id": "", "actor": "", "asked_at_ms": 0}
 
 Wrong = dict[str, str | int]  # line, from 1; detail; field, where it is of one
 Row = tuple[int, bytes]  # line and its JSON
@@ -156,6 +157,8 @@ def _parse(number: int, document: bytes, wrong: list[Wrong]) -> ProductLine | No
                 told["field"] = field
             wrong.append(told)
         return None
+    if unreadable := command_of(product, _NOBODY).wrong():
+        wrong.append({"line": number, "field": unreadable.field, "detail": unreadable.detail})
     if ends_before_it_begins(product.sale_from, product.sale_to):
         wrong.append({"line": number, "field": "sale_to", "detail": WRONG_WINDOW})
     if product.product_id in NO_PRODUCTS:

@@ -90,11 +90,18 @@ class Desk(NamedTuple):
         }
 
     async def send(self, request: Request, command: Command, asker: str) -> Response:
-        """Publish it; 202 once it is acknowledged. Raises Problem 503."""
+        """Publish it; 202 once it is acknowledged. Raises Problem, 422 or 503."""
         return accepted(await self.publish(request, command, asker))
 
     async def publish(self, request: Request, command: Command, asker: str) -> asks.CommandAccepted:
-        """The command's place in the log, once it is acknowledged. Raises Problem 503 with what to ask again under."""
+        """The command's place in the log, once it is acknowledged. Raises Problem: 422 for what no writer could read, 503
+        with what to ask again under.
+        """
+        if wrong := command.wrong():
+            raise Problem(
+                problems.INVALID, "correct the fields named in errors",
+                errors=[{"detail": wrong.detail, "pointer": f"#/{wrong.field}"}],
+            )  # fmt: skip
         try:
             place = await self.commands.publish(command)
         except NotAcknowledged as error:

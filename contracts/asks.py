@@ -64,7 +64,8 @@ class ProductRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     may be split into `slices`, once, so that several writers sell it; it keeps those that it has.
 
     With `stock_source` a second system has to agree before it is sold; while that does not answer, checkouts are refused
-    (`refuse`) or decided by the stock that is known here (`trust_local`).
+    (`refuse`) or decided by the stock that is known here (`trust_local`). `sale_from` and `sale_to` lie between the years
+    1970 and 2100.
     """
 
     name: Name

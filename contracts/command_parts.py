@@ -1,6 +1,6 @@
 """What commands have in common: who asks for what, under which id, and whose writer decides it."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 import msgspec
 
@@ -15,6 +15,13 @@ Why = Annotated[str, msgspec.Meta(pattern=r"^[^\x00]*\Z", max_length=500)]
 Short = Annotated[str, msgspec.Meta(pattern=r"^[^\x00]*\Z", min_length=1, max_length=255)]
 
 
+class Wrong(NamedTuple):
+    """A field of a command, and what is wrong with it."""
+
+    field: str
+    detail: str
+
+
 class _Command(msgspec.Struct, frozen=True, kw_only=True, tag_field="action", omit_defaults=True):
     """What all commands have. The same `command_id` again is the same command: it has no second effect.
 
@@ -26,9 +33,9 @@ class _Command(msgspec.Struct, frozen=True, kw_only=True, tag_field="action", om
     actor: Annotated[str, msgspec.Meta(pattern=r"^[^\x00]*\Z", min_length=1, max_length=100)]
     asked_at_ms: Millis
 
-    def wrong(self) -> str:
-        """What types cannot say; empty if there is nothing."""
-        return ""
+    def wrong(self) -> Wrong | None:
+        """What types cannot say; None if there is nothing."""
+        return None
 
 
 class OfOrder(_Command, frozen=True):

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from contracts.command_parts import Millis, OfCheckout, OfOrder, OfProduct, OfSlice, Short, Units, Why
+from contracts.command_parts import Millis, OfCheckout, OfOrder, OfProduct, OfSlice, Short, Units, Why, Wrong
 from contracts.errors import UndecodableMessage
 from contracts.messages import (
     Amount,
@@ -112,7 +112,7 @@ class PutProduct(OfProduct, frozen=True, tag="put_product"):
     stock: StockUnits = 0
     slices: Slices | None = None
 
-    def wrong(self) -> str:
+    def wrong(self) -> Wrong | None:
         return _wrong_window(self.sale_from, self.sale_to)
 
 
@@ -131,7 +131,7 @@ class PatchProduct(OfProduct, frozen=True, tag="patch_product"):
     stock_source: WhenSourceIsDown | msgspec.UnsetType | None = msgspec.UNSET
     slices: Slices | msgspec.UnsetType = msgspec.UNSET
 
-    def wrong(self) -> str:
+    def wrong(self) -> Wrong | None:
         return _wrong_window(self.sale_from, self.sale_to)
 
 
@@ -156,12 +156,14 @@ class TakeOver(OfSlice, frozen=True, tag="take_over"):
     units: StockUnits = 0
     hand_on: bool = False
 
-    def wrong(self) -> str:
+    def wrong(self) -> Wrong | None:
         number = slice_of(self.product_id)
         if not 0 < number < self.slices:
-            return f"slice {number} is not one of {self.slices} that take over from another one"
+            detail = f"slice {number} is not one of {self.slices} that take over from another one"
+            return Wrong("product_id", detail)
         if self.hand_on and self.units:
-            return f"{self.units} units with an entry that is handed on: each slice would have them"
+            detail = f"{self.units} units with an entry that is handed on: each slice would have them"
+            return Wrong("units", detail)
         return _wrong_window(self.sale_from, self.sale_to)
 
 
@@ -211,14 +213,14 @@ class HoldAnswer(OfCheckout, frozen=True, tag="hold_answer"):
     note: Note = ""
     from_cart: bool = False
 
-    def wrong(self) -> str:
+    def wrong(self) -> Wrong | None:
         if self.line >= self.lines:
-            return f"line {self.line} is not one of {self.lines}; lines count from 0"
+            return Wrong("line", f"line {self.line} is not one of {self.lines}; lines count from 0")
         if self.reason and self.reason not in _REASONS:
-            return f"{self.reason} is not a reason; an empty one says that the line is held"
+            return Wrong("reason", f"{self.reason} is not a reason; an empty one says that the line is held")
         if not self.reason and (self.shipping is None or not self.name or not self.currency):
-            return "a line that is held needs its name, currency and shipping"
-        return ""
+            return Wrong("reason", "a line that is held needs its name, currency and shipping")
+        return None
 
 
 class Abandon(OfCheckout, frozen=True, tag="abandon"):
@@ -270,7 +272,7 @@ def read_command(value: str | bytes | None) -> Command:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UndecodableMessage(str(error)) from error
     if wrong := command.wrong():
-        raise UndecodableMessage(wrong)
+        raise UndecodableMessage(wrong.detail)
     return command
 
 
@@ -279,8 +281,8 @@ def ends_before_it_begins(sale_from: datetime | None, sale_to: datetime | None) 
     return sale_from is not None and sale_to is not None and sale_from >= sale_to
 
 
-def _wrong_window(sale_from: object, sale_to: object) -> str:
+def _wrong_window(sale_from: object, sale_to: object) -> Wrong | None:
     for name, moment in (("sale_from", sale_from), ("sale_to", sale_to)):
         if isinstance(moment, datetime) and not _FIRST_YEAR <= moment.year < _LAST_YEAR:
-            return f"{name} must lie between the years {_FIRST_YEAR} and {_LAST_YEAR}"
-    return ""
+            return Wrong(name, f"{name} must lie between the years {_FIRST_YEAR} and {_LAST_YEAR}")
+    return None

@@ -6,7 +6,16 @@ from typing import Any
 import msgspec
 import pytest
 
-from contracts.commands import Adjust, Move, PatchProduct, PutProduct, Restock, SetStock
+from contracts.commands import (
+    Adjust,
+    Move,
+    PatchProduct,
+    PutProduct,
+    Restock,
+    SetStock,
+    encode_command,
+    read_command,
+)
 from contracts.topics import partition_of
 from stock_ledger.batch import Stock
 from stock_ledger.commands.book import Counts
@@ -162,6 +171,34 @@ async def test_a_sale_that_ends_before_it_begins(service: Service) -> None:
     answered = await service.send("PUT", "/v1/products/p", whole, **MERCHANT)
     assert is_problem(answered, 422, "invalid")
     assert [error["pointer"] for error in answered.json["errors"]] == ["#/sale_to"]
+
+
+@pytest.mark.parametrize("year", ["0001", "1960", "2100", "9999"])
+@pytest.mark.parametrize("name", ["sale_from", "sale_to"])
+async def test_a_sale_that_no_writer_could_read_is_refused(service: Service, name: str, year: str) -> None:
+    sale = {name: f"{year}-11-11T00:00:00Z"}
+    whole = {"name": "Kettle", "price": "159.00", "currency": "CNY"}
+    for method, content in (("PUT", whole | sale), ("PATCH", sale)):
+        answered = await service.send(method, "/v1/products/p", content, **MERCHANT)
+        assert is_problem(answered, 422, "invalid")
+        assert [error["pointer"] for error in answered.json["errors"]] == [f"#/{name}"]
+    assert service.commands.published == []
+
+
+async def test_whatever_is_published_can_be_read(service: Service) -> None:
+    """Whichever route it came by."""
+    sale = {"sale_from": "1970-01-01T00:00:00Z", "sale_to": "2099-12-31T23:59:59Z"}
+    whole = {"name": "Kettle", "price": "159.00", "currency": "CNY"}
+    for method, path, content in (
+        ("PUT", "p", whole | sale),
+        ("PATCH", "p", sale),
+        ("POST", "p/stock", {"kind": "adjust", "units": 1, "why": "counted"}),
+        ("POST", "p/stock/moves", {"from": 0, "to": 1, "units": 1}),
+    ):
+        answered = await service.send(method, f"/v1/products/{path}", content, **MERCHANT)
+        assert answered.status == 202
+        command = service.commands.published[-1]
+        assert read_command(encode_command(command)) == command
 
 
 async def test_a_patch_may_not_end_a_sale_before_it_begins(service: Service) -> None:

@@ -30,7 +30,7 @@ NDJSON: dict[str, Any] = {"media_type": "application/x-ndjson", **MERCHANT}
 HEAD = "product_id,name,price,currency"
 
 amounts = st.decimals(0, 10**12 - 1, places=2).map(abs)
-moments = st.datetimes(datetime(2000, 1, 1), datetime(2100, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001
+moments = st.datetimes(datetime(2000, 1, 1), datetime(2099, 12, 31), timezones=st.just(UTC))  # noqa: DTZ001
 products = st.builds(
     Product,
     product_id=st.from_regex(r"[A-Za-z0-9_-]{1,64}", fullmatch=True),
@@ -165,6 +165,18 @@ def test_a_sale_that_ends_before_it_begins() -> None:
     sale = "2026-11-11T00:00:00Z"
     told = wrong(f"{HEAD},sale_from,sale_to\np,Kettle,1,CNY,{sale},{sale}\n")
     assert [(line, field) for line, field, _ in told] == [(2, "sale_to")]
+
+
+async def test_a_sale_that_no_writer_could_read_is_told_by_line_and_field() -> None:
+    good, early, late = "2026-11-11T00:00:00Z", "0001-01-01T00:00:00Z", "2100-01-01T00:00:00Z"
+    told = wrong(f"{HEAD},sale_from,sale_to\np,A,1,CNY,{early},{good}\nq,B,1,CNY,{good},{late}\n")
+    assert [(line, field) for line, field, _ in told] == [(2, "sale_from"), (3, "sale_to")]
+    line = {"product_id": "p", "name": "A", "price": "1", "currency": "CNY", "sale_to": late}
+    service = Service()
+    answered = await service.send("POST", "/v1/products/import", line, **NDJSON)
+    assert is_problem(answered, 422, "invalid")
+    assert [(error["line"], error["field"]) for error in answered.json["errors"]] == [(1, "sale_to")]
+    assert service.commands.published == []
 
 
 async def test_a_file_becomes_a_command_a_line() -> None:
