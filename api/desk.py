@@ -3,7 +3,7 @@
 import uuid
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 from starlette.requests import Request
@@ -12,9 +12,10 @@ from starlette.routing import Route
 
 from api.orders import wrong_parameter
 from api.publisher import CommandPublisher
-from api.web import Who, private, route
+from api.web import JSON_ONLY, Who, private, route, whole_body
 from contracts import asks, problems
 from contracts.auth import MERCHANT
+from contracts.bodies import Body
 from contracts.commands import Command, read_command
 from contracts.errors import Invalid, NotAcknowledged
 from contracts.idempotency import idempotency_key
@@ -34,6 +35,8 @@ _NO_COMMAND = (
 )
 _NEW_KEY = "use a new Idempotency-Key to ask for something else"
 _RETRY = {"retry-after": "1"}
+
+T = TypeVar("T")
 
 
 class Desk(NamedTuple):
@@ -59,6 +62,13 @@ class Desk(NamedTuple):
                 headers=[("www-authenticate", challenge)],
             )  # fmt: skip
         return asker
+
+    async def asked(
+        self, request: Request, who: Who, kind: Body[T], media_types: Sequence[str] = JSON_ONLY
+    ) -> tuple[str, T]:
+        """Who asks, and for what. What is wrong with the body is only told to who may ask. Raises Problem."""
+        body = await whole_body(request, self.settings.body_bytes_max, media_types)
+        return who(request), kind.parse(body)
 
     def base(self, request: Request, actor: str, what: str) -> dict[str, Any]:
         """What all commands have. The same thing asked by the same actor under the same key is the same command."""

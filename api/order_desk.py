@@ -8,7 +8,7 @@ from starlette.routing import Route
 
 from api.desk import Desk, action_of, status_of
 from api.orders import no_order
-from api.web import private, route, whole_body
+from api.web import private, route
 from contracts import asks, problems
 from contracts.auth import MERCHANT
 from contracts.bodies import Body
@@ -37,11 +37,9 @@ def order_routes(desk: Desk) -> list[Route]:
 class _Endpoints:
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
-        self._bytes_max = desk.settings.body_bytes_max
 
     async def cancel(self, request: Request) -> Response:
-        _none.parse(await whole_body(request, self._bytes_max))
-        buyer_id = self._desk.who(request)
+        buyer_id, _ = await self._desk.asked(request, self._desk.who, _none)
         order = await order_of(self._desk, request)
         if order.buyer_id != buyer_id:
             raise no_order()
@@ -50,20 +48,20 @@ class _Endpoints:
         return await self._ask(request, order, command, buyer_id)
 
     async def close(self, request: Request) -> Response:
-        asked = _close.parse(await whole_body(request, self._bytes_max))
-        return await self._step(request, Close, why=asked.why)
+        asker, asked = await self._desk.asked(request, self._desk.merchant, _close)
+        return await self._step(request, asker, Close, why=asked.why)
 
     async def pick(self, request: Request) -> Response:
-        _none.parse(await whole_body(request, self._bytes_max))
-        return await self._step(request, Pick)
+        asker, _ = await self._desk.asked(request, self._desk.merchant, _none)
+        return await self._step(request, asker, Pick)
 
     async def ship(self, request: Request) -> Response:
-        asked = _ship.parse(await whole_body(request, self._bytes_max))
-        return await self._step(request, Ship, carrier=asked.carrier, tracking=asked.tracking)
+        asker, asked = await self._desk.asked(request, self._desk.merchant, _ship)
+        return await self._step(request, asker, Ship, carrier=asked.carrier, tracking=asked.tracking)
 
     async def complete(self, request: Request) -> Response:
-        _none.parse(await whole_body(request, self._bytes_max))
-        return await self._step(request, Complete)
+        asker, _ = await self._desk.asked(request, self._desk.merchant, _none)
+        return await self._step(request, asker, Complete)
 
     async def events(self, request: Request) -> Response:
         asker = self._desk.who(request)
@@ -74,9 +72,8 @@ class _Endpoints:
             asks.CommandLog([status_of(c) for c in await self._desk.reads.commands_about(order.order_id)])
         )
 
-    async def _step(self, request: Request, kind: type[Any], **fields: Any) -> Response:
+    async def _step(self, request: Request, asker: str, kind: type[Any], **fields: Any) -> Response:
         """A merchant's step of an order."""
-        asker = self._desk.merchant(request)
         order = await order_of(self._desk, request)
         base = self._desk.base(
             request, f"{MERCHANT}:{asker}", f"{kind.__struct_config__.tag} {order.order_id}"

@@ -12,7 +12,7 @@ from starlette.routing import Route
 from api.catalogue import NO_PRODUCT, NO_PRODUCTS, WRONG_WINDOW
 from api.desk import Desk
 from api.orders import limit_of, money, wrong_parameter
-from api.web import Json, private, route, whole_body
+from api.web import Json, private, route
 from contracts import asks, problems
 from contracts.auth import MERCHANT
 from contracts.bodies import Body
@@ -49,7 +49,6 @@ def product_routes(desk: Desk) -> list[Route]:
 class _Endpoints:
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
-        self._bytes_max = desk.settings.body_bytes_max
 
     async def products(self, request: Request) -> Response:
         """By id, in pages; to merchants those too that are not on the shelf."""
@@ -72,30 +71,29 @@ class _Endpoints:
         return _shown(request, product_view(shelf))
 
     async def put(self, request: Request) -> Response:
-        asked = _put.parse(await whole_body(request, self._bytes_max))
+        asker, asked = await self._desk.asked(request, self._desk.merchant, _put)
         check_window(asked.sale_from, asked.sale_to)
-        return await self._ask(request, PutProduct, msgspec.structs.asdict(asked))
+        return await self._ask(request, asker, PutProduct, msgspec.structs.asdict(asked))
 
     async def patch(self, request: Request) -> Response:
-        asked = _patch.parse(await whole_body(request, self._bytes_max, PATCHES))
+        asker, asked = await self._desk.asked(request, self._desk.merchant, _patch, PATCHES)
         given = {k: v for k, v in msgspec.structs.asdict(asked).items() if v is not msgspec.UNSET}
-        return await self._ask(request, PatchProduct, given)
+        return await self._ask(request, asker, PatchProduct, given)
 
     async def stock(self, request: Request) -> Response:
         self._desk.merchant(request)
         return private(stock_view(await self._shelf(request)))
 
     async def change_stock(self, request: Request) -> Response:
-        asked = _stock.parse(await whole_body(request, self._bytes_max))
+        asker, asked = await self._desk.asked(request, self._desk.merchant, _stock)
         kind, fields = _stock_command(asked)
-        return await self._ask(request, kind, fields)
+        return await self._ask(request, asker, kind, fields)
 
     async def move_stock(self, request: Request) -> Response:
-        asked = _move.parse(await whole_body(request, self._bytes_max))
-        return await self._ask(request, Move, msgspec.structs.asdict(asked))
+        asker, asked = await self._desk.asked(request, self._desk.merchant, _move)
+        return await self._ask(request, asker, Move, msgspec.structs.asdict(asked))
 
-    async def _ask(self, request: Request, kind: type[Any], fields: dict[str, Any]) -> Response:
-        asker = self._desk.merchant(request)
+    async def _ask(self, request: Request, asker: str, kind: type[Any], fields: dict[str, Any]) -> Response:
         product_id = request.path_params["product_id"]
         if not _ID.match(product_id):
             raise Problem(problems.UNKNOWN_PRODUCT, "a product id is 1-64 of A-Z a-z 0-9 _ -")

@@ -94,6 +94,14 @@ async def test_only_a_merchant_may(service: Service, action: str) -> None:
     assert service.commands.published == []
 
 
+@pytest.mark.parametrize("action", STEPS)
+@pytest.mark.parametrize("body", ['{"no": "field"}', "no JSON"])
+async def test_what_is_wrong_is_only_told_to_who_may_ask(service: Service, action: str, body: str) -> None:
+    assert is_problem(await ask(service, action, body, buyer=None), 401, "unauthorized")
+    if action != "cancel":
+        assert is_problem(await ask(service, action, body), 403, "forbidden")
+
+
 async def test_closing_and_shipping_carry_what_is_said(service: Service) -> None:
     await ask(service, "close", {"why": "damaged"}, **MERCHANT)
     put(service, OrderStatus.PICKED)

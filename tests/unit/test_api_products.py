@@ -94,6 +94,18 @@ async def test_products_are_put_and_patched(service: Service) -> None:
     assert (await service.get("/v1/products/p")).json["available"] == 5
 
 
+@pytest.mark.parametrize(
+    ("method", "path"), [("PUT", "p"), ("PATCH", "p"), ("POST", "p/stock"), ("POST", "p/stock/moves")]
+)
+@pytest.mark.parametrize("body", ['{"no": "field"}', "no JSON", '{"sale_to": "1960-01-01T00:00:00Z"}'])
+async def test_what_is_wrong_is_only_told_to_who_may_ask(
+    service: Service, method: str, path: str, body: str
+) -> None:
+    path = f"/v1/products/{path}"
+    assert is_problem(await service.send(method, path, body, buyer=None), 401, "unauthorized")
+    assert is_problem(await service.send(method, path, body), 403, "forbidden")
+
+
 async def test_what_sells_is_shown_to_everyone_and_the_rest_to_merchants(service: Service) -> None:
     shelf = service.command_reads.shelves["p"]
     service.command_reads.shelves["q"] = Shelf(product_of("q", on_shelf=False), shelf.stock, shelf.counts)
