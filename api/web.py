@@ -41,16 +41,23 @@ def buyer_of(verifier: BearerVerifier, authorization: str | None, now: datetime)
     try:
         return verifier.buyer(authorization, now.timestamp())
     except Invalid as error:
-        raise Problem(problems.UNAUTHORIZED, str(error)) from error
+        raise _unauthorized(error) from error
 
 
 def scopes(verifier: BearerVerifier, clock: Callable[[], datetime]) -> Callable[[Request, str], bool]:
-    """Whether the request's bearer token has a scope."""
+    """Whether the request's bearer token has a scope. Raises Problem 401: it may have expired since it was looked at."""
 
     def has(request: Request, scope: str) -> bool:
-        return verifier.has_scope(request.headers.get("authorization"), clock().timestamp(), scope)
+        try:
+            return verifier.has_scope(request.headers.get("authorization"), clock().timestamp(), scope)
+        except Invalid as error:
+            raise _unauthorized(error) from error
 
     return has
+
+
+def _unauthorized(error: Invalid) -> Problem:
+    return Problem(problems.UNAUTHORIZED, str(error))
 
 
 def private(content: msgspec.Struct, status: int = 200, **headers: str) -> Response:

@@ -18,6 +18,7 @@ from tests.unit.api_service import Service, is_problem
 
 ORDER = order_id_of(to_ms(NOW), 7, 3)
 MERCHANT = {"buyer": "shop", "token_scope": "profile merchant"}
+YEARS_S = 3e9  # a token of these tests is good until 2096
 STEPS = ("cancel", "close", "pick", "ship", "complete")
 
 
@@ -258,3 +259,27 @@ async def test_the_log_of_an_order(service: Service) -> None:
         [entry] = (await service.get(path, **how)).json["commands"]
         assert (entry["action"], entry["actor"], entry["status"]) == ("cancel", f"buyer:{BUYER}", "applied")
     assert is_problem(await service.get(path, buyer="somebody-else"), 404, "not_found")
+
+
+async def test_a_token_that_expires_while_it_is_used_is_401(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await ask(service, "cancel")
+    decided(service)
+    reads, begun_s = service.command_reads, service.clock.now_s
+    order, command = reads.order, reads.command
+
+    async def slow_order(order_id: str) -> OrderHead | None:
+        service.clock.now_s += YEARS_S
+        return await order(order_id)
+
+    async def slow_command(command_id: str) -> StoredCommand | None:
+        service.clock.now_s += YEARS_S
+        return await command(command_id)
+
+    monkeypatch.setattr(reads, "order", slow_order)
+    monkeypatch.setattr(reads, "command", slow_command)
+    command_id = service.commands.published[-1].command_id
+    for path in (f"/v1/orders/{ORDER}/events", f"/v1/commands/{command_id}"):
+        service.clock.now_s = begun_s
+        assert is_problem(await service.get(path, **MERCHANT), 401, "unauthorized")
