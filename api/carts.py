@@ -71,7 +71,7 @@ class _Endpoints:
     def _refused(self, refusal: CartRefusal) -> Problem:
         match refusal:
             case CartRefusal.UNKNOWN_PRODUCT:
-                return Problem(problems.UNKNOWN_PRODUCT, "nothing with this id is in the catalogue")
+                return Problem(problems.UNKNOWN_PRODUCT, "nothing with this id is on the shelf")
             case CartRefusal.FULL:
                 at_most = self._settings.cart_lines_max
                 return Problem(

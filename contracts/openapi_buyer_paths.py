@@ -146,8 +146,8 @@ def _put_line() -> dict[str, Any]:
         "operationId": "putInCart",
         "tags": ["cart"],
         "summary": "Put a product into the cart, or change its quantity",
-        "description": "The quantity replaces what was there, so it can be sent again safely. A product that is not on "
-        "the shelf, or sold out, is taken too: the checkout decides.",
+        "description": "The quantity replaces what was there, so it can be sent again safely. A product that is sold out "
+        "is taken too: the checkout decides. So is a change of a line whose product is not on the shelf any more.",
         "parameters": [_id("product_id", examples.CART_LINE["product_id"])],
         "requestBody": _request("CartRequest", examples.CART_REQUEST),
         "responses": {

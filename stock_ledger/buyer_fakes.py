@@ -90,7 +90,7 @@ class MemoryCarts:
         cart = self._carts.setdefault(buyer_id, {})
         before = cart.get(product_id)
         if before is None:
-            if product_id not in self.catalogue:
+            if product_id not in self.catalogue or not self.catalogue[product_id][0].on_shelf:
                 return CartRefusal.UNKNOWN_PRODUCT
             if len(cart) >= lines_max:
                 return CartRefusal.FULL

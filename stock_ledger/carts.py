@@ -35,18 +35,18 @@ CHANGE_LINE = _CHANGED + _SHOWN + "FROM c" + _CATALOGUE
 # One addition to a buyer's cart at a time, until the end of the transaction. $1 buyer
 LOCK_CART = "SELECT pg_advisory_xact_lock(hashtextextended('cart ' || $1, 0))"
 
-# No row if there is no such product, the line is there already, or the cart is full.
+# No row if there is no such product on the shelf, the line is there already, or the cart is full.
 # $1 buyer, $2 product, $3 quantity, $4 now, $5 lines at most
 _ADDED = """
 WITH c AS (
     INSERT INTO carts (buyer_id, product_id, quantity, added_at, updated_at)
     SELECT $1, product_id, $3, $4, $4 FROM products
-    WHERE product_id = $2 AND (SELECT count(*) FROM carts WHERE buyer_id = $1) < $5
+    WHERE product_id = $2 AND on_shelf AND (SELECT count(*) FROM carts WHERE buyer_id = $1) < $5
     ON CONFLICT DO NOTHING RETURNING *)
 """
 ADD_LINE = _ADDED + _SHOWN + "FROM c" + _CATALOGUE
 
-PRODUCT_EXISTS = "SELECT EXISTS (SELECT FROM products WHERE product_id = $1)"
+IS_ON_SHELF = "SELECT EXISTS (SELECT FROM products WHERE product_id = $1 AND on_shelf)"
 
 REMOVE_LINE = "DELETE FROM carts WHERE buyer_id = $1 AND product_id = $2"
 
@@ -103,7 +103,9 @@ class Carts(Protocol):
     async def put(
         self, buyer_id: str, product_id: str, quantity: int, now: datetime, *, lines_max: int
     ) -> StoredLine | CartRefusal:
-        """Add the product, or change its quantity. A line more than `lines_max` is refused."""
+        """Add the product, or change its quantity. A line more than `lines_max` is refused, and a new one of a product that
+        is not on the shelf.
+        """
         ...
 
     async def remove(self, buyer_id: str, product_id: str) -> bool:
@@ -144,7 +146,7 @@ class PostgresCarts:
             )  # another call may have added it meanwhile
             if changed is not None:
                 return StoredLine(_line(changed), is_new=False)
-            known = await connection.fetchval(PRODUCT_EXISTS, product_id)
+            known = await connection.fetchval(IS_ON_SHELF, product_id)
         return CartRefusal.FULL if known else CartRefusal.UNKNOWN_PRODUCT
 
     async def remove(self, buyer_id: str, product_id: str) -> bool:

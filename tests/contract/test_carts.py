@@ -142,6 +142,18 @@ async def test_what_is_not_in_the_catalogue_is_refused(world: World) -> None:
     assert await held(world) == []
 
 
+async def test_what_is_not_on_the_shelf_is_not_added_but_its_line_stays(world: World) -> None:
+    await put(world, "p", 2)
+    for product_id in ("p", "q"):
+        await world.change(product_of(product_id, on_shelf=False), 5)
+    assert await put(world, "q") is CartRefusal.UNKNOWN_PRODUCT
+    assert await put(world, "q", lines_max=1) is CartRefusal.UNKNOWN_PRODUCT
+    changed = await put(world, "p", 3)
+    assert isinstance(changed, StoredLine)
+    assert (changed.is_new, changed.line.on_shelf) == (False, False)
+    assert await held(world) == [("p", 3)]
+
+
 async def test_a_full_cart_takes_changes_but_no_more_lines(world: World) -> None:
     for second, product_id in enumerate(("p", "q")):
         await put(world, product_id, second=second, lines_max=2)

@@ -76,6 +76,13 @@ async def test_what_is_not_in_the_catalogue_is_refused(service: Service, product
     assert await held(service) == []
 
 
+async def test_what_is_not_on_the_shelf_is_told_as_what_is_not_there(service: Service) -> None:
+    service.carts.catalogue["p"] = (product_of("p", on_shelf=False), Stock(5, 1))
+    hidden = await service.send("PUT", f"{PATH}/p", {"quantity": 1})
+    assert is_problem(hidden, 404, "unknown_product")
+    assert hidden.body == (await service.send("PUT", f"{PATH}/none", {"quantity": 1})).body
+
+
 async def test_a_full_cart_says_so_and_takes_changes(service: Service) -> None:
     for product_id in ("p", "q"):
         await service.send("PUT", f"{PATH}/{product_id}", {"quantity": 1})
