@@ -115,10 +115,7 @@ def order_view(order: StoredOrder) -> OrderView:
             money(order.payment.amount, order.payment.currency),
             order.payment.expires_at,
             order.payment.reference or None,
-            [
-                OrderRefund(r.reference, "refunded" if r.refunded else "due", "" if r.refunded else r.detail)
-                for r in order.payment.refunds
-            ],
+            [OrderRefund(r.reference, "refunded" if r.refunded else "due") for r in order.payment.refunds],
         ),
         sequence=order.sequence,
     )

@@ -185,11 +185,10 @@ class OrderItem(msgspec.Struct, frozen=True):
 
 
 class OrderRefund(msgspec.Struct, frozen=True):
-    """A payment of the order that is due back or was given back. `detail` says why it is still due, if that is known."""
+    """A payment of the order that is due back or was given back."""
 
     reference: str
     status: Literal["due", "refunded"]
-    detail: str = ""
 
 
 class OrderPayment(msgspec.Struct, frozen=True):

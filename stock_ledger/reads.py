@@ -37,11 +37,10 @@ class StoredItem(msgspec.Struct, frozen=True):
 
 
 class StoredRefund(msgspec.Struct, frozen=True):
-    """A payment of an order that is due back or was given back. `detail` says why it is still due, if that is known."""
+    """A payment of an order that is due back or was given back. What its provider said of it is not for buyers."""
 
     reference: str
     refunded: bool
-    detail: str
 
 
 class StoredPayment(msgspec.Struct, frozen=True):

@@ -178,8 +178,7 @@ LEDGER_COLUMNS = ("product_id", "seq", "delta", "available", "kind", "partition"
 _ORDER = """
 SELECT o.*, pay.method, pay.status AS payment_status, pay.amount, pay.currency AS payment_currency, pay.expires_at,
        pay.reference,
-       (SELECT json_agg(json_build_object('reference', r.reference, 'refunded', r.refunded, 'detail', r.detail)
-                        ORDER BY r.due_at, r.reference)
+       (SELECT json_agg(json_build_object('reference', r.reference, 'refunded', r.refunded) ORDER BY r.due_at, r.reference)
         FROM refunds AS r WHERE r.order_id = o.order_id) AS refunds, i.line, i.product_id, i.name, i.cover, i.price, i.quantity
 """
 _ORDER_PARTS = "JOIN payments AS pay USING (order_id) JOIN order_items AS i USING (order_id)"

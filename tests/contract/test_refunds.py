@@ -3,12 +3,15 @@
 from datetime import timedelta
 from decimal import Decimal
 
+import msgspec
 import pytest
 
+from api.orders import order_view
 from contracts.errors import Unavailable
 from contracts.settings import Settings
 from stock_ledger.commands.fakes import MemoryCommandLedger, MemoryRefunds
 from stock_ledger.commands.refunds import DueRefund, PostgresRefunds, Refunds
+from stock_ledger.reads import PostgresReads
 from tests.contract.command_world import A, World, need, world, world_settings
 from tests.contract.test_ledger import MemoryWorld, PostgresWorld, postgres_world
 from tests.desk import notice_of, step_of
@@ -64,6 +67,26 @@ async def test_what_was_noted_says_when_to_ask_again(world: World, refunds: Refu
     await refunds.note(again, NOON + timedelta(seconds=9), "nobody was asked", counts=False)
     (last,) = await refunds.take(NOON + timedelta(seconds=9), LATER, 9)
     assert (last.reference, last.tries) == ("pay-1", 2)
+
+
+async def test_what_a_provider_said_is_kept_but_not_shown_to_the_buyer(
+    world: World, refunds: Refunds
+) -> None:
+    first, _ = await paid_and_closed(world)
+    (one,) = await refunds.take(NOON, LATER, 1)
+    await refunds.note(one, LATER, "account 4711 has no funds")
+    if not isinstance(world.base, PostgresWorld):
+        assert isinstance(refunds, MemoryRefunds)
+        assert refunds.details == {"pay-1": "account 4711 has no funds"}
+        return
+    pool = world.base.pool
+    kept = "SELECT detail FROM refunds WHERE reference = 'pay-1'"
+    assert await pool.fetchval(kept) == "account 4711 has no funds"
+    buyer_id = await pool.fetchval("SELECT buyer_id FROM orders WHERE order_id = $1", first)
+    order = await PostgresReads(pool).order(first, buyer_id)
+    assert order is not None
+    shown = msgspec.json.decode(msgspec.json.encode(order_view(order)))
+    assert shown["payment"]["refunds"] == [{"reference": "pay-1", "status": "due"}]
 
 
 async def test_what_is_given_back_is_not_due_any_more(world: World, refunds: Refunds) -> None:
