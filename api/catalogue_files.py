@@ -29,7 +29,7 @@ def catalogue_routes(desk: Desk) -> list[Route]:
 
     async def take_in(request: Request) -> Response:
         """A file is large: it is held only of who may send one, and only some at once. The others wait to be read."""
-        require_type(request, tuple(catalogue.MEDIA_TYPES))
+        await require_type(request, settings.import_bytes_max, tuple(catalogue.MEDIA_TYPES))
         try:
             asker = desk.merchant(request)
         except Problem:

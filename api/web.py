@@ -85,10 +85,10 @@ JSON_ONLY = ("application/json",)
 async def whole_body(request: Request, bytes_max: int, media_types: Sequence[str] = JSON_ONLY) -> bytes:
     """The whole body, of one of the types; of any if none is named.
 
-    Raises Problem 415 for another type, 413 as soon as it is too large. Read it before anything is refused: the server
-    cuts off a client that is answered in the middle of its body.
+    Raises Problem 415 for another type or an encoded one, 413 as soon as it is too large. Read it before anything is
+    refused: the server cuts off a client that is answered in the middle of its body.
     """
-    require_type(request, media_types)
+    await require_type(request, bytes_max, media_types)
     body = bytearray()
     async for chunk in _chunks(request, bytes_max):
         body += chunk
@@ -101,10 +101,23 @@ async def discard_body(request: Request, bytes_max: int) -> None:
         pass
 
 
-def require_type(request: Request, media_types: Sequence[str]) -> None:
-    """Raise Problem 415 unless the body is of one of the types, if any is named."""
+async def require_type(request: Request, bytes_max: int, media_types: Sequence[str]) -> None:
+    """Raise Problem 415, once the body is read, unless it is of one of the types, if any is named, and not encoded."""
+    wrong = _wrong_type(request, media_types)
+    if wrong is not None:
+        await discard_body(request, bytes_max)
+        raise wrong
+
+
+def _wrong_type(request: Request, media_types: Sequence[str]) -> Problem | None:
+    codings = ",".join(request.headers.getlist("content-encoding")).lower().split(",")
+    if {coding.strip() for coding in codings} - {"", "identity"}:
+        detail = "send the body as it is, without Content-Encoding"
+        headers = [("accept-encoding", "identity")]  # RFC 9110 §12.5.3
+        return Problem(problems.UNSUPPORTED_MEDIA_TYPE, detail, headers=headers)
     if media_types and media_type_of(request) not in media_types:
-        raise Problem(problems.UNSUPPORTED_MEDIA_TYPE, f"send Content-Type: {' or '.join(media_types)}")
+        return Problem(problems.UNSUPPORTED_MEDIA_TYPE, f"send Content-Type: {' or '.join(media_types)}")
+    return None
 
 
 async def _chunks(request: Request, bytes_max: int) -> AsyncIterator[bytes]:

@@ -176,6 +176,7 @@ def _callback() -> dict[str, Any]:
                 problems.NOT_FOUND,
                 problems.METHOD_NOT_ALLOWED,
                 problems.TOO_LARGE,
+                problems.UNSUPPORTED_MEDIA_TYPE,
                 problems.CALLBACK_UNREADABLE,
                 problems.INTERNAL,
                 problems.NOT_ACKNOWLEDGED,

@@ -331,6 +331,32 @@ async def test_a_body_reaches_the_read_side_whole_or_is_refused(offline_settings
             assert b"connection: close" in head
 
 
+async def test_a_body_of_another_type_is_refused_and_the_connection_kept(offline_settings: Settings) -> None:
+    """Were it answered before its body has come, the server would cut the client off."""
+    begun = asyncio.Event()
+
+    async def echo(asked: Request) -> Response:
+        begun.set()
+        return Json(await whole_body(asked, BODY_MAX))
+
+    async def ready() -> tuple[bool, dict[str, object]]:
+        return True, {}
+
+    app = application([route("/", put=echo)], ready)
+    wrong = request(b"x" * 500, method=b"PUT").replace(b"application/json", b"text/plain")
+    async with served(app, offline_settings, Interface.ASGI) as server:
+        reader, writer = await server.send(wrong[:-200])
+        await begun.wait()
+        for rest, status in ((wrong[-200:], b" 415 "), (request(b"abc", method=b"PUT"), b" 200 ")):
+            writer.write(rest)
+            async with asyncio.timeout(5):
+                head = await reader.readuntil(b"\r\n\r\n")
+                assert status in head.split(b"\r\n", 1)[0]
+                length = int(head.lower().split(b"content-length: ", 1)[1].split(b"\r", 1)[0])
+                await reader.readexactly(length)
+        writer.close()
+
+
 async def test_a_large_answer_of_the_read_side_comes_whole(offline_settings: Settings) -> None:
     content = b"".join(b"%05d" % n * 1000 for n in range(100))
 
