@@ -73,9 +73,9 @@ async def respond(scope: Scope, exchange: Exchange, answering: Awaitable[Answer]
 
 
 def answer_of(problem: Problem) -> Answer:
-    """The problem as a response, with the headers its status needs."""
+    """The problem as a response, with the headers its kind needs."""
     headers = [("content-type", problems.CONTENT_TYPE), *problem.headers]
-    if problem.kind.status == 401:
+    if problem.kind == problems.UNAUTHORIZED:
         headers.append(_CHALLENGE)
     return Answer(problem.kind.status, headers, problem.body())
 

@@ -43,12 +43,12 @@ def problems_of(*kinds: ProblemType) -> dict[str, Any]:
 
 
 def problem_response(*kinds: ProblemType) -> dict[str, Any]:
-    """A response with one of these problems, all of one status, and the headers that the status brings."""
+    """A response with one of these problems, all of one status, and the headers that they bring."""
     status = kinds[0].status
     headers: dict[str, Any] = {}
     if status == 503:
         headers["Retry-After"] = RETRY_AFTER
-    if status == 401:
+    if problems.UNAUTHORIZED in kinds:
         headers["WWW-Authenticate"] = {"description": "RFC 6750 §3.", "schema": {"type": "string"}}
     if status == 405:
         headers["Allow"] = {"description": "The methods that are.", "schema": {"type": "string"}}

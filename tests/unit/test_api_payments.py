@@ -65,6 +65,7 @@ async def test_a_bad_signature_is_401_and_nothing_is_done(service: Service) -> N
     assert is_problem(await tell(service, event(), event(amount="1.00")), 401, "bad_signature")
     unsigned = await service.send("POST", PATH, event(), buyer=None)
     assert is_problem(unsigned, 401, "bad_signature")
+    assert "www-authenticate" not in unsigned.headers, "no bearer token would help"
     old = event()
     service.clock.now_s -= 1000
     signature = sandbox.sign(old, [SECRET], service.clock.now())

@@ -144,6 +144,12 @@ def test_every_operation_tells_its_errors() -> None:
     assert codes == [kind.code for kind in problems.ALL]
 
 
+def test_only_who_needs_a_bearer_token_is_told_so() -> None:
+    responses = document()["components"]["responses"]
+    assert "WWW-Authenticate" in responses["unauthorized"]["headers"]
+    assert "headers" not in responses["bad_signature"]
+
+
 def test_every_member_of_a_problem_is_in_its_schema() -> None:
     """Whoever raises one may give members of its own."""
     given = {
