@@ -96,7 +96,11 @@ def _products() -> dict[str, Any]:
 
 
 def _import() -> dict[str, Any]:
-    files = {"text/csv": examples.CSV_FILE, "application/x-ndjson": examples.NDJSON_FILE}
+    files = {
+        "text/csv": examples.CSV_FILE,
+        "application/x-ndjson": examples.NDJSON_FILE,
+        "application/ndjson": examples.NDJSON_FILE,
+    }
     return {
         "operationId": "importProducts",
         "tags": ["products"],

@@ -13,6 +13,7 @@ import pytest
 from jsonschema import Draft202012Validator, FormatChecker
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
+from api.catalogue import MEDIA_TYPES
 from contracts import openapi_examples as examples
 from contracts import problems
 from contracts.docs_page import page
@@ -148,6 +149,11 @@ def test_only_who_needs_a_bearer_token_is_told_so() -> None:
     responses = document()["components"]["responses"]
     assert "WWW-Authenticate" in responses["unauthorized"]["headers"]
     assert "headers" not in responses["bad_signature"]
+
+
+def test_a_file_may_be_of_every_type_that_is_read() -> None:
+    files = document()["paths"]["/v1/products/import"]["post"]["requestBody"]["content"]
+    assert files.keys() == MEDIA_TYPES.keys()
 
 
 def test_every_member_of_a_problem_is_in_its_schema() -> None:
