@@ -35,6 +35,8 @@ from stock_ledger.carts import Carts
 from stock_ledger.commands.reads import CommandReads
 from stock_ledger.reads import Reads
 
+_AWAY = "does not answer"
+
 
 class Kept(NamedTuple):
     """Where buyers keep what they need between checkouts, and what makes the ids of new addresses."""
@@ -127,7 +129,7 @@ class _Endpoints:
         told: dict[str, object] = {
             "postgres": postgres,
             "cache": cache,
-            "kafka": self._commands.problem or "ok",
+            "kafka": _AWAY if self._commands.problem else "ok",  # why is in the log
         }
         if self._refused:
             told["bad_signatures"] = dict(self._refused)  # of callbacks, by provider, since the start
@@ -139,5 +141,5 @@ async def _state(answer: Awaitable[object], within_s: float) -> str:
         async with asyncio.timeout(within_s):
             await answer
     except (Unavailable, TimeoutError):
-        return "does not answer"
+        return _AWAY
     return "ok"
