@@ -24,7 +24,7 @@ from api.payments.routes import payment_routes
 from api.polls import Polls, in_front
 from api.products import product_routes
 from api.publisher import CommandPublisher
-from api.web import Who, application, bearer, private, scopes
+from api.web import Who, application, bearer, private, scopes, sent_once
 from contracts.auth import BearerVerifier
 from contracts.errors import Unavailable
 from contracts.messages import is_uuid
@@ -88,7 +88,8 @@ def build(
         *command_routes(desk),
         *payment_routes(desk, asked.providers, refused),
     ]
-    return in_front(polls, application(routes, endpoints.ready))
+    app = in_front(polls, application(routes, endpoints.ready))
+    return sent_once(app, settings.import_bytes_max)
 
 
 class _Endpoints:

@@ -10,6 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from contracts import asyncapi, openapi, problems
 from contracts.auth import BearerVerifier
@@ -22,6 +23,7 @@ logger = logging.getLogger(__name__)
 Who = Callable[[Request], str]  # the buyer whose request it is; raises Problem 401
 Handler = Callable[[Request], Awaitable[Response]]
 
+_ONCE = (b"authorization", b"idempotency-key")
 _BY_STATUS = {404: problems.NOT_FOUND, 405: problems.METHOD_NOT_ALLOWED, 400: problems.BAD_REQUEST}
 
 
@@ -136,6 +138,30 @@ async def _chunks(request: Request, bytes_max: int) -> AsyncIterator[bytes]:
 def media_type_of(request: Request) -> str:
     """The type of the body without its parameters, in lower case."""
     return request.headers.get("content-type", "").split(";", 1)[0].strip().lower()
+
+
+def sent_once(app: ASGIApp, bytes_max: int) -> ASGIApp:
+    """An application in front of `app` that refuses, with 400, what comes with two keys or two tokens, once its body of up
+    to `bytes_max` is read: which of them counts is not for the server to guess.
+    """
+
+    async def refuse(scope: Scope, receive: Receive, send: Send, name: str) -> None:
+        problem = Problem(problems.BAD_REQUEST, f"send the header {name} once")
+        try:
+            await discard_body(Request(scope, receive), bytes_max)
+        except Problem as of_body:
+            problem = of_body
+        await _response(answer_of(problem))(scope, receive, send)
+
+    def checked(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        if scope["type"] == "http":
+            names = [name for name, _ in scope["headers"]]
+            for once in _ONCE:
+                if names.count(once) > 1:
+                    return refuse(scope, receive, send, once.decode())
+        return app(scope, receive, send)
+
+    return checked
 
 
 def application(routes: list[BaseRoute], ready: Ready) -> Starlette:

@@ -18,7 +18,6 @@ KEY = {
 }
 BODY = (
     problems.MALFORMED_JSON,
-    problems.BAD_REQUEST,
     problems.TOO_LARGE,
     problems.UNSUPPORTED_MEDIA_TYPE,
     problems.INVALID,

@@ -11,7 +11,13 @@ RETRY_AFTER = {
     "description": "Seconds to wait before asking (again).",
     "schema": {"type": "integer", "minimum": 1},
 }
-READING = (problems.UNAUTHORIZED, problems.METHOD_NOT_ALLOWED, problems.INTERNAL, problems.UNAVAILABLE)
+READING = (
+    problems.BAD_REQUEST,
+    problems.UNAUTHORIZED,
+    problems.METHOD_NOT_ALLOWED,
+    problems.INTERNAL,
+    problems.UNAVAILABLE,
+)
 
 
 def path_id(name: str, example: str) -> dict[str, Any]:

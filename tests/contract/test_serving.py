@@ -12,7 +12,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api.web import Json, application, route, whole_body
+from api.web import Json, application, route, sent_once, whole_body
 from contracts.errors import SettingsError
 from contracts.http import JSON, Answer, Exchange, Pages, Scope, health, respond
 from contracts.settings import Settings
@@ -355,6 +355,25 @@ async def test_a_body_of_another_type_is_refused_and_the_connection_kept(offline
                 length = int(head.lower().split(b"content-length: ", 1)[1].split(b"\r", 1)[0])
                 await reader.readexactly(length)
         writer.close()
+
+
+async def test_the_read_side_sees_headers_that_are_double(offline_settings: Settings) -> None:
+    async def echo(asked: Request) -> Response:
+        return Json(await whole_body(asked, BODY_MAX))
+
+    async def ready() -> tuple[bool, dict[str, object]]:
+        return True, {}
+
+    app = sent_once(application([route("/", put=echo)], ready), BODY_MAX)
+    async with served(app, offline_settings, Interface.ASGI) as server:
+        for headers in (
+            b"idempotency-key: a\r\nIdempotency-Key: b\r\n",
+            b"Authorization: a\r\nauthorization: a\r\n",
+        ):
+            status, _, body = await server.ask(request(b"{}", method=b"PUT", headers=headers))
+            assert (status, b"bad_request" in body) == (400, True)
+        one = b"idempotency-key: a\r\nauthorization: a\r\n"
+        assert (await server.ask(request(b"{}", method=b"PUT", headers=one)))[0] == 200
 
 
 async def test_a_large_answer_of_the_read_side_comes_whole(offline_settings: Settings) -> None:

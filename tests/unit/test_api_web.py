@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from tests.unit.api_fakes import token
 from tests.unit.api_service import Service, is_problem
 
 MERCHANT: dict[str, Any] = {"buyer": "shop", "token_scope": "merchant"}
@@ -17,6 +18,17 @@ WITH_BODY = [
     ("PUT", "/v1/products/p"),
     ("POST", "/v1/products/import"),
     ("POST", f"/v1/orders/{ORDER}/cancel"),
+]
+
+
+EVERYWHERE = [
+    *WITH_BODY,
+    CALLBACK,
+    ("GET", "/v1/orders"),
+    ("GET", "/v1/cart"),
+    ("GET", f"/v1/checkouts/{ORDER}"),
+    ("GET", f"/v1/commands/{ORDER}"),
+    ("GET", "/v1/products"),
 ]
 
 
@@ -71,3 +83,31 @@ async def test_identity_is_no_encoding(coding: str) -> None:
     home = {"contact_name": "Wang Fang", "phone": "+86 138", "address": "1 Example Road"}
     answered = await Service().send("POST", "/v1/addresses", home, headers=[("Content-Encoding", coding)])
     assert answered.status == 201
+
+
+@pytest.mark.parametrize("name", ["Idempotency-Key", "Authorization"])
+@pytest.mark.parametrize(("method", "path"), EVERYWHERE)
+async def test_a_header_of_which_one_counts_is_refused_twice(method: str, path: str, name: str) -> None:
+    service = Service()
+    chunks = Chunks(b"{", b"}")
+    twice = [(name, f"Bearer {token('shop')}"), (name, "another")]
+    answered = await service.send(
+        method, path, None if method == "GET" else b"", headers=twice, chunks=iter(chunks), buyer=None
+    )
+    assert is_problem(answered, 400, "bad_request")
+    assert answered.json["detail"] == f"send the header {name.lower()} once"
+    assert chunks.are_read()
+    assert service.commands.published == []
+    assert service.reads.calls == service.view.calls == []
+
+
+async def test_too_large_a_body_with_a_header_twice_is_not_read_to_its_end() -> None:
+    endless = iter(lambda: b"x" * 64 * 1024, b"")
+    twice = [("Idempotency-Key", "a")] * 2
+    answered = await Service().send("POST", "/v1/addresses", b"", headers=twice, chunks=endless)
+    assert is_problem(answered, 413, "content_too_large")
+    assert answered.headers["connection"] == "close"
+
+
+async def test_other_headers_may_come_twice() -> None:
+    assert (await Service().get("/v1/products", headers=[("Accept", "a"), ("Accept", "b")])).status == 200

@@ -141,6 +141,8 @@ def test_every_operation_tells_its_errors() -> None:
     assert set(submit) == {"202", "400", "401", "405", "409", "413", "415", "422", "500", "503"}
     assert set(submit["202"]["headers"]) == {"Location", "Retry-After"}
     assert "Retry-After" in submit["503"]["headers"]
+    secured = [o for o in operations if any(o.get("security", [{"bearerAuth": []}]))]
+    assert all({"400", "401", "405", "500"} <= o["responses"].keys() for o in secured)
     codes = document()["components"]["schemas"]["Problem"]["properties"]["code"]["enum"]
     assert codes == [kind.code for kind in problems.ALL]
 
