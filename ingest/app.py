@@ -2,7 +2,7 @@
 
 import asyncio
 import uuid
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 import msgspec
@@ -82,8 +82,10 @@ class Ingest:
         if scope.method != "POST":
             raise not_allowed(scope.method, PATH, "POST")
         now_ms = self._now_ms()
-        given = read_headers(scope.headers)
+        pairs = scope.headers.items()
+        given = dict(pairs)
         body = await read_body(exchange, given, self._settings.body_bytes_max)
+        check_headers(scope.headers, pairs, given)
         self._turn_away(body)
         buyer_id = self._buyer(given.get("authorization"), now_ms)
         given_key = given.get("idempotency-key")
@@ -217,30 +219,30 @@ def overloaded(error: Overloaded, retry_after: tuple[str, str]) -> Problem:
     return Problem(problems.OVERLOADED, advice, headers=[retry_after])
 
 
-def read_headers(headers: RequestHeaders) -> dict[str, str]:
-    """Values by name. Raises Problem 400 if Idempotency-Key or Authorization comes more than once, or is not text."""
-    pairs = headers.items()
-    found = dict(pairs)
-    if len(found) < len(pairs):
+def check_headers(headers: RequestHeaders, pairs: Sequence[tuple[str, str]], given: dict[str, str]) -> None:
+    """Raise Problem: 400 if Idempotency-Key or Authorization comes more than once, or is not text; 415 for a body of
+    another type. `pairs` are those that are text, `given` their values by name. Not before the body is read: the server
+    would cut the client off.
+    """
+    if len(given) < len(pairs):
         names = [name for name, _ in pairs]
         for once in _ONCE:
             if names.count(once) > 1:
                 raise Problem(problems.BAD_REQUEST, f"send the header {once} once")
     for name in _ONCE:
-        if name not in found and name in headers:
+        if name not in given and name in headers:
             raise Problem(problems.BAD_REQUEST, f"send the header {name} in ASCII")
-    return found
-
-
-async def read_body(exchange: Exchange, headers: dict[str, str], bytes_max: int) -> bytes:
-    """The whole body. Raises Problem 415 for another type, 413 as soon as it is too large."""
-    content_type = headers.get("content-type", "")
+    content_type = given.get("content-type", "")
     if content_type != "application/json" and (
         content_type.split(";", 1)[0].strip().lower() != "application/json"
     ):
         raise Problem(problems.UNSUPPORTED_MEDIA_TYPE, "send Content-Type: application/json")
-    if headers.get("content-encoding", "identity") != "identity":  # RFC 9110 §15.5.16
+    if given.get("content-encoding", "identity") != "identity":  # RFC 9110 §15.5.16
         raise Problem(problems.UNSUPPORTED_MEDIA_TYPE, "send the body as it is, without Content-Encoding")
+
+
+async def read_body(exchange: Exchange, headers: dict[str, str], bytes_max: int) -> bytes:
+    """The whole body. Raises Problem 413 as soon as it is too large."""
     content_length = headers.get("content-length")
     if content_length is not None and "transfer-encoding" not in headers:  # which overrides it: RFC 9112 §6.3
         if int(content_length) > bytes_max:

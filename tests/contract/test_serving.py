@@ -18,7 +18,7 @@ from contracts.http import JSON, Answer, Exchange, Pages, Scope, health, respond
 from contracts.settings import Settings
 from deploy.serving import Interface, serve
 from deploy.stack.ports import find_free
-from ingest.app import read_body, read_headers
+from ingest.app import check_headers, read_body
 from tests.harness import eventually
 from tests.unit.ingest_fakes import Edge
 
@@ -42,7 +42,9 @@ class Echo:
     async def _answer(self, scope: Scope, exchange: Exchange) -> Answer:
         if scope.path == "/broken":
             raise RuntimeError("planted")
-        body = await read_body(exchange, read_headers(scope.headers), BODY_MAX)
+        pairs = scope.headers.items()
+        body = await read_body(exchange, dict(pairs), BODY_MAX)
+        check_headers(scope.headers, pairs, dict(pairs))
         await self.gate.wait()
         return Answer(200, [JSON, ("x-method", scope.method)], body)
 
@@ -312,6 +314,31 @@ async def test_a_port_that_is_taken_is_told(offline_settings: Settings) -> None:
 async def test_starlette_is_served_too(offline_settings: Settings) -> None:
     async with served(Starlette(), offline_settings, Interface.ASGI) as server:
         assert (await server.ask(request(method=b"GET")))[0] == 404
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"), [(b"idempotency-key: a\r\nIdempotency-Key: b\r\n", b" 400 "), (b"", b" 415 ")]
+)
+async def test_what_is_refused_for_its_head_keeps_its_connection(
+    offline_settings: Settings, headers: bytes, status: bytes
+) -> None:
+    """Were it answered before its body has come, the server would cut the client off."""
+    wrong = request(b"x" * 500, headers=headers)
+    if not headers:
+        wrong = wrong.replace(b"application/json", b"text/plain")
+    echo = Echo()
+    async with served(echo, offline_settings) as server:
+        reader, writer = await server.send(wrong[:-200])
+        await eventually(lambda: echo.reading == 1)
+        for rest, told in ((wrong[-200:], status), (request(b"abc"), b" 200 ")):
+            writer.write(rest)
+            async with asyncio.timeout(5):
+                head = await reader.readuntil(b"\r\n\r\n")
+                assert told in head.split(b"\r\n", 1)[0]
+                await reader.readexactly(
+                    int(head.lower().split(b"content-length: ", 1)[1].split(b"\r", 1)[0])
+                )
+        writer.close()
 
 
 async def test_a_body_reaches_the_read_side_whole_or_is_refused(offline_settings: Settings) -> None:
