@@ -50,7 +50,7 @@ class Outcome(msgspec.Struct, frozen=True):
     untold: int
 
     def is_sustained(self, patience_ms: float) -> bool:
-        """All were taken in, and all decided within so long."""
+        """All were taken in and decided, 99 of 100 within so long."""
         return self.load.all_taken_in() and not self.untold and self.decided_ms.get("p99", 0.0) < patience_ms
 
 
