@@ -49,4 +49,6 @@ lock: ## resolve pyproject.toml anew into requirements.lock (needs uv)
 		--no-emit-index-url --quiet --output-file requirements.lock
 
 clean: ## remove the environment and the local data
+	@# Root's Postgres keeps its data there, where it could not reach its folder here.
+	@find .sluiceway -name location.txt -exec sed -n '/^\/var\/tmp\/sluiceway-pg-[A-Za-z0-9_]*$$/p' {} + 2>/dev/null | xargs rm -rf
 	rm -rf .venv .sluiceway

@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from contracts import asyncapi, openapi, problems
 from contracts.auth import BearerVerifier
 from contracts.errors import Invalid, Unavailable
-from contracts.http import Answer, Page, Ready, answer_of, health
+from contracts.http import ONCE, Answer, Page, Ready, answer_of, encoded, health, sent_twice
 from contracts.problems import Problem
 
 logger = logging.getLogger(__name__)
@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 Who = Callable[[Request], str]  # the buyer whose request it is; raises Problem 401
 Handler = Callable[[Request], Awaitable[Response]]
 
-_ONCE = (b"authorization", b"idempotency-key")
+_ONCE = {name.encode(): name for name in ONCE}
 _BY_STATUS = {404: problems.NOT_FOUND, 405: problems.METHOD_NOT_ALLOWED, 400: problems.BAD_REQUEST}
 
 
@@ -112,11 +112,8 @@ async def require_type(request: Request, bytes_max: int, media_types: Sequence[s
 
 
 def _wrong_type(request: Request, media_types: Sequence[str]) -> Problem | None:
-    codings = ",".join(request.headers.getlist("content-encoding")).lower().split(",")
-    if {coding.strip() for coding in codings} - {"", "identity"}:
-        detail = "send the body as it is, without Content-Encoding"
-        headers = [("accept-encoding", "identity")]  # RFC 9110 §12.5.3
-        return Problem(problems.UNSUPPORTED_MEDIA_TYPE, detail, headers=headers)
+    if problem := encoded(request.headers.getlist("content-encoding")):
+        return problem
     if media_types and media_type_of(request) not in media_types:
         return Problem(problems.UNSUPPORTED_MEDIA_TYPE, f"send Content-Type: {' or '.join(media_types)}")
     return None
@@ -146,7 +143,7 @@ def sent_once(app: ASGIApp, bytes_max: int) -> ASGIApp:
     """
 
     async def refuse(scope: Scope, receive: Receive, send: Send, name: str) -> None:
-        problem = Problem(problems.BAD_REQUEST, f"send the header {name} once")
+        problem = sent_twice(name)
         try:
             await discard_body(Request(scope, receive), bytes_max)
         except Problem as of_body:
@@ -156,9 +153,9 @@ def sent_once(app: ASGIApp, bytes_max: int) -> ASGIApp:
     def checked(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         if scope["type"] == "http":
             names = [name for name, _ in scope["headers"]]
-            for once in _ONCE:
+            for once, name in _ONCE.items():
                 if names.count(once) > 1:
-                    return refuse(scope, receive, send, once.decode())
+                    return refuse(scope, receive, send, name)
         return app(scope, receive, send)
 
     return checked

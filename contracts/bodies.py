@@ -1,4 +1,4 @@
-"""Request bodies: decoded as their type; what is wrong with one is told by its JSON Schema, every error with its place."""
+"""Request bodies: decoded as their type; what is wrong with one is told by its JSON Schema, each error with its place."""
 
 from collections.abc import Iterator
 from typing import Any, Generic, TypeVar

@@ -1,7 +1,7 @@
 """What every HTTP process answers alike: problems, health, JSON. As RSGI applications; listens to nothing itself."""
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from typing import Any, NamedTuple, Protocol
 
 import orjson
@@ -13,6 +13,7 @@ from contracts.problems import Headers, Problem
 logger = logging.getLogger(__name__)
 
 JSON = ("content-type", "application/json")
+ONCE = ("authorization", "idempotency-key")  # headers of which nobody may choose one of two
 _CHALLENGE = ("www-authenticate", 'Bearer realm="sluiceway"')
 
 
@@ -70,6 +71,21 @@ async def respond(scope: Scope, exchange: Exchange, answering: Awaitable[Answer]
             )
         )
     exchange.response_bytes(*answer)
+
+
+def sent_twice(name: str) -> Problem:
+    """400 for a header, one of `ONCE`, that came more than once."""
+    return Problem(problems.BAD_REQUEST, f"send the header {name} once")
+
+
+def encoded(values: Iterable[str]) -> Problem | None:
+    """415 for a body with a coding, None if it is as it is; `values` are those of its Content-Encoding headers."""
+    if {coding.strip() for value in values for coding in value.lower().split(",")} <= {"", "identity"}:
+        return None
+    return Problem(
+        problems.UNSUPPORTED_MEDIA_TYPE, "send the body as it is, without Content-Encoding",
+        headers=[("accept-encoding", "identity")],  # RFC 9110 §12.5.3
+    )  # fmt: skip
 
 
 def answer_of(problem: Problem) -> Answer:

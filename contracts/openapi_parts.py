@@ -56,6 +56,11 @@ def problem_response(*kinds: ProblemType) -> dict[str, Any]:
         headers["Retry-After"] = RETRY_AFTER
     if problems.UNAUTHORIZED in kinds:
         headers["WWW-Authenticate"] = {"description": "RFC 6750 §3.", "schema": {"type": "string"}}
+    if problems.UNSUPPORTED_MEDIA_TYPE in kinds:
+        headers["Accept-Encoding"] = {
+            "description": "Where the body was encoded.",
+            "schema": {"const": "identity"},
+        }
     if status == 405:
         headers["Allow"] = {"description": "The methods that are.", "schema": {"type": "string"}}
     named = {kind.code: {"value": examples.problem(kind)} for kind in kinds}

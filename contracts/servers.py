@@ -54,8 +54,7 @@ def is_http(url: str) -> bool:
     return (
         parts.scheme in ("http", "https")
         and _is_server(parts.netloc)
-        and not parts.query
-        and not parts.fragment
+        and not {"?", "#"} & set(url)
         and not any(map(str.isspace, url))
     )
 

@@ -28,6 +28,7 @@ Say = Callable[[str], None]
 
 SETTINGS_FILE = "settings.env"
 _RUNS_KEPT = 2
+_KEPT = "kept.txt"
 
 
 def home() -> Path:
@@ -36,9 +37,13 @@ def home() -> Path:
 
 
 def new_run_dir(kind: str, say: Say) -> Path:
-    """A fresh folder for one run; of earlier runs of this kind the newest two are kept. Raises StackError if it cannot be made."""
+    """A fresh folder for one run; of earlier runs of this kind the newest two are kept, and those that are to be `kept`.
+
+    Raises StackError if it cannot be made.
+    """
     runs = home() / kind
-    for old in sorted(runs.glob("2*"))[:-_RUNS_KEPT]:
+    earlier = [run for run in sorted(runs.glob("2*")) if not (run / _KEPT).exists()]
+    for old in earlier[:-_RUNS_KEPT]:
         try:
             LocalStack(old, say=say).delete()
             shutil.rmtree(old)
@@ -52,6 +57,11 @@ def new_run_dir(kind: str, say: Say) -> Path:
             f"no folder can be made for this run; set {PREFIX}HOME to another one: {error}"
         ) from error
     return path
+
+
+def keep_run_dir(data_dir: Path, why: str) -> None:
+    """Have later runs leave the folder of this one alone."""
+    (data_dir / _KEPT).write_text(f"{why}\n")
 
 
 @contextlib.contextmanager

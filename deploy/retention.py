@@ -130,9 +130,6 @@ class Retention:
         """End what an interrupted run began: detach, verify, drop."""
         for row in await self._connection.fetch(retention.BEGUN):
             folder = self._folder(row["until"])
-            if self._done.dry_run:
-                self._done.dropped.append(folder.name)
-                continue
             manifest = archive.read_manifest(folder)
             if manifest is None:
                 raise Invalid(
@@ -140,6 +137,9 @@ class Retention:
                     "set SLUICEWAY_ARCHIVE_DIR to where its archive is"
                 )
             archive.check(folder, manifest)
+            if self._done.dry_run:
+                self._done.dropped.append(folder.name)
+                continue
             since = datetime.fromisoformat(manifest.since) if manifest.since else None
             names = dict(zip(partitions.KEYS, row["leaves"], strict=True))
             leaves = {table: Leaf(table, name, since, row["until"]) for table, name in names.items()}

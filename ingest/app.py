@@ -20,14 +20,17 @@ from contracts.errors import (
 )
 from contracts.http import (
     JSON,
+    ONCE,
     Answer,
     Exchange,
     Pages,
     RequestHeaders,
     Scope,
+    encoded,
     health,
     not_allowed,
     respond,
+    sent_twice,
 )
 from contracts.idempotency import idempotency_key
 from contracts.kafka import Record
@@ -45,7 +48,6 @@ from ingest.publisher import Publisher
 
 PATH = "/v1/checkouts"
 
-_ONCE = ("authorization", "idempotency-key")
 _NO_HEADERS: list[tuple[str, bytes]] = []
 _encode = msgspec.json.Encoder().encode
 
@@ -79,12 +81,12 @@ class Ingest:
 
     async def checkout(self, scope: Scope, exchange: Exchange) -> Answer:
         """Who → what → is there any left → is it the same as before → into the log → 202."""
-        if scope.method != "POST":
-            raise not_allowed(scope.method, PATH, "POST")
         now_ms = self._now_ms()
         pairs = scope.headers.items()
         given = dict(pairs)
         body = await read_body(exchange, given, self._settings.body_bytes_max)
+        if scope.method != "POST":
+            raise not_allowed(scope.method, PATH, "POST")
         check_headers(scope.headers, pairs, given)
         self._turn_away(body)
         buyer_id = self._buyer(given.get("authorization"), now_ms)
@@ -226,10 +228,10 @@ def check_headers(headers: RequestHeaders, pairs: Sequence[tuple[str, str]], giv
     """
     if len(given) < len(pairs):
         names = [name for name, _ in pairs]
-        for once in _ONCE:
+        for once in ONCE:
             if names.count(once) > 1:
-                raise Problem(problems.BAD_REQUEST, f"send the header {once} once")
-    for name in _ONCE:
+                raise sent_twice(once)
+    for name in ONCE:
         if name not in given and name in headers:
             raise Problem(problems.BAD_REQUEST, f"send the header {name} in ASCII")
     content_type = given.get("content-type", "")
@@ -237,8 +239,10 @@ def check_headers(headers: RequestHeaders, pairs: Sequence[tuple[str, str]], giv
         content_type.split(";", 1)[0].strip().lower() != "application/json"
     ):
         raise Problem(problems.UNSUPPORTED_MEDIA_TYPE, "send Content-Type: application/json")
-    if given.get("content-encoding", "identity") != "identity":  # RFC 9110 §15.5.16
-        raise Problem(problems.UNSUPPORTED_MEDIA_TYPE, "send the body as it is, without Content-Encoding")
+    if "content-encoding" in given and (
+        problem := encoded(value for name, value in pairs if name == "content-encoding")
+    ):
+        raise problem
 
 
 async def read_body(exchange: Exchange, headers: dict[str, str], bytes_max: int) -> bytes:

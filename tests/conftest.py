@@ -7,6 +7,7 @@ from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
+import hypothesis
 import msgspec
 import pytest
 from xdist.remote import Producer
@@ -17,6 +18,10 @@ from deploy.stack import LocalStack, Urls
 from deploy.topics import ensure_topics
 from stock_ledger.schema import migrate
 from tests.harness import Clock
+
+# How long an example takes depends on what else the machine does.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 TESTS = Path(__file__).parent
 PARTITIONS = 4

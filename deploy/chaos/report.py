@@ -10,7 +10,7 @@ from rich.text import Text
 
 from deploy.chaos.run import Options, Result, Say, history
 from deploy.chaos.servers import servers
-from deploy.local import new_run_dir
+from deploy.local import keep_run_dir, new_run_dir
 from deploy.stack import LocalStack
 
 GOALS_S = {"kill_worker": 10.0, "stop_worker": 2.0, "restart_postgres": 2.0}
@@ -55,9 +55,10 @@ def one(
 
 
 def _keep(data_dir: Path, say: Say, why: str) -> None:
-    """Tell where everything is: if there is a reason, for good, under a name by which later runs leave it alone."""
-    kept = data_dir.rename(data_dir.with_name(f"{why}-{data_dir.name}")) if why else data_dir
-    say(f"data, logs and history.json are in {kept}")
+    """Tell where everything is, and keep it for good if there is a reason."""
+    if why:
+        keep_run_dir(data_dir, why)
+    say(f"data, logs and what was recorded are in {data_dir}")
 
 
 def header() -> str:

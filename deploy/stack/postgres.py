@@ -5,19 +5,17 @@ import os
 import shutil
 import signal
 import threading
-from contextlib import suppress
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import ClassVar
 
 import asyncpg
 
-from deploy.stack import account, pg_wheel, reaper
+from deploy.stack import account, pg_wheel
 from deploy.stack.process import StackError
 from deploy.stack.server import Launch, Server, Shared
 
 DATABASE = "sluiceway"
-_ELSEWHERE = "sluiceway-pg-"
 _SETTINGS = {
     "listen_addresses": "127.0.0.1",
     "unix_socket_directories": "",  # the path of a socket may be too long
@@ -168,8 +166,7 @@ class PostgresServer(Server):
         return self._make_home_elsewhere(user)
 
     def _make_home_elsewhere(self, user: account.Account) -> Path:
-        self._remove_orphans()
-        home = Path(mkdtemp(prefix=_ELSEWHERE, dir=pg_wheel.SHARED_TMP))
+        home = Path(mkdtemp(prefix="sluiceway-pg-", dir=pg_wheel.SHARED_TMP))
         os.chown(home, user.uid, user.gid)
         (self.folder / "location.txt").write_text(f"{home}\n")
         (home / "folder.txt").write_text(
@@ -177,13 +174,6 @@ class PostgresServer(Server):
         )  # not before: `_remove_orphans` of others would take it
         self._shared.say(f"The account {user.name} cannot reach {self.folder}: Postgres's data is in {home}")
         return home
-
-    def _remove_orphans(self) -> None:
-        """Data whose folder was removed: nobody would find it any more."""
-        for home in pg_wheel.SHARED_TMP.glob(f"{_ELSEWHERE}*"):
-            if self._trusted(home) and _is_orphan(home):
-                self._shared.say(f"Removing {home}: the folder whose data it was is gone")
-                shutil.rmtree(home, ignore_errors=True)
 
     def _trusted(self, home: Path) -> bool:
         """Whether it is a folder, no link, of the account that runs Postgres and closed to others."""
@@ -195,33 +185,20 @@ class PostgresServer(Server):
         return home.is_dir() and not home.is_symlink() and found.st_uid == owner and not found.st_mode & 0o077
 
 
-def _is_orphan(home: Path) -> bool:
-    """Whether its folder no longer names it, and no server may be running in it."""
-    try:
-        folder = Path((home / "folder.txt").read_text().strip())
-    except FileNotFoundError:
-        return False  # somebody else's
-    with suppress(FileNotFoundError):
-        if (folder / "location.txt").read_text().strip() == str(home):
-            return False
-    with suppress(FileNotFoundError):
-        return reaper.started(int((home / "data" / "postmaster.pid").read_text().split("\n", 1)[0])) is None
-    return True
-
-
 def _own_lock(lock: Path) -> None:
     """Let a lock that a killed server left name this process. The server's number may be anybody's by now, who would be
     taken for it; the parent of the one to come is not. Whether its children still go is asked of its shared memory, as ever.
     """
     try:
-        _, rest = lock.read_text().split("\n", 1)
+        _, end, rest = lock.read_text().partition("\n")
         descriptor = os.open(lock, os.O_WRONLY)
     except FileNotFoundError:
         return
     try:
-        content = f"{os.getpid()}\n{rest}".encode()
-        os.write(descriptor, content)  # at once: a lock that is empty is one that nobody dares to take
-        os.ftruncate(descriptor, len(content))
+        if end:  # else it is cut short, of which Postgres says what to do
+            content = f"{os.getpid()}\n{rest}".encode()
+            os.write(descriptor, content)  # at once: a lock that is empty is one that nobody dares to take
+            os.ftruncate(descriptor, len(content))
     finally:
         os.close(descriptor)
 

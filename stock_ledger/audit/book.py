@@ -182,5 +182,12 @@ def by_command(order_id: str) -> bool:
         return False
 
 
+def came_later(row: DecisionRow | CommandRow, other: DecisionRow | CommandRow) -> bool:
+    """Whether it was decided after the other one: by their log, or by the clock where they are of two."""
+    if row.partition == other.partition:
+        return row.offset > other.offset
+    return row.decided_at_ms > other.decided_at_ms
+
+
 def where(row: DecisionRow | MessageFact | CommandRow) -> Place:
     return row.partition, row.offset

@@ -1,6 +1,6 @@
 """Laws of the commands topic: every command is decided once, as what it says, and the same one again has no effect."""
 
-from stock_ledger.audit.book import APPLIED, DEAD, READABLE, REFUSED, REPEATED, Book, where
+from stock_ledger.audit.book import APPLIED, DEAD, READABLE, REFUSED, REPEATED, Book, came_later, where
 from stock_ledger.audit.command_facts import CommandMessage, CommandRow
 from stock_ledger.audit.history import DROPPED
 from stock_ledger.audit.report import Law
@@ -60,7 +60,7 @@ def faithful(book: Book) -> Law:
         "A decision names the command of its message; exactly those that are not valid are dead-lettered",
     )
     decided = {
-        row.command_id
+        row.command_id: row
         for rows in book.command_rows.values()
         for row in rows.values()
         if row.outcome in (APPLIED, REFUSED)
@@ -71,9 +71,11 @@ def faithful(book: Book) -> Law:
             message = messages.get(offset)
             if message is None:
                 continue  # judged by commands-complete
-            if row.outcome == DEAD and message.command is not None and message.command.command_id in decided:
-                law.skip(1, READABLE)
-                continue
+            if row.outcome == DEAD and message.command is not None:
+                replayed = decided.get(message.command.command_id)
+                if replayed is not None and came_later(replayed, row):
+                    law.skip(1, READABLE)
+                    continue
             law.checked += 1
             if wrong := _unfaithful(
                 message, row, erased=not row.pseudonyms.isdisjoint(book.history.pseudonyms)

@@ -1,7 +1,7 @@
 """Laws of the log: every message is decided once, as what it says, and what is not valid is set aside."""
 
 from contracts.topics import Stream
-from stock_ledger.audit.book import DEAD, FIRST, READABLE, Book, Place, where
+from stock_ledger.audit.book import DEAD, FIRST, READABLE, Book, Place, came_later, where
 from stock_ledger.audit.command_facts import CommandMessage, CommandRow
 from stock_ledger.audit.facts import DecisionRow, LetterFact, MessageFact
 from stock_ledger.audit.history import DROPPED
@@ -141,7 +141,7 @@ def dead_letters(book: Book) -> Law:
     law = Law("dead-letters", "Exactly the messages that are not valid are dead-lettered")
     replayed = _replayed(book)
     for message, row in book.decided_messages():
-        if row.kind == DEAD and (message.checkout_id, message.line) in replayed:
+        if where(row) in replayed:
             law.skip(1, READABLE)
             continue
         law.checked += 1
@@ -157,20 +157,21 @@ def dead_letters(book: Book) -> Law:
     return law
 
 
-def _replayed(book: Book) -> set[tuple[str, int]]:
-    """Lines (checkout, line) that were dead-lettered, are valid today, and are decided at another place."""
-    readable = {
-        (message.checkout_id, message.line)
-        for message, row in book.decided_messages()
-        if row.kind == DEAD and not message.error
-    }
+def _replayed(book: Book) -> set[Place]:
+    """Where messages were dead-lettered that are valid today, and were then decided at another place."""
+    readable: dict[tuple[str, int], list[DecisionRow]] = {}
+    for message, row in book.decided_messages():
+        if row.kind == DEAD and not message.error:
+            readable.setdefault((message.checkout_id, message.line), []).append(row)
     if not readable:
         return set()
     return {
-        line
+        where(dead)
         for decisions in book.decisions.values()
         for row in decisions.values()
-        if row.kind in FIRST and (line := (row.checkout_id or "", row.line)) in readable
+        if row.kind in FIRST
+        for dead in readable.get((row.checkout_id or "", row.line), ())
+        if came_later(row, dead)
     }
 
 

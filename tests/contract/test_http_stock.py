@@ -10,7 +10,6 @@ import orjson
 import pytest
 from purgatory.domain import model as breaker_model
 
-from contracts.errors import SettingsError
 from contracts.settings import Settings
 from stock_ledger.upstream.http import ANSWER_BYTES_MAX, HttpStockSource, connect_stock_source
 from stock_ledger.upstream.source import Answer, GiveBack, Granted, Reserve, Unanswered, Why
@@ -328,12 +327,3 @@ async def test_an_open_circuit_costs_no_memory(source: HttpStockSource, shop: Sh
     error = source._breaker.context._state
     assert isinstance(error, breaker_model.OpenedState)
     assert error.__traceback__ is None
-
-
-@pytest.mark.parametrize(
-    "url", ["", "warehouse", "ftp://warehouse", "http://", "http://user:secret@warehouse", "http://a/?b=c"]
-)
-async def test_a_url_that_is_none_is_refused(offline_settings: Settings, url: str) -> None:
-    with pytest.raises(SettingsError, match="SLUICEWAY_STOCK_SOURCE_URL"):
-        async with connect_stock_source(msgspec.structs.replace(offline_settings, stock_source_url=url)):
-            pass

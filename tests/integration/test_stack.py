@@ -3,7 +3,6 @@
 import asyncio
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -19,9 +18,7 @@ from redis.asyncio import Redis
 
 from deploy.stack import LocalStack, Reaper, Server, StackError, end, spawn
 from deploy.stack.account import unprivileged
-from deploy.stack.postgres import PostgresServer
 from deploy.stack.reaper import started
-from deploy.stack.server import Shared
 
 _CHILD = """
 import json, sys, time
@@ -139,26 +136,6 @@ async def test_postgres_starts_though_its_number_is_somebody_elses(stack: LocalS
     assert await _sql(stack, "SELECT 1") == 1
     assert other.poll() is None
     end(other, stack.reaper, grace_s=5)
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root's Postgres keeps its data elsewhere")
-def test_data_whose_folder_was_removed_goes(tmp_path: Path) -> None:
-    reaper, said = Reaper(), list[str]()
-    servers = [PostgresServer(tmp_path / name, Shared(said.append, reaper=reaper)) for name in "abc"]
-    for server in servers:
-        server.folder.mkdir()
-    gone, kept, third = servers
-    gone.prepare()
-    kept.prepare()
-    homes = [server.data_path.parent for server in (gone, kept)]
-    shutil.rmtree(gone.folder)
-    third.prepare()
-    assert [home.exists() for home in homes] == [False, True]
-    assert any(str(homes[0]) in line for line in said)
-    for server in (kept, third):
-        server.remove_outside()
-    assert not homes[1].exists()
-    reaper.close()
 
 
 async def test_kafka_keeps_topics_over_a_crash(stack: LocalStack) -> None:

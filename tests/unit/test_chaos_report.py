@@ -16,6 +16,7 @@ from deploy.chaos import report
 from deploy.chaos.measure import Recovery, Stall
 from deploy.chaos.report import header, row
 from deploy.chaos.run import Options, Result
+from deploy.local import new_run_dir
 from deploy.stack import StackError
 from stock_ledger.audit.report import Totals
 
@@ -52,9 +53,9 @@ def no_servers(data_dir: Path, *_: object) -> Iterator[None]:
     yield
 
 
-@pytest.mark.parametrize(("error", "name"), [(StackError("away"), "failed-2"), (KeyboardInterrupt(), "2")])
+@pytest.mark.parametrize(("error", "for_good"), [(StackError("away"), True), (KeyboardInterrupt(), False)])
 def test_of_a_run_without_an_end_all_is_kept_and_told(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, error: BaseException, name: str
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, error: BaseException, for_good: bool
 ) -> None:
     def run(history: Coroutine[Any, Any, Result]) -> NoReturn:
         history.close()
@@ -66,9 +67,12 @@ def test_of_a_run_without_an_end_all_is_kept_and_told(
     with pytest.raises(type(error)):
         report.one(Options(45.0, [], 1), run, Console(file=told))
     (kept,) = (tmp_path / "chaos").iterdir()
-    assert kept.name.startswith(name)
-    assert (kept / "logs").is_dir()
-    assert f"data, logs and history.json are in {kept}" in told.getvalue()
+    assert f"data, logs and what was recorded are in {kept}" in told.getvalue()
+    for later in ("29990101", "29990102"):
+        (kept.parent / later).mkdir()
+    monkeypatch.setattr("os.getpid", lambda: 0)
+    new_run_dir("chaos", print)
+    assert (kept / "logs").is_dir() == for_good
 
 
 def test_runs_that_were_done_are_told_where_a_later_one_fails(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -166,6 +166,8 @@ def test_values_that_just_fit(values: dict[str, str]) -> None:
         ("stock_source_url", "http://u:secret@h"),
         ("stock_source_url", "http://h/?token=secret"),
         ("stock_source_url", "http://h/#secret"),
+        ("stock_source_url", "http://h?"),
+        ("stock_source_url", "http://h/p#"),
     ],
 )
 def test_a_server_that_no_client_could_find_is_told_by_its_variable(name: str, url: str) -> None:
