@@ -44,6 +44,8 @@ def main() -> None:
         code = app(standalone_mode=False)  # that of typer.Exit, which typer makes of an interrupt, too
         if code == INTERRUPTED:
             raise KeyboardInterrupt
+        if sys.stdout is not None:  # it is if it was closed
+            sys.stdout.flush()
         sys.exit(code)
     except (SluicewayError, StackError) as error:
         errors.print(f"sluiceway: {error}", style="red", highlight=False, markup=False)
@@ -54,6 +56,9 @@ def main() -> None:
         if error.errno not in DISK_FULL:
             raise
         errors.print(f"sluiceway: {error}; make room and run it again", style="red", markup=False)
+        os.dup2(
+            os.open(os.devnull, os.O_WRONLY), 1
+        )  # what is still in the buffer would fail once more at the exit
         sys.exit(1)
     except UsageError as error:
         error.show()

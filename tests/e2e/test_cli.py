@@ -178,11 +178,12 @@ def test_a_wrong_command_line_is_told_in_a_line(env: dict[str, str], arguments: 
 
 
 @pytest.mark.skipif(not FULL.exists(), reason="needs a device that is always full")
-def test_a_full_disk_is_told_in_a_line(env: dict[str, str]) -> None:
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_full_disk_is_told_in_a_line(env: dict[str, str], unbuffered: str) -> None:
     with FULL.open("w") as full:
         done = subprocess.run(
             [*CLI, "simulate", "--seed", "0"],
-            env=env,
+            env=env | {"PYTHONUNBUFFERED": unbuffered},
             stdout=full,
             stderr=subprocess.PIPE,
             text=True,
