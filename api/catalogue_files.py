@@ -1,7 +1,7 @@
 """POST /v1/products/import, GET /v1/products/export: the catalogue as a file."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -45,29 +45,30 @@ def catalogue_routes(desk: Desk) -> list[Route]:
         kind = next((one for one in catalogue.FORMATS if one == wanted), None)
         if kind is None:
             raise wrong_parameter("format", f"format must be {' or '.join(catalogue.FORMATS)}")
-        content = bytearray()
         async with places:
-            async for part in exported(desk.reads, kind):
-                content += part  # all of it before any of it is sent: a file that ends early looks whole
+            content = await exported(desk.reads, kind)
         headers = {
             "content-disposition": f'attachment; filename="products.{kind}"',
             "cache-control": "private, no-store",
             "content-type": _TYPES[kind],
         }
-        return Response(bytes(content), headers=headers)
+        return Response(content, headers=headers)
 
     return [route("/v1/products/import", post=take_in), route("/v1/products/export", get=give_out)]
 
 
-async def exported(reads: CommandReads, kind: catalogue.Format) -> AsyncIterator[bytes]:
-    """All products by id, in parts, at least one. Each part is of one moment. Raises Unavailable."""
-    after, head = "", True
+async def exported(reads: CommandReads, kind: catalogue.Format) -> bytes:
+    """All products by id, each page of one moment. Raises Unavailable.
+
+    All of them before any is given out: a file that ends early looks whole.
+    """
+    content, after = bytearray(), ""
     while True:
         page = await reads.product_page(after, EXPORT_PAGE, off_shelf_too=True)
-        yield catalogue.write(page, kind, head=head)
+        content += catalogue.write(page, kind, head=not after)
         if len(page) < EXPORT_PAGE:
-            return
-        after, head = page[-1].product.product_id, False
+            return bytes(content)
+        after = page[-1].product.product_id
 
 
 async def _imported(desk: Desk, request: Request, body: bytes, asker: str) -> Response:

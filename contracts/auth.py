@@ -73,9 +73,8 @@ class BearerVerifier:
         if expires_at_s <= now_s:
             raise Invalid("the token is not valid: it has expired")
         verified = _Verified(buyer, expires_at_s, str(claims.get("scope", "")))
-        if (
-            authorization == f"Bearer {token}"
-        ):  # written otherwise, one token would be kept as often as one likes
+        # Written otherwise, one token would be kept as often as one likes.
+        if authorization == f"Bearer {token}":
             if len(self._cache) >= self._cache_max:
                 self._cache.pop(next(iter(self._cache)))  # the oldest
             self._cache[authorization] = verified

@@ -82,7 +82,7 @@ async def give_out(settings: Settings, kind: catalogue.Format) -> bytes:
     """All products as a file."""
     pool = await connect_pool(settings)
     try:
-        return b"".join([part async for part in exported(PostgresCommandReads(pool), kind)])
+        return await exported(PostgresCommandReads(pool), kind)
     finally:
         await pool.close()
 

@@ -40,10 +40,10 @@ class Member:
 
     @property
     def url(self) -> str:
-        host = (
-            f"[{self.settings.host}]" if ":" in self.settings.host else self.settings.host
+        host = self.settings.host
+        return (
+            f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
         )  # RFC 3986 §3.2.2
-        return f"http://{host}:{self.port}"
 
 
 class Fleet:

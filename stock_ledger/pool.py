@@ -54,21 +54,20 @@ async def connect_pool(settings: Settings, *, timeout_s: float | None = None) ->
     """
     limit_s = settings.postgres_timeout_s if timeout_s is None else timeout_s
     try:
-        return await _Pool(
-            settings.postgres_url,
-            wait_s=limit_s,
-            max_size=settings.postgres_pool_max,
-            command_timeout=limit_s,
-            timeout=limit_s,
-            target_session_attrs=SessionAttribute.read_write,
-            server_settings={
-                "application_name": "sluiceway",
-                # A writer that is silent for so long has lost its partitions: its locks must not outlast it.
-                "idle_in_transaction_session_timeout": str(settings.session_timeout_ms),
-            },
-        )
-    except TRANSIENT as error:
-        raise Unavailable(f"Postgres: {error!r}") from error
+        with translated():
+            return await _Pool(
+                settings.postgres_url,
+                wait_s=limit_s,
+                max_size=settings.postgres_pool_max,
+                command_timeout=limit_s,
+                timeout=limit_s,
+                target_session_attrs=SessionAttribute.read_write,
+                server_settings={
+                    "application_name": "sluiceway",
+                    # A writer that is silent for so long has lost its partitions: its locks must not outlast it.
+                    "idle_in_transaction_session_timeout": str(settings.session_timeout_ms),
+                },
+            )
     except ValueError as error:
         raise SettingsError(f"SLUICEWAY_POSTGRES_URL: {error}") from error
 

@@ -56,9 +56,8 @@ def main() -> None:
         if error.errno not in DISK_FULL:
             raise
         errors.print(f"sluiceway: {error}; make room and run it again", style="red", markup=False)
-        os.dup2(
-            os.open(os.devnull, os.O_WRONLY), 1
-        )  # what is still in the buffer would fail once more at the exit
+        # What is still in the buffer would fail once more at the exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.exit(1)
     except UsageError as error:
         error.show()

@@ -169,9 +169,6 @@ class PostgresServer(Server):
         home = Path(mkdtemp(prefix="sluiceway-pg-", dir=pg_wheel.SHARED_TMP))
         os.chown(home, user.uid, user.gid)
         (self.folder / "location.txt").write_text(f"{home}\n")
-        (home / "folder.txt").write_text(
-            f"{self.folder}\n"
-        )  # not before: `_remove_orphans` of others would take it
         self._shared.say(f"The account {user.name} cannot reach {self.folder}: Postgres's data is in {home}")
         return home
 

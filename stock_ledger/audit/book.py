@@ -1,7 +1,7 @@
 """Facts looked up by what they have in common. Built once, read by every law."""
 
-from collections.abc import Iterable, Iterator
-from typing import TypeVar
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 from contracts.commands import Command, Settle, TakeIn, TakeOver
 from stock_ledger.audit.command_facts import CommandMessage, CommandRow, GatheringRow, HoldRow
@@ -182,7 +182,19 @@ def by_command(order_id: str) -> bool:
         return False
 
 
-def came_later(row: DecisionRow | CommandRow, other: DecisionRow | CommandRow) -> bool:
+def replayed(
+    dead: Mapping[Any, Sequence[DecisionRow | CommandRow]],
+    firsts: Iterable[tuple[Any, DecisionRow | CommandRow]],
+) -> set[Place]:
+    """Where messages were dead-lettered that can be read today, and were then decided at another place. `dead` are their
+    rows by what they ask for, `firsts` all rows that decide something, with what that is.
+    """
+    if not dead:
+        return set()
+    return {where(before) for key, row in firsts for before in dead.get(key, ()) if _came_later(row, before)}
+
+
+def _came_later(row: DecisionRow | CommandRow, other: DecisionRow | CommandRow) -> bool:
     """Whether it was decided after the other one: by their log, or by the clock where they are of two."""
     if row.partition == other.partition:
         return row.offset > other.offset

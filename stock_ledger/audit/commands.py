@@ -1,6 +1,6 @@
 """Laws of the commands topic: every command is decided once, as what it says, and the same one again has no effect."""
 
-from stock_ledger.audit.book import APPLIED, DEAD, READABLE, REFUSED, REPEATED, Book, came_later, where
+from stock_ledger.audit.book import APPLIED, DEAD, READABLE, REFUSED, REPEATED, Book, Place, replayed, where
 from stock_ledger.audit.command_facts import CommandMessage, CommandRow
 from stock_ledger.audit.history import DROPPED
 from stock_ledger.audit.report import Law
@@ -59,29 +59,33 @@ def faithful(book: Book) -> Law:
         "command-faithful",
         "A decision names the command of its message; exactly those that are not valid are dead-lettered",
     )
-    decided = {
-        row.command_id: row
-        for rows in book.command_rows.values()
-        for row in rows.values()
-        if row.outcome in (APPLIED, REFUSED)
-    }
+    again = _replayed(book)
     for p, rows in sorted(book.command_rows.items()):
         messages = book.command_messages.get(p, {})
         for offset, row in rows.items():
             message = messages.get(offset)
             if message is None:
                 continue  # judged by commands-complete
-            if row.outcome == DEAD and message.command is not None:
-                replayed = decided.get(message.command.command_id)
-                if replayed is not None and came_later(replayed, row):
-                    law.skip(1, READABLE)
-                    continue
+            if row.outcome == DEAD and where(row) in again:
+                law.skip(1, READABLE)
+                continue
             law.checked += 1
             if wrong := _unfaithful(
                 message, row, erased=not row.pseudonyms.isdisjoint(book.history.pseudonyms)
             ):
                 law.deviate(wrong, place=(p, offset))
     return law
+
+
+def _replayed(book: Book) -> set[Place]:
+    dead: dict[str, list[CommandRow]] = {}
+    for row in book.facts.postgres.commands:
+        if row.outcome == DEAD:
+            message = book.command_messages.get(row.partition, {}).get(row.offset)
+            if message is not None and message.command is not None:
+                dead.setdefault(message.command.command_id, []).append(row)
+    decided = (row for row in book.facts.postgres.commands if row.outcome in (APPLIED, REFUSED))
+    return replayed(dead, ((row.command_id, row) for row in decided))
 
 
 def _unfaithful(message: CommandMessage, row: CommandRow, *, erased: bool) -> str:

@@ -1,7 +1,7 @@
 """Laws of the log: every message is decided once, as what it says, and what is not valid is set aside."""
 
 from contracts.topics import Stream
-from stock_ledger.audit.book import DEAD, FIRST, READABLE, Book, Place, came_later, where
+from stock_ledger.audit.book import DEAD, FIRST, READABLE, Book, Place, replayed, where
 from stock_ledger.audit.command_facts import CommandMessage, CommandRow
 from stock_ledger.audit.facts import DecisionRow, LetterFact, MessageFact
 from stock_ledger.audit.history import DROPPED
@@ -139,9 +139,9 @@ def _differences(message: MessageFact, row: DecisionRow) -> list[str]:
 
 def dead_letters(book: Book) -> Law:
     law = Law("dead-letters", "Exactly the messages that are not valid are dead-lettered")
-    replayed = _replayed(book)
+    again = _replayed(book)
     for message, row in book.decided_messages():
-        if where(row) in replayed:
+        if row.kind == DEAD and where(row) in again:
             law.skip(1, READABLE)
             continue
         law.checked += 1
@@ -158,21 +158,14 @@ def dead_letters(book: Book) -> Law:
 
 
 def _replayed(book: Book) -> set[Place]:
-    """Where messages were dead-lettered that are valid today, and were then decided at another place."""
-    readable: dict[tuple[str, int], list[DecisionRow]] = {}
-    for message, row in book.decided_messages():
-        if row.kind == DEAD and not message.error:
-            readable.setdefault((message.checkout_id, message.line), []).append(row)
-    if not readable:
-        return set()
-    return {
-        where(dead)
-        for decisions in book.decisions.values()
-        for row in decisions.values()
-        if row.kind in FIRST
-        for dead in readable.get((row.checkout_id or "", row.line), ())
-        if came_later(row, dead)
-    }
+    dead: dict[tuple[str, int], list[DecisionRow]] = {}
+    for row in book.facts.postgres.decisions:
+        if row.kind == DEAD:
+            message = book.messages.get(row.partition, {}).get(row.offset)
+            if message is not None and not message.error:
+                dead.setdefault((message.checkout_id, message.line), []).append(row)
+    decided = (row for row in book.facts.postgres.decisions if row.kind in FIRST)
+    return replayed(dead, (((row.checkout_id, row.line), row) for row in decided))
 
 
 def dead_letter_copies(book: Book) -> Law:
