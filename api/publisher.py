@@ -9,7 +9,7 @@ from aiokafka.errors import KafkaError
 
 from contracts.commands import Command, encode_command
 from contracts.errors import NotAcknowledged
-from contracts.kafka import stop_producer
+from contracts.kafka import SharedProducer
 from contracts.settings import Settings
 from contracts.topics import Topics
 
@@ -33,11 +33,9 @@ class KafkaCommands:
     """See `CommandPublisher`. A producer that failed is replaced: its sequence may be stuck."""
 
     def __init__(self, start: Start, settings: Settings) -> None:
-        self._start = start
+        self._producer = SharedProducer(start)
         self._settings = settings
         self._topic = Topics(settings).commands
-        self._producer: Any = None
-        self._starting = asyncio.Lock()
         self._problem = ""
 
     @property
@@ -49,14 +47,14 @@ class KafkaCommands:
         producer = None
         try:
             async with asyncio.timeout(self._settings.produce_ack_deadline_s):
-                producer = await self._ready()
+                producer = await self._producer.ready()
                 sent = await producer.send_and_wait(
                     self._topic, encode_command(command), command.subject().encode(), place
                 )
         except (KafkaError, OSError, TimeoutError) as error:
             self._problem = repr(error)
             logger.warning("a command was not acknowledged: %r", error, extra={"action": "produce_failed"})
-            await self._drop(producer)
+            await self._producer.drop(producer)
             raise NotAcknowledged(f"{self._topic}: {error!r}") from error
         if sent.offset < 0:
             raise NotAcknowledged("the broker took the command twice and does not tell its offset")
@@ -64,19 +62,7 @@ class KafkaCommands:
         return place, sent.offset
 
     async def stop(self) -> None:
-        await self._drop(self._producer)
-
-    async def _ready(self) -> Any:
-        async with self._starting:
-            if self._producer is None:
-                self._producer = await self._start()
-            return self._producer
-
-    async def _drop(self, producer: Any) -> None:
-        if producer is None or producer is not self._producer:
-            return
-        self._producer = None
-        await stop_producer(producer)
+        await self._producer.stop()
 
 
 class MemoryCommands:

@@ -5,7 +5,7 @@ Opens no connection: it configures clients, frames what goes over them, and ends
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from aiokafka import AIOKafkaProducer
@@ -129,6 +129,41 @@ def _owner_of(task: "asyncio.Task[Any]") -> object:
     """Whose method a task runs."""
     frame = getattr(task.get_coro(), "cr_frame", None)
     return frame.f_locals.get("self") if frame is not None else None
+
+
+class SharedProducer:
+    """The one producer of all that a process sends: started by whoever needs it first, one at a time.
+
+    One that failed is dropped, and the next is another one: after a broken sequence it could never send again.
+    """
+
+    def __init__(self, start: Callable[[], Awaitable[Any]]) -> None:
+        self._start = start
+        self._producer: Any = None
+        self._starting = asyncio.Lock()
+        self._stopped = False
+
+    async def ready(self) -> Any:
+        """Raises KafkaError if no broker answers, NotAcknowledged after `stop`."""
+        async with self._starting:
+            if self._producer is None and not self._stopped:
+                self._producer = await self._start()
+            if self._stopped:
+                await self.drop(self._producer)
+                raise NotAcknowledged("the producer is stopped")
+            return self._producer
+
+    async def drop(self, producer: Any) -> None:
+        """Stop it, see `stop_producer`; nothing is done if it was dropped before, or is None."""
+        if producer is None or producer is not self._producer:
+            return
+        self._producer = None
+        await stop_producer(producer)
+
+    async def stop(self) -> None:
+        """For good: whoever still sends, or waits for its start, starts none that nobody would stop."""
+        self._stopped = True
+        await self.drop(self._producer)
 
 
 def tp(topic: str, partition: int) -> TopicPartition:

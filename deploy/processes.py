@@ -24,7 +24,7 @@ from api.app import build as build_api
 from api.payments.providers import build as build_providers
 from api.publisher import KafkaCommands
 from contracts.auth import BearerVerifier
-from contracts.errors import SettingsError, Unavailable
+from contracts.errors import Unavailable
 from contracts.http import Pages
 from contracts.http import health as health_pages
 from contracts.kafka import start_producer
@@ -111,7 +111,7 @@ async def ingest(settings: Settings, stop: asyncio.Event) -> None:
         async with asyncio.TaskGroup() as tasks:
             background = [
                 tasks.create_task(gate.run()),
-                tasks.create_task(_connect_producer(publisher, settings)),
+                tasks.create_task(publisher.run()),
             ]
             try:
                 await serve(
@@ -124,23 +124,6 @@ async def ingest(settings: Settings, stop: asyncio.Event) -> None:
         raise group.exceptions[0] from group
     await publisher.stop()
     await redis.aclose()
-
-
-async def _connect_producer(publisher: Publisher, settings: Settings) -> None:
-    """Connect before the first request, as soon as Kafka is there; refuse topics with another partition count."""
-    while True:
-        try:
-            producer = await publisher.ensure_producer()
-            count = len(await producer.partitions_for(Topics(settings).checkouts))
-        except (KafkaError, OSError) as error:
-            logger.warning("waiting for Kafka: %r", error, extra={"action": "waiting"})
-            await asyncio.sleep(1.0)
-            continue
-        if count != settings.partitions:
-            raise SettingsError(
-                f"SLUICEWAY_PARTITIONS is {settings.partitions}, the checkouts topic has {count}"
-            )
-        return
 
 
 async def api(settings: Settings, stop: asyncio.Event) -> None:

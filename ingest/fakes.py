@@ -112,14 +112,18 @@ class Metadata(msgspec.Struct, frozen=True):
 class MemoryProducer:
     """As much of an idempotent producer as is used. Switches: `broken` fails every send, `hold` keeps acks back."""
 
-    def __init__(self, append: Append, batch_bytes_max: int = 512 * 1024) -> None:
+    def __init__(self, append: Append, batch_bytes_max: int = 512 * 1024, partitions: int = 4) -> None:
         self._append = append
         self._batch_bytes_max = batch_bytes_max
+        self._partitions = partitions
         self.batches: list[tuple[int, int]] = []  # (partition, records)
         self.hold = False
         self.broken = False
         self.held: list[tuple[asyncio.Future[Metadata], int]] = []
         self.stopped = False
+
+    async def partitions_for(self, topic: str) -> set[int]:
+        return set(range(self._partitions))
 
     def create_batch(self) -> MemoryBatch:
         return MemoryBatch(self._batch_bytes_max)

@@ -8,8 +8,15 @@ from typing import Any
 
 from aiokafka.errors import KafkaError
 
-from contracts.errors import IdempotencyConflict, NotAcknowledged, Overloaded, SluicewayError, SoldOut
-from contracts.kafka import Record, send, stop_producer
+from contracts.errors import (
+    IdempotencyConflict,
+    NotAcknowledged,
+    Overloaded,
+    SettingsError,
+    SluicewayError,
+    SoldOut,
+)
+from contracts.kafka import Record, SharedProducer, send
 from contracts.settings import Settings
 from ingest.backpressure import Backpressure
 from ingest.gate import PayloadMemory
@@ -17,6 +24,7 @@ from ingest.gate import PayloadMemory
 logger = logging.getLogger(__name__)
 
 _EXPIRY_EVERY_S = 0.1
+_CONNECT_EVERY_S = 1.0
 _NOWHERE = (-1, -1)
 
 Position = tuple[int, int]  # (partition, offset)
@@ -78,7 +86,7 @@ class Publisher:
         now_ms: Callable[[], int],
         backpressure: Backpressure,
     ) -> None:
-        self._start = start
+        self._producer = SharedProducer(start)
         self._payloads = payloads
         self._topic = topic
         self._settings = settings
@@ -94,8 +102,6 @@ class Publisher:
         self._under_way: deque[tuple[float, list[Submission]]] = deque()  # by when they expire
         self._expiry: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self._producer: Any = None
-        self._starting = asyncio.Lock()
         self.problem = "no producer yet"  # why the last batch failed; empty when it did not
 
     def check(self) -> None:
@@ -132,13 +138,29 @@ class Publisher:
         self._queued_bytes += sum(submission.sizes)
         return acknowledged
 
-    async def ensure_producer(self) -> Any:
-        """The producer, started if need be. Raises KafkaError if no broker answers."""
-        async with self._starting:
-            if self._producer is None:
-                self._producer = await self._start()
-                self.problem = ""
-            return self._producer
+    async def run(self) -> None:
+        """Connect before the first request, and after a batch failed before the next: a process that is not ready may be
+        given none that would show that Kafka is back.
+
+        Raises SettingsError if the topic has another partition count.
+        """
+        while True:
+            if self.problem:
+                try:
+                    await self.connect()
+                except (KafkaError, OSError) as error:
+                    logger.warning("waiting for Kafka: %r", error, extra={"action": "waiting"})
+            await asyncio.sleep(_CONNECT_EVERY_S)
+
+    async def connect(self) -> None:
+        """Raises KafkaError if no broker answers, SettingsError as `run` does."""
+        producer = await self._producer.ready()
+        count = len(await producer.partitions_for(self._topic))
+        if count != self._settings.partitions:
+            raise SettingsError(
+                f"SLUICEWAY_PARTITIONS is {self._settings.partitions}, the topic {self._topic} has {count}"
+            )
+        self.problem = ""
 
     async def stop(self) -> None:
         """Send what waits, then stop the producer."""
@@ -153,7 +175,7 @@ class Publisher:
             logger.warning(
                 "%d checkouts were not acknowledged", self._queued, extra={"action": "produce_cut"}
             )
-        await self._replace(self._producer)
+        await self._producer.stop()
 
     def _begin_gathering(self) -> None:
         """What gathers from now on expires together. It waits for the linger, and for the round under way."""
@@ -242,7 +264,7 @@ class Publisher:
             if not batch:
                 return
             async with asyncio.timeout(self._settings.produce_ack_deadline_s):
-                producer = await self.ensure_producer()
+                producer = await self._producer.ready()
                 await self._append(producer, partition, batch)
             self.problem = ""
         except (KafkaError, NotAcknowledged, OSError) as error:
@@ -250,7 +272,7 @@ class Publisher:
             logger.warning("a produce batch failed: %r", error, extra={"action": "produce_failed"})
             for _, submission, _ in batch:
                 submission.fail(NotAcknowledged(str(error)))
-            await self._replace(producer)
+            await self._producer.drop(producer)
         finally:
             self._leave([submission.sizes[index] for _, submission, index in queued])
             self._busy.discard(partition)
@@ -269,9 +291,3 @@ class Publisher:
                 submission.landed(index, (partition, offset))
             position += count
             self._backpressure.acknowledged(partition, base, count)
-
-    async def _replace(self, producer: Any) -> None:
-        if producer is None or producer is not self._producer:
-            return
-        self._producer = None
-        await stop_producer(producer)

@@ -6,13 +6,13 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRebalanceListener
+from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 from aiokafka.structs import TopicPartition
 
 from contracts.errors import FenceLost, NotAcknowledged, Unavailable
-from contracts.kafka import Record, consumer_options, send, start_producer, stop_producer, tp
+from contracts.kafka import Record, SharedProducer, consumer_options, send, start_producer, tp
 from contracts.settings import Settings
 from contracts.topics import Stream, Topics
 from workers.log import Batch, Revoked
@@ -51,7 +51,7 @@ class KafkaLog:
         self._topics = Topics(settings)
         self._client_id = client_id
         self._consumer: AIOKafkaConsumer | None = None
-        self._producer: AIOKafkaProducer | None = None
+        self._producer = SharedProducer(lambda: start_producer(settings, client_id))
         self._listener: _Listener | None = None
 
     async def start(self, revoked: Revoked) -> None:
@@ -77,7 +77,7 @@ class KafkaLog:
             except TimeoutError:
                 logger.warning("left without the group's answer", extra={"action": "consumer_stop"})
                 await self._consumer._client.close()  # noqa: SLF001 - its stop() did not get so far
-        await self._drop_producer()
+        await self._producer.stop()
 
     def assigned(self) -> tuple[int, frozenset[int]]:
         if self._listener is None:
@@ -156,27 +156,16 @@ class KafkaLog:
 
     async def _send(self, topic: str, records: Mapping[int, Sequence[Record]], timestamp_ms: int) -> None:
         """Send and wait for every ack. A producer that failed is not used again: its sequence may be stuck."""
+        producer = None
         try:
             async with asyncio.timeout(self._settings.produce_ack_deadline_s):
-                producer = await self._ready_producer()
+                producer = await self._producer.ready()
                 sent = [await send(producer, topic, p, of_p, timestamp_ms) for p, of_p in records.items()]
                 for _, ack in (batch for batches in sent for batch in batches):
                     await ack
         except (KafkaError, TimeoutError, NotAcknowledged) as error:
-            await self._drop_producer()
+            await self._producer.drop(producer)
             raise NotAcknowledged(f"{topic}: {error!r}") from error
-
-    async def _ready_producer(self) -> AIOKafkaProducer:
-        if self._producer is None:
-            self._producer = await start_producer(self._settings, self._client_id)
-        return self._producer
-
-    async def _drop_producer(self) -> None:
-        """Stop the producer without waiting for what it could not send: the caller sends that again."""
-        producer, self._producer = self._producer, None
-        if producer is None:
-            return
-        await stop_producer(producer)
 
     @property
     def _reader(self) -> AIOKafkaConsumer:

@@ -14,12 +14,13 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.records_to_delete import RecordsToDelete
 
 from contracts.errors import FenceLost, NotAcknowledged, Unavailable
-from contracts.kafka import Record, producer_options, tp
+from contracts.kafka import Record, producer_options, start_producer, tp
 from contracts.settings import Settings
 from contracts.topics import Stream, Topics
 from deploy.stack import LocalStack
 from tests.contract.adapters import memory_or
 from tests.harness import eventually, records_of
+from workers import kafka_log
 from workers.fakes import MemoryBroker, MemoryLog
 from workers.kafka_log import KafkaLog
 from workers.log import Log, Revoked
@@ -330,6 +331,18 @@ async def test_committed_offsets_of_all_partitions_are_one_request(topic_setting
         asked.assert_called_once()
     finally:
         await log.stop()
+
+
+async def test_what_is_sent_at_once_has_one_producer(topic_settings: Settings) -> None:
+    """Dead letters are set aside while the events of the batch before are published: another one would never be stopped."""
+    log = KafkaLog(topic_settings, "member")
+    with mock.patch.object(kafka_log, "start_producer", wraps=start_producer) as starting:
+        await asyncio.gather(
+            log.publish({0: [(b"k", b"v", [])]}, 1_794_394_800_000),
+            log.set_aside({1: [(b"k", b"v", [])]}, 1_794_394_800_000),
+        )
+        starting.assert_called_once()
+    await log.stop()
 
 
 async def test_a_member_that_was_put_out_may_not_commit(world: World) -> None:

@@ -76,6 +76,10 @@ async def lie(world: World, partition: int, *values: bytes) -> None:
     await eventually(are_there)
 
 
+async def test_it_knows_the_partitions_of_its_topic(world: World) -> None:
+    assert await world.producer.partitions_for(world.topic) == set(range(PARTITIONS))
+
+
 async def send_all(world: World, partition: int, *values: bytes) -> Sent:
     records: list[Record] = [(b"k", value, []) for value in values]
     sent = await send(world.producer, world.topic, partition, records, 1_794_394_800_000)

@@ -222,7 +222,7 @@ async def test_what_is_under_way_at_the_end_is_answered_and_nothing_new_is_taken
 async def test_a_client_that_is_turned_away_keeps_its_connection(offline_settings: Settings) -> None:
     """Were it answered before its body has come, the server would cut it off."""
     edge = Edge(msgspec.structs.replace(offline_settings, produce_queue_max=1))
-    await edge.publisher.ensure_producer()
+    await edge.publisher.connect()
     edge.producer.hold = True
     one = b'{"items":[{"product_id":"p","quantity":1}],"address_id":"home"}'
     whole = request(

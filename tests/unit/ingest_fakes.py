@@ -4,6 +4,7 @@ from typing import Any
 
 import jwt
 import orjson
+from aiokafka.errors import KafkaConnectionError
 
 from contracts.auth import BearerVerifier
 from contracts.receipts import ReceiptSigner
@@ -29,6 +30,8 @@ class Edge:
         self.producers: list[MemoryProducer] = []
         self.log: dict[int, list[tuple[bytes | None, bytes | None]]] = {}
         self.make_broken = False
+        self.away = False
+        self.partitions = settings.partitions
         payloads = PayloadMemory(self.view, settings, self.clock.monotonic)
         backpressure = Backpressure(settings, self.clock.monotonic)
         self.publisher = Publisher(self._start, payloads, "checkouts", settings, lambda: NOW_MS, backpressure)
@@ -50,7 +53,9 @@ class Edge:
         return len(of_partition) - 1
 
     async def _start(self) -> MemoryProducer:
-        producer = MemoryProducer(self._append)
+        if self.away:
+            raise KafkaConnectionError("the broker is away")
+        producer = MemoryProducer(self._append, partitions=self.partitions)
         producer.broken = self.make_broken
         self.producers.append(producer)
         return producer

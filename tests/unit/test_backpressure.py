@@ -209,7 +209,7 @@ async def test_what_is_on_its_way_to_kafka_is_bounded_until_it_is_acknowledged(
     settings: Settings, limit: dict[str, int]
 ) -> None:
     edge = Edge(msgspec.structs.replace(settings, produce_ack_deadline_s=10.0, **limit))
-    await edge.publisher.ensure_producer()
+    await edge.publisher.connect()
     edge.producer.hold = True
     tasks = [asyncio.create_task(post(edge, A))]
     await eventually(lambda: len(edge.producer.held) == 1)

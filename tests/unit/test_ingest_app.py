@@ -7,9 +7,11 @@ from typing import Any
 import msgspec
 import pytest
 
+from contracts.errors import SettingsError
 from contracts.messages import decode_checkout_line
 from contracts.settings import Settings
 from contracts.topics import partition_of
+from ingest import publisher
 from stock_ledger.batch import Stock
 from stock_ledger.view import Progress, Shown
 from tests.harness import eventually, product_of
@@ -76,7 +78,7 @@ async def test_duplicate_products_are_merged_before_anything_is_checked(edge: Ed
 
 
 async def test_several_products_are_all_acknowledged_before_the_202(edge: Edge) -> None:
-    await edge.publisher.ensure_producer()
+    await edge.publisher.connect()
     edge.producer.hold = True
     items = [{"product_id": f"sku-{i}", "quantity": 1} for i in range(8)]
     posting = asyncio.create_task(edge.post({"items": items, "address_id": "home"}))
@@ -325,7 +327,7 @@ async def test_the_gate_opens_for_who_was_stopped_since_it_looked(edge: Edge) ->
 @pytest.mark.parametrize("given", [{}, keyed("k1")])
 async def test_no_ack_in_time_is_503_with_the_key_to_retry_under(edge: Edge, given: dict[str, Any]) -> None:
     """Also of who gave none: under another one it would be bought twice."""
-    await edge.publisher.ensure_producer()
+    await edge.publisher.connect()
     edge.producer.hold = True
     answer = await edge.post(ONE, **given)
     assert answer.status == 503
@@ -339,7 +341,7 @@ async def test_no_ack_in_time_is_503_with_the_key_to_retry_under(edge: Edge, giv
 
 
 async def test_an_ack_that_never_comes_holds_nobody_else_up(edge: Edge) -> None:
-    await edge.publisher.ensure_producer()
+    await edge.publisher.connect()
     edge.producer.hold = True
     assert (await edge.post(ONE, **keyed("k1"))).status == 503
     await eventually(lambda: edge.producers[0].stopped)
@@ -364,12 +366,38 @@ async def test_a_full_queue_is_503(edge: Edge, offline_settings: Settings) -> No
     assert {a.json()["code"] for a in answers if a.status == 503} == {"overloaded"}
 
 
+async def is_ready(edge: Edge) -> bool:
+    return (await edge.post(b"", method="GET", path="/readyz")).status == 200
+
+
 async def test_readiness_follows_the_producer(edge: Edge) -> None:
-    before = await edge.post(b"", method="GET", path="/readyz")
-    await edge.publisher.ensure_producer()
-    after = await edge.post(b"", method="GET", path="/readyz")
-    assert (before.status, after.status) == (503, 200)
+    assert not await is_ready(edge)
+    await edge.publisher.connect()
+    assert await is_ready(edge)
     assert (await edge.post(b"", method="GET", path="/livez")).status == 200
     edge.publisher.problem = "Unable to bootstrap from [('10.1.2.3', 9092)]"
     away = await edge.post(b"", method="GET", path="/readyz")
     assert (away.status, away.json()["kafka"]) == (503, "does not answer")
+
+
+async def test_who_is_given_no_checkouts_is_ready_once_kafka_is_back(
+    edge: Edge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A load balancer gives none to a process that is not ready."""
+    monkeypatch.setattr(publisher, "_CONNECT_EVERY_S", 0.0)
+    running = asyncio.create_task(edge.publisher.run())
+    await eventually(lambda: is_ready(edge))
+    edge.producer.broken = edge.away = True
+    assert (await edge.post(ONE)).status == 503
+    assert not await is_ready(edge)
+    edge.away = False
+    await eventually(lambda: is_ready(edge))
+    running.cancel()
+    assert (await edge.post(ONE)).status == 202
+
+
+async def test_another_partition_count_than_the_topic_has_ends_it(edge: Edge) -> None:
+    """Products would have another writer."""
+    edge.partitions = 3
+    with pytest.raises(SettingsError, match="SLUICEWAY_PARTITIONS is 4, the topic checkouts has 3"):
+        await edge.publisher.run()
