@@ -89,6 +89,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     # Life of an order
     hold_ttl_s: Seconds = 30.0
     timer_interval_s: Seconds = 1.0
+    timer_again_s: Seconds = 30.0  # what was asked for and is not decided is asked for again
     timer_rows_max: Positive = 5000
 
     # Payment providers: one is offered if its secrets are set

@@ -12,8 +12,6 @@ from workers.asking import Send, ask_all
 
 logger = logging.getLogger(__name__)
 
-_ASK_AGAIN_S = 30.0
-
 
 class Timers:
     """Payments and all-or-nothing checkouts that are late, asked to be ended."""
@@ -22,8 +20,8 @@ class Timers:
         self._settings = settings
         self._clock = clock
         self._kinds: list[tuple[Position, Callable[..., Awaitable[list[Due]]], Callable[..., Command]]] = [
-            (Position(_ASK_AGAIN_S), due.payments, expire),
-            (Position(_ASK_AGAIN_S), due.gatherings, abandon),
+            (Position(settings.timer_again_s), due.payments, expire),
+            (Position(settings.timer_again_s), due.gatherings, abandon),
         ]
 
     async def ask(self, send: Send) -> None:

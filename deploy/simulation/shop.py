@@ -84,14 +84,17 @@ class Shop:
 
     def is_done(self) -> bool:
         """Every errand is run, and every order has come to where it may stay."""
-        return self._open == 0 and self.waits_for() == ""
+        world = self._world
+        return (
+            self._open == 0
+            and world.auditor.of_commands.is_drained()
+            and all(o.status is not OrderStatus.PENDING_PAYMENT for o in world.truth.orders.values())
+            and all(g.decided_at is not None for g in world.commanded.gatherings.values())
+        )
 
     def waits_for(self) -> str:
-        waiting = [i for i, o in self._world.truth.orders.items() if o.status is OrderStatus.PENDING_PAYMENT]
+        waiting = [o for o in self._world.truth.orders.values() if o.status is OrderStatus.PENDING_PAYMENT]
         open_ones = [g for g in self._world.commanded.gatherings.values() if g.decided_at is None]
-        undecided = not self._world.auditor.of_commands.is_drained()
-        if not (waiting or open_ones or undecided):
-            return ""
         return f"{len(waiting)} orders, {len(open_ones)} checkouts, {self._open} errands"
 
     async def _run(self, one: Errand) -> None:

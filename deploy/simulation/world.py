@@ -55,6 +55,7 @@ SETTINGS = Settings(
     idle_beat_s=0.2,
     session_timeout_ms=600,
     hold_ttl_s=1.0,
+    timer_again_s=2.0,
     postgres_timeout_s=1.5,
     cache_retry_s=0.1,
 )

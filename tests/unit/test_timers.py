@@ -81,13 +81,13 @@ async def test_what_is_not_decided_yet_is_asked_again_later(
     desk: Desk, make: Callable[..., Asked], clock: Clock
 ) -> None:
     """Anew, as it may have come too early."""
-    asked = make()
+    asked = make(timer_again_s=10.0)
     desk.sell(line_of(1, A))
     desk.obey(answer_of(3, 0, 2, A))
     clock.tick(60)
     first = await asked.ask()
     assert len(first) == 2
-    clock.tick(29)
+    clock.tick(9)
     assert await asked.ask() == []
     clock.tick(1)
     again = await asked.ask()
