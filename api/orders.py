@@ -15,7 +15,7 @@ import msgspec
 from contracts import problems
 from contracts.decisions import number_of
 from contracts.messages import Moment
-from contracts.outcomes import OrderStatus
+from contracts.outcomes import OrderStatus, PaymentStatus
 from contracts.problems import Problem
 from contracts.requests import OrderItem, OrderPage, OrderPayment, OrderRefund, OrderView, Total
 from stock_ledger.reads import OrderFilter, Reads, StoredOrder
@@ -100,7 +100,7 @@ def order_view(order: StoredOrder) -> OrderView:
         order_id=order.order_id,
         number=number_of(order.order_id),
         checkout_id=order.checkout_id,
-        status=order.status,
+        status=OrderStatus(order.status),
         total=money(order.total, order.currency),
         shipping=order.shipping,
         note=order.note,
@@ -110,7 +110,7 @@ def order_view(order: StoredOrder) -> OrderView:
             for i in order.items
         ],
         payment=OrderPayment(
-            order.payment.status,
+            PaymentStatus(order.payment.status),
             order.payment.method,
             money(order.payment.amount, order.payment.currency),
             order.payment.expires_at,

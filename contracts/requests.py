@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from contracts.messages import Currency, Id, Moment, Money, Note, PaymentMethod, Shipping, Uuid
-from contracts.outcomes import Reason
+from contracts.outcomes import OrderStatus, PaymentStatus, Reason
 
 
 class Item(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -196,7 +196,7 @@ class OrderPayment(msgspec.Struct, frozen=True):
     paid twice has the second payment among its `refunds` alone.
     """
 
-    status: str
+    status: PaymentStatus
     method: str
     amount: Total
     expires_at: Moment
@@ -210,7 +210,7 @@ class OrderView(msgspec.Struct, frozen=True):
     order_id: Uuid
     number: str
     checkout_id: Uuid
-    status: str
+    status: OrderStatus
     total: Total
     shipping: Shipping
     note: str

@@ -11,6 +11,7 @@ import pytest
 from contracts.asks import CommandStatus, ProductStock
 from contracts.commands import Cancel, Pay
 from contracts.messages import Money
+from contracts.outcomes import OrderStatus, PaymentStatus
 from contracts.requests import (
     CheckoutStatus,
     CreatedLine,
@@ -54,8 +55,8 @@ def bought() -> dict[str, Bought]:
 def seen(order_id: str, status: str, payment: str) -> OrderView:
     nine = Sum("9.00", "CNY")
     return OrderView(
-        order_id, f"no {order_id}", uuid_of(order_id), status, nine, HOME, "", NOON,
-        [OrderItem(0, "p", "name", "", nine, 1)], OrderPayment(payment, "wechat", nine, NOON, "r"), 2,
+        order_id, f"no {order_id}", uuid_of(order_id), OrderStatus(status), nine, HOME, "", NOON,
+        [OrderItem(0, "p", "name", "", nine, 1)], OrderPayment(PaymentStatus(payment), "wechat", nine, NOON, "r"), 2,
     )  # fmt: skip
 
 

@@ -18,6 +18,7 @@ from contracts import openapi_examples as examples
 from contracts import problems
 from contracts.docs_page import page
 from contracts.openapi import document, request_schema
+from contracts.outcomes import OrderStatus, PaymentStatus
 from contracts.requests import CheckoutRequest
 
 ROOT = Path(__file__).parent.parent.parent
@@ -145,6 +146,13 @@ def test_every_operation_tells_its_errors() -> None:
     assert all({"400", "401", "405", "500"} <= o["responses"].keys() for o in secured)
     codes = document()["components"]["schemas"]["Problem"]["properties"]["code"]["enum"]
     assert codes == [kind.code for kind in problems.ALL]
+
+
+def test_the_statuses_of_orders_and_payments_are_told() -> None:
+    schemas = document()["components"]["schemas"]
+    for name, statuses in (("OrderView", OrderStatus), ("OrderPayment", PaymentStatus)):
+        named = schemas[name]["properties"]["status"]["$ref"].rsplit("/", 1)[1]
+        assert set(schemas[named]["enum"]) == set(statuses)
 
 
 def test_only_who_needs_a_bearer_token_is_told_so() -> None:
