@@ -4,7 +4,7 @@ from typing import Any
 
 from contracts import openapi_examples as examples
 from contracts import problems
-from contracts.openapi_parts import READING, RETRY_AFTER, json_of, path_id, problems_of, ref
+from contracts.openapi_parts import CACHE_CONTROL, READING, RETRY_AFTER, json_of, path_id, problems_of, ref
 from contracts.problems import ProblemType
 
 _JSON = ("application/json",)
@@ -88,7 +88,7 @@ def _command() -> dict[str, Any]:
         "responses": {
             "200": {
                 "description": "What is known. While `status` is `queued`, ask again after `Retry-After`.",
-                "headers": {"Retry-After": RETRY_AFTER},
+                "headers": {"Retry-After": RETRY_AFTER, "Cache-Control": CACHE_CONTROL},
                 "content": json_of("CommandStatus", queued=examples.COMMAND_QUEUED, applied=examples.COMMAND),
             },
             **problems_of(*READING, problems.NOT_FOUND, problems.INVALID),

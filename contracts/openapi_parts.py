@@ -11,6 +11,10 @@ RETRY_AFTER = {
     "description": "Seconds to wait before asking (again).",
     "schema": {"type": "integer", "minimum": 1},
 }
+CACHE_CONTROL = {
+    "description": "`no-store` while queued, else `private`.",
+    "schema": {"type": "string"},
+}
 READING = (
     problems.BAD_REQUEST,
     problems.UNAUTHORIZED,
@@ -54,7 +58,7 @@ def problem_response(*kinds: ProblemType) -> dict[str, Any]:
     headers: dict[str, Any] = {}
     if status == 503:
         headers["Retry-After"] = RETRY_AFTER
-    if problems.UNAUTHORIZED in kinds:
+    if problems.UNAUTHORIZED in kinds or problems.FORBIDDEN in kinds:
         headers["WWW-Authenticate"] = {"description": "RFC 6750 §3.", "schema": {"type": "string"}}
     if problems.UNSUPPORTED_MEDIA_TYPE in kinds:
         headers["Accept-Encoding"] = {

@@ -4,13 +4,8 @@ from typing import Any
 
 from contracts import openapi_examples as examples
 from contracts import problems
-from contracts.openapi_parts import READING, RETRY_AFTER, json_of, path_id, problems_of, ref
+from contracts.openapi_parts import CACHE_CONTROL, READING, RETRY_AFTER, json_of, path_id, problems_of, ref
 from contracts.outcomes import OrderStatus
-
-_CACHE_CONTROL = {
-    "description": "`no-store` while queued, else `private`.",
-    "schema": {"type": "string"},
-}
 
 
 def paths() -> dict[str, Any]:
@@ -121,7 +116,7 @@ def _status() -> dict[str, Any]:
         "responses": {
             "200": {
                 "description": "What is known. While `status` is `queued`, ask again after `Retry-After`.",
-                "headers": {"Retry-After": RETRY_AFTER, "Cache-Control": _CACHE_CONTROL},
+                "headers": {"Retry-After": RETRY_AFTER, "Cache-Control": CACHE_CONTROL},
                 "content": json_of(
                     "CheckoutStatus",
                     queued=examples.QUEUED,

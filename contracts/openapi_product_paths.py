@@ -149,6 +149,7 @@ def _export() -> dict[str, Any]:
         "responses": {
             "200": {
                 "description": "The file.",
+                "headers": {"Content-Disposition": {"description": "Its name.", "schema": schema}},
                 "content": {"text/csv": {"schema": schema}, "application/x-ndjson": {"schema": schema}},
             },
             **problems_of(*READING, problems.FORBIDDEN, problems.INVALID),

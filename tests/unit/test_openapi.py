@@ -158,7 +158,20 @@ def test_the_statuses_of_orders_and_payments_are_told() -> None:
 def test_only_who_needs_a_bearer_token_is_told_so() -> None:
     responses = document()["components"]["responses"]
     assert "WWW-Authenticate" in responses["unauthorized"]["headers"]
+    assert "WWW-Authenticate" in responses["forbidden"]["headers"]
     assert "headers" not in responses["bad_signature"]
+
+
+@pytest.mark.parametrize(
+    ("path", "names"),
+    [
+        ("/v1/checkouts/{checkout_id}", {"Retry-After", "Cache-Control"}),
+        ("/v1/commands/{command_id}", {"Retry-After", "Cache-Control"}),
+        ("/v1/products/export", {"Content-Disposition"}),
+    ],
+)
+def test_what_is_said_in_headers_is_told(path: str, names: set[str]) -> None:
+    assert document()["paths"][path]["get"]["responses"]["200"]["headers"].keys() == names
 
 
 def test_a_file_may_be_of_every_type_that_is_read() -> None:
