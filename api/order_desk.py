@@ -103,6 +103,6 @@ def _allow(order: OrderHead, action: str) -> None:
     if after(status, action) is None:
         may = ", ".join(allowed(status)) or "nothing"
         raise Problem(
-            problems.TRANSITION_FORBIDDEN, f"the order is {status}: {may} is allowed, {action} is not",
+            problems.TRANSITION_FORBIDDEN, f"{action} is not possible: the order is {status}, which allows {may}",
             order_status=status.value, allowed=allowed(status),
         )  # fmt: skip
