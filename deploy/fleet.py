@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 
 READY_S = 60.0
 STOP_GRACE_S = 12.0
+_PAUSES_S = (0.2, 0.4, 0.8, 1.6, 3.2, 5.0)  # before each start anew; the last one goes on
 _ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -152,7 +153,7 @@ class Fleet:
                     )
                     ended = member.process
                     end(ended, self._stack.reaper, grace_s=0)
-                    await asyncio.sleep(min(0.1 * 2**member.restarts, 5.0))
+                    await asyncio.sleep(_PAUSES_S[min(member.restarts, len(_PAUSES_S)) - 1])
                     if member.wanted and member.process is ended:  # nobody has killed or started it meanwhile
                         self.start(member)
             await asyncio.sleep(0.2)

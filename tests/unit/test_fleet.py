@@ -8,6 +8,7 @@ from typing import Any, cast
 import pytest
 
 from contracts.settings import Settings
+from deploy import fleet as fleet_module
 from deploy.fleet import Fleet, Member
 from deploy.stack import LocalStack, Reaper, spawn
 from tests.harness import eventually
@@ -59,6 +60,25 @@ async def test_who_is_killed_before_he_is_started_again_stays_dead(
     fleet.stop()
     assert second.process is not None
     assert second.process.poll() is not None
+
+
+async def test_who_never_stays_up_is_started_again_however_often(
+    stack: LocalStack, tmp_path: Path, offline_settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stack that is up over night with a process that cannot start."""
+    monkeypatch.setattr(fleet_module, "_PAUSES_S", (0.0,))
+    fleet = Sleepers(stack, tmp_path, lambda _: None)
+    member = fleet.add("worker", offline_settings)
+    died = member.process
+    assert died is not None
+    died.kill()
+    died.wait()
+    member.restarts = 2000
+    watching = asyncio.create_task(fleet.watch())
+    await eventually(lambda: watching.done() or member.process is not died)
+    assert not watching.done()
+    watching.cancel()
+    fleet.stop()
 
 
 def test_an_ipv6_address_has_brackets_in_a_url(stack: LocalStack, tmp_path: Path) -> None:
