@@ -110,7 +110,9 @@ class Metadata(msgspec.Struct, frozen=True):
 
 
 class MemoryProducer:
-    """As much of an idempotent producer as is used. Switches: `broken` fails every send, `hold` keeps acks back."""
+    """As much of an idempotent producer as is used. Switches: `broken` fails every send, `hold` keeps acks back, `silent`
+    does not tell partitions.
+    """
 
     def __init__(self, append: Append, batch_bytes_max: int = 512 * 1024, partitions: int = 4) -> None:
         self._append = append
@@ -119,10 +121,13 @@ class MemoryProducer:
         self.batches: list[tuple[int, int]] = []  # (partition, records)
         self.hold = False
         self.broken = False
+        self.silent = False
         self.held: list[tuple[asyncio.Future[Metadata], int]] = []
         self.stopped = False
 
     async def partitions_for(self, topic: str) -> set[int]:
+        if self.silent:
+            await asyncio.Event().wait()
         return set(range(self._partitions))
 
     def create_batch(self) -> MemoryBatch:

@@ -153,9 +153,19 @@ class Publisher:
             await asyncio.sleep(_CONNECT_EVERY_S)
 
     async def connect(self) -> None:
-        """Raises KafkaError if no broker answers, SettingsError as `run` does."""
-        producer = await self._producer.ready()
-        count = len(await producer.partitions_for(self._topic))
+        """Raises KafkaError or TimeoutError if Kafka does not tell the topic's partitions in time, SettingsError as `run`
+        does.
+
+        A producer that does not tell them is replaced: one that was dropped meanwhile never would.
+        """
+        producer = None
+        try:
+            async with asyncio.timeout(self._settings.produce_ack_deadline_s):
+                producer = await self._producer.ready()
+                count = len(await producer.partitions_for(self._topic))
+        except (KafkaError, TimeoutError):
+            await self._producer.drop(producer)
+            raise
         if count != self._settings.partitions:
             raise SettingsError(
                 f"SLUICEWAY_PARTITIONS is {self._settings.partitions}, the topic {self._topic} has {count}"

@@ -31,6 +31,7 @@ class Edge:
         self.log: dict[int, list[tuple[bytes | None, bytes | None]]] = {}
         self.make_broken = False
         self.away = False
+        self.silent = False
         self.partitions = settings.partitions
         payloads = PayloadMemory(self.view, settings, self.clock.monotonic)
         backpressure = Backpressure(settings, self.clock.monotonic)
@@ -57,6 +58,7 @@ class Edge:
             raise KafkaConnectionError("the broker is away")
         producer = MemoryProducer(self._append, partitions=self.partitions)
         producer.broken = self.make_broken
+        producer.silent = self.silent
         self.producers.append(producer)
         return producer
 

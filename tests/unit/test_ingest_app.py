@@ -396,6 +396,21 @@ async def test_who_is_given_no_checkouts_is_ready_once_kafka_is_back(
     assert (await edge.post(ONE)).status == 202
 
 
+async def test_who_connects_by_a_producer_that_is_replaced_meanwhile_is_ready_once_kafka_is_back(
+    edge: Edge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It asks for a topic that is not there yet, and a checkout that fails has the producer stopped: no answer comes."""
+    monkeypatch.setattr(publisher, "_CONNECT_EVERY_S", 0.0)
+    edge.make_broken = edge.silent = True
+    running = asyncio.create_task(edge.publisher.run())
+    await eventually(lambda: bool(edge.producers))
+    edge.make_broken = edge.silent = False
+    assert (await edge.post(ONE)).status == 503
+    await eventually(lambda: is_ready(edge))
+    assert edge.producers[0].stopped
+    running.cancel()
+
+
 async def test_another_partition_count_than_the_topic_has_ends_it(edge: Edge) -> None:
     """Products would have another writer."""
     edge.partitions = 3
