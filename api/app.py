@@ -2,9 +2,9 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -137,10 +137,22 @@ class _Endpoints:
         return "ok" in (postgres, cache), told
 
 
-async def _state(answer: Awaitable[object], within_s: float) -> str:
+async def _state(answer: Coroutine[Any, Any, object], within_s: float) -> str:
+    """Never later than `within_s`: to give a connection back to a server that stands still takes longer."""
+    asking = asyncio.create_task(answer)
+    asking.add_done_callback(_heard)
+    done, _ = await asyncio.wait({asking}, timeout=within_s)
+    if not done:
+        asking.cancel()
+        return _AWAY
     try:
-        async with asyncio.timeout(within_s):
-            await answer
-    except (Unavailable, TimeoutError):
+        asking.result()
+    except Unavailable:
         return _AWAY
     return "ok"
+
+
+def _heard(asking: "asyncio.Task[object]") -> None:
+    """Its error may find nobody waiting for it any more."""
+    if not asking.cancelled():
+        asking.exception()

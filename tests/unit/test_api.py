@@ -1,6 +1,8 @@
 """The read side over HTTP: who may see what, parameters, headers, problems."""
 
+import asyncio
 import base64
+from collections.abc import Sequence
 from decimal import Decimal
 
 import msgspec
@@ -262,6 +264,28 @@ async def test_ready_while_either_server_answers(service: Service) -> None:
     away = "does not answer"
     assert told == [(200, "ok", "ok"), (200, away, "ok"), (200, "ok", away), (503, away, away)]
     assert (await service.get("/livez", buyer=None)).status == 200
+
+
+async def test_readiness_waits_for_no_connection_to_be_given_back(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of a Postgres that stands still: the other server is enough, and a load balancer does not wait."""
+    given_back = asyncio.Event()
+
+    async def next_offsets(partitions: Sequence[int]) -> dict[int, int]:
+        try:
+            return await asyncio.Event().wait() and {}
+        finally:
+            await given_back.wait()
+
+    monkeypatch.setattr(service.reads, "next_offsets", next_offsets)
+    answered = await asyncio.wait_for(service.get("/readyz", buyer=None), 10)
+    assert (answered.status, answered.json["postgres"], answered.json["cache"]) == (
+        200,
+        "does not answer",
+        "ok",
+    )
+    given_back.set()
 
 
 async def test_the_description_is_open_to_all(service: Service) -> None:
