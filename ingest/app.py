@@ -208,9 +208,10 @@ class Ingest:
         return f"{self._settings.api_public_url}{PATH}/{checkout_id}"
 
     async def _ready(self) -> tuple[bool, dict[str, object]]:
-        """Why Kafka does not answer is in the log: it names hosts, and anyone may ask here."""
+        """Why Kafka or the cache does not answer is in the log: it names hosts, and anyone may ask here."""
+        away = "does not answer"
         ready = not self._publisher.problem
-        return ready, {"kafka": "ok" if ready else "does not answer", "gate": self._gate.problem or "ok"}
+        return ready, {"kafka": "ok" if ready else away, "gate": away if self._gate.problem else "ok"}
 
 
 def overloaded(error: Overloaded, retry_after: tuple[str, str]) -> Problem:

@@ -67,7 +67,7 @@ class SoldOutGate:
         try:
             gates = await self._view.gates(range(self._settings.partitions))
         except Unavailable as error:
-            if not self.problem:
+            if self.problem != str(error):
                 logger.warning("the sold-out gate stands open: %s", error, extra={"action": "gate_open"})
             self.problem = str(error)
             self._sold_out, self._seen = {}, {}

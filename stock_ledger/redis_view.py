@@ -249,7 +249,8 @@ async def translated() -> AsyncIterator[None]:
     try:
         yield
     except (RedisError, OSError, TimeoutError) as error:
-        raise Unavailable(f"cache: {error!r}") from error
+        # What the library's errors are told as by repr leaves their text out.
+        raise Unavailable(f"cache: {type(error).__name__}: {error}") from error
 
 
 def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:

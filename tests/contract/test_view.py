@@ -396,6 +396,13 @@ async def test_redis_is_unavailable_when_nothing_listens(offline_settings: Setti
     await client.aclose()
 
 
+async def test_redis_tells_why_it_is_unavailable(offline_settings: Settings) -> None:
+    client = connect_redis(offline_settings)
+    with pytest.raises(Unavailable, match=r"ConnectionError: .*127\.0\.0\.1:1"):
+        await RedisView(client, offline_settings).gates([0])
+    await client.aclose()
+
+
 async def assert_unavailable(view: View) -> None:
     product: Product = product_of("a")
     with pytest.raises(Unavailable):

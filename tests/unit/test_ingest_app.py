@@ -324,6 +324,21 @@ async def test_the_gate_opens_for_who_was_stopped_since_it_looked(edge: Edge) ->
     assert (await edge.post(ONE)).status == 202
 
 
+async def test_a_cache_that_is_away_from_the_start_is_told_of_once(
+    edge: Edge, caplog: pytest.LogCaptureFixture
+) -> None:
+    edge.view.available = False
+    for _ in range(3):
+        await edge.gate.refresh()
+    assert len([r for r in caplog.records if "gate stands open" in r.getMessage()]) == 1
+    told = (await edge.post(b"", method="GET", path="/readyz")).json()
+    assert told["gate"] == "does not answer"
+    edge.view.available = True
+    await edge.gate.refresh()
+    told = (await edge.post(b"", method="GET", path="/readyz")).json()
+    assert told["gate"] == "ok"
+
+
 @pytest.mark.parametrize("given", [{}, keyed("k1")])
 async def test_no_ack_in_time_is_503_with_the_key_to_retry_under(edge: Edge, given: dict[str, Any]) -> None:
     """Also of who gave none: under another one it would be bought twice."""
