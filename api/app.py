@@ -1,6 +1,7 @@
 """The read side's HTTP application: routes, who may see what, headers. Connects to nothing by itself."""
 
 import asyncio
+import logging
 from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping
 from datetime import datetime
@@ -26,7 +27,7 @@ from api.products import product_routes
 from api.publisher import CommandPublisher
 from api.web import Who, application, bearer, private, scopes, sent_once
 from contracts.auth import BearerVerifier
-from contracts.errors import Unavailable
+from contracts.errors import SettingsError, Unavailable
 from contracts.messages import is_uuid
 from contracts.receipts import ReceiptSigner
 from contracts.settings import Settings
@@ -35,7 +36,10 @@ from stock_ledger.carts import Carts
 from stock_ledger.commands.reads import CommandReads
 from stock_ledger.reads import Reads
 
+logger = logging.getLogger(__name__)
+
 _AWAY = "does not answer"
+_MISCONFIGURED = "is not as configured"  # how to mend it is in the log
 
 
 class Kept(NamedTuple):
@@ -134,7 +138,7 @@ class _Endpoints:
         }
         if self._refused:
             told["bad_signatures"] = dict(self._refused)  # of callbacks, by provider, since the start
-        return "ok" in (postgres, cache), told
+        return "ok" in (postgres, cache) and postgres != _MISCONFIGURED, told
 
 
 async def _state(answer: Coroutine[Any, Any, object], within_s: float) -> str:
@@ -149,6 +153,9 @@ async def _state(answer: Coroutine[Any, Any, object], within_s: float) -> str:
         asking.result()
     except Unavailable:
         return _AWAY
+    except SettingsError as error:
+        logger.warning("not ready: %s", error, extra={"action": "misconfigured"})
+        return _MISCONFIGURED
     return "ok"
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from api.orders import cursor_of, order_id_of_cursor
 from contracts.decisions import BY_COMMAND, number_of, order_id_of
+from contracts.errors import SettingsError
 from contracts.problems import Problem
 from contracts.requests import CheckoutStatus, OrderPage, OrderRefund, OrderView
 from contracts.times import to_ms
@@ -264,6 +265,24 @@ async def test_ready_while_either_server_answers(service: Service) -> None:
     away = "does not answer"
     assert told == [(200, "ok", "ok"), (200, away, "ok"), (200, "ok", away), (503, away, away)]
     assert (await service.get("/livez", buyer=None)).status == 200
+
+
+async def test_a_database_that_is_not_migrated_is_not_ready_and_the_log_says_what_to_do(
+    service: Service, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def next_offsets(partitions: Sequence[int]) -> dict[int, int]:
+        raise SettingsError("Postgres: no such table; run `sluiceway migrate`")
+
+    monkeypatch.setattr(service.reads, "next_offsets", next_offsets)
+    answered = await service.get("/readyz", buyer=None)
+    assert (answered.status, answered.json["postgres"], answered.json["cache"]) == (
+        503,
+        "is not as configured",
+        "ok",
+    )
+    assert [(r.getMessage(), r.exc_info) for r in caplog.records] == [
+        ("not ready: Postgres: no such table; run `sluiceway migrate`", None)
+    ]
 
 
 async def test_readiness_waits_for_no_connection_to_be_given_back(
