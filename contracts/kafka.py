@@ -5,6 +5,7 @@ Opens no connection: it configures clients, frames what goes over them, and ends
 
 import asyncio
 import logging
+import math
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
@@ -89,12 +90,35 @@ async def _submit(
 async def start_producer(settings: Settings, client_id: str) -> AIOKafkaProducer:
     """A started producer with `producer_options`. Raises KafkaError if no broker answers."""
     producer = AIOKafkaProducer(client_id=client_id, **producer_options(settings))
+    pace(producer.client)
     try:
         await producer.start()
     except BaseException:
         await producer.stop()
         raise
     return producer
+
+
+def pace(client: Any) -> None:
+    """Have a producer's client wait `retry_backoff_ms` between two questions for metadata. Doing so twice changes nothing.
+
+    By itself it asks as fast as it can for as long as a partition that it sends to has no leader: of brokers that are
+    electing one, or that are not there.
+    """
+    if "_metadata_update" in vars(client):
+        return
+    ask, asked_at = client._metadata_update, -math.inf  # noqa: SLF001
+
+    async def ask_in_time(cluster: Any, topics: Any) -> Any:
+        nonlocal asked_at
+        loop = asyncio.get_running_loop()
+        await asyncio.sleep(asked_at + client._retry_backoff - loop.time())  # noqa: SLF001
+        try:
+            return await ask(cluster, topics)
+        finally:
+            asked_at = loop.time()
+
+    client._metadata_update = ask_in_time  # noqa: SLF001
 
 
 async def stop_producer(producer: Any) -> None:

@@ -160,7 +160,8 @@ class Publisher:
         """
         producer = None
         try:
-            async with asyncio.timeout(self._settings.produce_ack_deadline_s):
+            # Longer than the client's own deadline, whose error says more.
+            async with asyncio.timeout(2 * self._settings.produce_ack_deadline_s):
                 producer = await self._producer.ready()
                 count = len(await producer.partitions_for(self._topic))
         except (KafkaError, TimeoutError):

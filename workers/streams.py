@@ -14,6 +14,7 @@ import faust
 from faust.exceptions import ProducerSendError
 
 from contracts.errors import NotAcknowledged, Unavailable
+from contracts.kafka import pace
 from contracts.settings import Settings
 from contracts.topics import Topics
 from stock_ledger.commands.due import DueReads
@@ -139,6 +140,7 @@ def sender_of(app: faust.App, topic: str) -> Send:
 
     async def send(key: bytes, value: bytes, partition: int) -> Awaitable[Any]:
         producer = await app.maybe_start_producer()
+        pace(producer._producer.client)  # noqa: SLF001
         try:
             ack: asyncio.Future[Any] = await producer.send(topic, key, value, partition, None, None)
         except ProducerSendError as error:

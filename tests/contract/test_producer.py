@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.client import AIOKafkaClient
 
 from contracts.kafka import Record, send, start_producer, stop_producer
 from contracts.settings import Settings
@@ -78,6 +79,28 @@ async def lie(world: World, partition: int, *values: bytes) -> None:
 
 async def test_it_knows_the_partitions_of_its_topic(world: World) -> None:
     assert await world.producer.partitions_for(world.topic) == set(range(PARTITIONS))
+
+
+async def test_brokers_are_not_asked_for_a_missing_leader_as_fast_as_they_answer(
+    topic_settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[float] = []
+    ask = AIOKafkaClient._metadata_update
+
+    async def without_leaders(self: Any, cluster: Any, topics: Any) -> Any:
+        asked.append(asyncio.get_running_loop().time())
+        answered = await ask(self, cluster, topics)
+        for of_topic in cluster._partitions.values():
+            of_topic.update({p: told._replace(leader=-1) for p, told in of_topic.items()})
+        return answered
+
+    monkeypatch.setattr(AIOKafkaClient, "_metadata_update", without_leaders)
+    producer = await start_producer(topic_settings, "producer")
+    sending = asyncio.create_task(producer.send(Topics(topic_settings).checkouts, b"v", partition=0))
+    await eventually(lambda: len(asked) >= 6)
+    assert asked[5] - asked[1] > 0.3  # the first two may be of the start
+    await sending
+    await stop_producer(producer)
 
 
 async def send_all(world: World, partition: int, *values: bytes) -> Sent:
