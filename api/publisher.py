@@ -15,11 +15,15 @@ from contracts.topics import Topics
 
 logger = logging.getLogger(__name__)
 
+_CONNECT_EVERY_S = 1.0
+
 Start = Callable[[], Awaitable[Any]]  # a producer that is started
 
 
 class CommandPublisher(Protocol):
-    """Where commands go. `problem` is why the last one was not acknowledged; empty when it was, or none came yet."""
+    """Where commands go. `problem` is why the last one was not acknowledged; empty when it was, none came yet, or the
+    log answers again.
+    """
 
     @property
     def problem(self) -> str: ...
@@ -60,6 +64,19 @@ class KafkaCommands:
             raise NotAcknowledged("the broker took the command twice and does not tell its offset")
         self._problem = ""
         return place, sent.offset
+
+    async def run(self) -> None:
+        """After a command failed, connect anew before the next: it may be long until one shows that Kafka is back."""
+        while True:
+            if self._problem:
+                try:
+                    # Longer than the client's own deadline, whose error says more.
+                    async with asyncio.timeout(2 * self._settings.produce_ack_deadline_s):
+                        await self._producer.ready()
+                    self._problem = ""
+                except (KafkaError, OSError) as error:
+                    logger.warning("waiting for Kafka: %r", error, extra={"action": "waiting"})
+            await asyncio.sleep(_CONNECT_EVERY_S)
 
     async def stop(self) -> None:
         await self._producer.stop()

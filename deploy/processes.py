@@ -143,9 +143,11 @@ async def api(settings: Settings, stop: asyncio.Event) -> None:
         Kept(PostgresAddressBook(pool), PostgresCarts(pool), lambda: uuid.uuid4().hex),
         Asked(commands, PostgresCommandReads(pool), providers),
     )
+    connecting = asyncio.create_task(commands.run())
     try:
         await serve(app, Interface.ASGI, settings.api_port, settings, stop, settings.shutdown_drain_s)
     finally:
+        connecting.cancel()
         await commands.stop()
         for provider in providers.values():
             await provider.close()

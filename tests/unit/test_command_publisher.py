@@ -8,12 +8,13 @@ import msgspec
 import pytest
 from aiokafka.errors import KafkaConnectionError, KafkaError, OutOfOrderSequenceNumber
 
+from api import publisher
 from api.publisher import KafkaCommands
 from contracts.commands import Pick
 from contracts.decisions import order_id_of
 from contracts.errors import NotAcknowledged
 from contracts.settings import Settings
-from tests.harness import uuid_of
+from tests.harness import eventually, uuid_of
 
 ORDER = order_id_of(1_794_394_800_000, 2, 7)
 COMMAND = Pick(command_id=uuid_of(1), actor="merchant:m", asked_at_ms=1, order_id=ORDER)
@@ -78,6 +79,22 @@ async def test_a_broker_that_is_away_is_tried_again_with_the_next_command(settin
     with pytest.raises(NotAcknowledged):
         await commands.publish(COMMAND)
     assert await commands.publish(COMMAND) == (2, 0)
+
+
+async def test_a_broker_that_is_back_is_told_of_without_a_command(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publisher, "_CONNECT_EVERY_S", 0.0)
+    commands = KafkaCommands(
+        starting(Producer(KafkaConnectionError()), KafkaConnectionError(), Producer(5)), settings
+    )
+    connecting = asyncio.create_task(commands.run())
+    with pytest.raises(NotAcknowledged):
+        await commands.publish(COMMAND)
+    assert commands.problem
+    await eventually(lambda: not commands.problem)
+    connecting.cancel()
+    assert await commands.publish(COMMAND) == (2, 5)
 
 
 async def test_an_offset_that_is_not_told_is_no_place(settings: Settings) -> None:
