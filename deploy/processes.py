@@ -52,7 +52,7 @@ from stock_ledger.redis_view import RedisView, connect_redis
 from stock_ledger.upstream.http import connect_stock_source
 from stock_ledger.upstream.source import NoStockSource, StockSource
 from stock_ledger.upstream.store import PostgresOpen
-from workers.health import Health, start_watchdog
+from workers.health import Health, ended_within, start_watchdog
 from workers.kafka_log import KafkaLog
 from workers.making_good import MakingGood
 from workers.refunds import Refunding
@@ -241,7 +241,10 @@ async def _attended(
 
     async def stop_both() -> None:
         await stop.wait()
-        stop_work()
+        # A worker waits for a Postgres that stands still, streams for Kafka too: with its loop, and without end.
+        with ended_within(settings.shutdown_grace_s, 0):
+            stop_work()
+            await asyncio.Event().wait()  # until all has ended
 
     served_until = asyncio.Event()
     pages = Pages(health_pages(ready))

@@ -72,6 +72,26 @@ class Health:
         return ready, told
 
 
+@contextmanager
+def ended_within(seconds: float, code: int) -> Iterator[None]:
+    """Around a stop that may hang: a thread of its own ends the process with `code` then, and nothing else happens."""
+
+    def end() -> None:
+        logger.warning(
+            "did not stop within %.0f s: what was under way is left", seconds, extra={"action": "shutdown"}
+        )
+        logging.shutdown()
+        os._exit(code)
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
 def start_watchdog(health: Health, settings: Settings, stop: threading.Event) -> threading.Thread:
     """A thread of its own, so that a blocked event loop cannot hold it up, ends the process after `stall_exit_s`."""
 

@@ -17,6 +17,7 @@ from contracts.commands import Expire, decode_command
 from contracts.decisions import order_id_of
 from contracts.settings import Settings
 from contracts.topics import Topics
+from deploy.fleet import Fleet
 from deploy.stack import LocalStack
 from stock_ledger.commands.due import Due
 from stock_ledger.commands.fakes import MemoryCommandLedger, MemoryRefunds
@@ -105,6 +106,26 @@ async def test_a_round_that_hangs_is_seen(world: World) -> None:
     assert world.health.report()[0] is False
     world.late.answers.set()
     await eventually(lambda: world.health.report()[0])
+
+
+async def test_the_process_ends_in_time_though_kafka_stands_still(
+    settings: Settings, stack: LocalStack, tmp_path: Path
+) -> None:
+    said: list[str] = []
+    fleet = Fleet(stack, tmp_path, said.append)
+    streams = fleet.add(
+        "streams", msgspec.structs.replace(settings, produce_ack_deadline_s=1.0, shutdown_grace_s=2.0)
+    )
+    await fleet.wait_ready()
+    assert stack.kafka.pid is not None
+    os.kill(stack.kafka.pid, signal.SIGSTOP)
+    try:
+        await asyncio.to_thread(fleet.terminate, streams)
+    finally:
+        os.kill(stack.kafka.pid, signal.SIGCONT)
+    assert said == []
+    assert streams.process is not None
+    assert streams.process.returncode == 0
 
 
 async def test_a_command_that_is_not_acknowledged_is_given_up_at_the_deadline(
