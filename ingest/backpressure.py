@@ -43,6 +43,7 @@ class _Partition(msgspec.Struct):
     ours: float = 1.0  # messages of this process and of others that came in lately
     theirs: float = 0.0
     next_offset: int | None = None  # everything below it is decided; None is not known
+    seen_offset: int = 0  # the last one that was known
     decided_per_s: int = 0
     last_turn_at: float = -math.inf
 
@@ -77,12 +78,20 @@ class Backpressure:
             self._behind.add(partition)
 
     def shown(self, progress: Mapping[int, Progress], living: Iterable[int]) -> None:
-        """Take in all that the view shows; the rate of a writer that is not seen to live is not known."""
+        """Take in all that the view shows; the rate of a writer that is not seen to live is not known.
+
+        A writer that goes back was set back, as the log may have been: the next acknowledgement tells its end. While all
+        were turned away for the end of a log that is gone, none would come.
+        """
         alive = set(living)
         for partition, known in self._partitions.items():
             known.ours, known.theirs = _FADE * known.ours, _FADE * known.theirs
             told = progress.get(partition)
             known.next_offset = None if told is None else told.next_offset
+            if told is not None:
+                if told.next_offset < known.seen_offset:
+                    known.end = 0
+                known.seen_offset = told.next_offset
             known.decided_per_s = told.decided_per_s if told is not None and partition in alive else 0
         self._behind = {p for p, known in self._partitions.items() if self._policy.is_behind(known.lag())}
 

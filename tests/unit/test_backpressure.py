@@ -52,6 +52,19 @@ def test_the_limit_itself_is_not_beyond_it() -> None:
     assert [POLICY.is_behind(lag) for lag in (0, LAG_MAX, LAG_MAX + 1)] == [False, False, True]
 
 
+def test_the_end_of_a_log_that_is_gone_turns_nobody_away(backpressure: Backpressure) -> None:
+    """Nobody would be taken in whose acknowledgement tells of the new one. One that is still there is told by the next."""
+    backpressure.acknowledged(0, 0, 1000)
+    backpressure.shown({0: progress(995)}, [0])
+    backpressure.shown({}, [])
+    backpressure.shown({0: progress(3)}, [0])
+    backpressure.check([A])
+    backpressure.acknowledged(0, 3, 1)
+    backpressure.check([A])
+    backpressure.acknowledged(0, 1000, 1)
+    turned_away(backpressure, A)
+
+
 def test_without_a_limit_nothing_is_behind() -> None:
     assert not Policy(0, 30).is_behind(10**9)
 
