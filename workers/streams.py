@@ -31,6 +31,7 @@ Events = Mapping[int, Sequence[tuple[int, bytes]]]  # (offset, value) by partiti
 
 _TAKE_WITHIN_S = 0.5
 _RETRY_S = 0.5
+_SESSION_MAX_S = 60.0  # below the time that Faust gives a broker to answer
 _PATIENCE_S = (
     300.0  # a consumer that fetches nothing for 1000 s is put out, and Faust does not come back from that
 )
@@ -54,6 +55,7 @@ def build(
     twice is harmless. Health tells that its loop goes round, as long as the rounds of timers and refunds end. Nothing is
     kept in `data_dir`, which Faust wants to have.
     """
+    session_s = min(settings.session_timeout_ms / 1000, _SESSION_MAX_S)
     app = faust.App(
         id=f"{settings.topic_prefix}-streams",
         datadir=str(data_dir),
@@ -66,6 +68,8 @@ def build(
         consumer_max_fetch_size=settings.fetch_bytes_max,  # of each partition
         stream_buffer_maxsize=settings.batch_rows_max,
         broker_commit_interval=1.0,
+        broker_session_timeout=session_s,
+        broker_heartbeat_interval=session_s / 12,
         producer_request_timeout=settings.produce_ack_deadline_s,  # for so long it tries to send a batch
         producer_max_batch_size=settings.produce_batch_bytes,
         stream_wait_empty=False,

@@ -128,6 +128,20 @@ async def test_the_process_ends_in_time_though_kafka_stands_still(
     assert streams.process.returncode == 0
 
 
+async def test_the_successor_of_a_process_that_was_killed_waits_for_a_session_only(
+    settings: Settings, stack: LocalStack, tmp_path: Path
+) -> None:
+    """Nothing that is late is asked for meanwhile."""
+    fleet = Fleet(stack, tmp_path, print)
+    streams = fleet.add("streams", settings)
+    await fleet.wait_ready()
+    await asyncio.to_thread(fleet.kill, streams)
+    fleet.start(streams)
+    async with asyncio.timeout(settings.session_timeout_ms / 1000 + 30):
+        await fleet.wait_ready()
+    await asyncio.to_thread(fleet.terminate, streams)
+
+
 async def test_a_command_that_is_not_acknowledged_is_given_up_at_the_deadline(
     world: World, stack: LocalStack
 ) -> None:
