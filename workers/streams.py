@@ -31,6 +31,7 @@ Events = Mapping[int, Sequence[tuple[int, bytes]]]  # (offset, value) by partiti
 
 _TAKE_WITHIN_S = 0.5
 _RETRY_S = 0.5
+_METADATA_MAX_AGE_MS = 30_000  # until a topic that is made anew is found
 _SESSION_MAX_S = 60.0  # below the time that Faust gives a broker to answer
 _PATIENCE_S = (
     300.0  # a consumer that fetches nothing for 1000 s is put out, and Faust does not come back from that
@@ -65,6 +66,7 @@ def build(
         topic_allow_declare=False,  # topics are made by `sluiceway topics`, which asserts their partition counts
         autodiscover=False,
         consumer_auto_offset_reset="earliest",
+        consumer_metadata_max_age_ms=_METADATA_MAX_AGE_MS,
         consumer_max_fetch_size=settings.fetch_bytes_max,  # of each partition
         stream_buffer_maxsize=settings.batch_rows_max,
         broker_commit_interval=1.0,

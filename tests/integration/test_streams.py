@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 from unittest import mock
 
+import aiohttp
 import msgspec
 import pytest
 from aiokafka.errors import KafkaError
@@ -19,6 +20,7 @@ from contracts.settings import Settings
 from contracts.topics import Topics
 from deploy.fleet import Fleet
 from deploy.stack import LocalStack
+from deploy.topics import ensure_topics
 from stock_ledger.commands.due import Due
 from stock_ledger.commands.fakes import MemoryCommandLedger, MemoryRefunds
 from stock_ledger.fakes import MemoryLedger
@@ -139,6 +141,22 @@ async def test_the_successor_of_a_process_that_was_killed_waits_for_a_session_on
     fleet.start(streams)
     async with asyncio.timeout(settings.session_timeout_ms / 1000 + 30):
         await fleet.wait_ready()
+    await asyncio.to_thread(fleet.terminate, streams)
+
+
+async def test_topics_that_are_made_later_are_found(
+    database_settings: Settings, stack: LocalStack, tmp_path: Path
+) -> None:
+    fleet = Fleet(stack, tmp_path, print)
+    streams = fleet.add("streams", database_settings)
+    await fleet.wait_ready()
+    await ensure_topics(database_settings)
+
+    async def has_all() -> bool:
+        async with aiohttp.ClientSession() as http, http.get(f"{streams.url}/readyz") as response:
+            return bool((await response.json())["partitions"] == PARTITIONS)
+
+    await eventually(has_all, 60)
     await asyncio.to_thread(fleet.terminate, streams)
 
 
