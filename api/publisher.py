@@ -9,13 +9,11 @@ from aiokafka.errors import KafkaError
 
 from contracts.commands import Command, encode_command
 from contracts.errors import NotAcknowledged
-from contracts.kafka import SharedProducer
+from contracts.kafka import SharedProducer, keep_connected
 from contracts.settings import Settings
 from contracts.topics import Topics
 
 logger = logging.getLogger(__name__)
-
-_CONNECT_EVERY_S = 1.0
 
 Start = Callable[[], Awaitable[Any]]  # a producer that is started
 
@@ -66,20 +64,17 @@ class KafkaCommands:
         return place, sent.offset
 
     async def run(self) -> None:
-        """After a command failed, connect anew before the next: it may be long until one shows that Kafka is back."""
-        while True:
-            if self._problem:
-                try:
-                    # Longer than the client's own deadline, whose error says more.
-                    async with asyncio.timeout(2 * self._settings.produce_ack_deadline_s):
-                        await self._producer.ready()
-                    self._problem = ""
-                except (KafkaError, OSError) as error:
-                    logger.warning("waiting for Kafka: %r", error, extra={"action": "waiting"})
-            await asyncio.sleep(_CONNECT_EVERY_S)
+        """After a command failed, connect before the next: it may be long until one shows that Kafka is back."""
+        await keep_connected(lambda: self._problem, self._connect)
 
     async def stop(self) -> None:
         await self._producer.stop()
+
+    async def _connect(self) -> None:
+        # Longer than the client's own deadline, whose error says more.
+        async with asyncio.timeout(2 * self._settings.produce_ack_deadline_s):
+            await self._producer.ready()
+        self._problem = ""
 
 
 class MemoryCommands:

@@ -19,6 +19,7 @@ from contracts.settings import Settings
 logger = logging.getLogger(__name__)
 
 _STOP_S = 1.0
+_CONNECT_EVERY_S = 1.0
 
 Record = tuple[bytes | None, bytes | None, list[tuple[str, bytes]]]  # key, value, headers
 
@@ -188,6 +189,19 @@ class SharedProducer:
         """For good: whoever still sends, or waits for its start, starts none that nobody would stop."""
         self._stopped = True
         await self.drop(self._producer)
+
+
+async def keep_connected(problem: Callable[[], str], connect: Callable[[], Awaitable[None]]) -> None:
+    """Connect while there is a problem, every second: a process that is not ready may be given nothing to send that would
+    show that Kafka is back. `connect` raises KafkaError or OSError if it is not.
+    """
+    while True:
+        if problem():
+            try:
+                await connect()
+            except (KafkaError, OSError) as error:
+                logger.warning("waiting for Kafka: %r", error, extra={"action": "waiting"})
+        await asyncio.sleep(_CONNECT_EVERY_S)
 
 
 def tp(topic: str, partition: int) -> TopicPartition:

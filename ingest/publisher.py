@@ -16,7 +16,7 @@ from contracts.errors import (
     SluicewayError,
     SoldOut,
 )
-from contracts.kafka import Record, SharedProducer, send
+from contracts.kafka import Record, SharedProducer, keep_connected, send
 from contracts.settings import Settings
 from ingest.backpressure import Backpressure
 from ingest.gate import PayloadMemory
@@ -24,7 +24,6 @@ from ingest.gate import PayloadMemory
 logger = logging.getLogger(__name__)
 
 _EXPIRY_EVERY_S = 0.1
-_CONNECT_EVERY_S = 1.0
 _NOWHERE = (-1, -1)
 
 Position = tuple[int, int]  # (partition, offset)
@@ -139,22 +138,12 @@ class Publisher:
         return acknowledged
 
     async def run(self) -> None:
-        """Connect before the first request, and after a batch failed before the next: a process that is not ready may be
-        given none that would show that Kafka is back.
-
-        Raises SettingsError if the topic has another partition count.
-        """
-        while True:
-            if self.problem:
-                try:
-                    await self.connect()
-                except (KafkaError, OSError) as error:
-                    logger.warning("waiting for Kafka: %r", error, extra={"action": "waiting"})
-            await asyncio.sleep(_CONNECT_EVERY_S)
+        """Connect before the first request, and after a batch failed before the next. Raises SettingsError as `connect`."""
+        await keep_connected(lambda: self.problem, self.connect)
 
     async def connect(self) -> None:
-        """Raises KafkaError or TimeoutError if Kafka does not tell the topic's partitions in time, SettingsError as `run`
-        does.
+        """Raises KafkaError or TimeoutError if Kafka does not tell the topic's partitions in time, SettingsError if it has
+        another count of them.
 
         A producer that does not tell them is replaced: one that was dropped meanwhile never would.
         """

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, cast
 from unittest import mock
 
-import aiohttp
 import msgspec
 import pytest
 from aiokafka.errors import KafkaError
@@ -28,6 +27,7 @@ from stock_ledger.figures import FigureStore
 from stock_ledger.upstream.fakes import MemoryOpen
 from stock_ledger.upstream.source import NoStockSource
 from tests.harness import NOON, Clock, eventually, records_of
+from workers import streams
 from workers.health import Health
 from workers.making_good import MakingGood
 from workers.refunds import Refunding
@@ -115,19 +115,19 @@ async def test_the_process_ends_in_time_though_kafka_stands_still(
 ) -> None:
     said: list[str] = []
     fleet = Fleet(stack, tmp_path, said.append)
-    streams = fleet.add(
+    member = fleet.add(
         "streams", msgspec.structs.replace(settings, produce_ack_deadline_s=1.0, shutdown_grace_s=2.0)
     )
     await fleet.wait_ready()
     assert stack.kafka.pid is not None
     os.kill(stack.kafka.pid, signal.SIGSTOP)
     try:
-        await asyncio.to_thread(fleet.terminate, streams)
+        await asyncio.to_thread(fleet.terminate, member)
     finally:
         os.kill(stack.kafka.pid, signal.SIGCONT)
     assert said == []
-    assert streams.process is not None
-    assert streams.process.returncode == 0
+    assert member.process is not None
+    assert member.process.returncode == 0
 
 
 async def test_the_successor_of_a_process_that_was_killed_waits_for_a_session_only(
@@ -135,29 +135,23 @@ async def test_the_successor_of_a_process_that_was_killed_waits_for_a_session_on
 ) -> None:
     """Nothing that is late is asked for meanwhile."""
     fleet = Fleet(stack, tmp_path, print)
-    streams = fleet.add("streams", settings)
+    member = fleet.add("streams", settings)
     await fleet.wait_ready()
-    await asyncio.to_thread(fleet.kill, streams)
-    fleet.start(streams)
+    await asyncio.to_thread(fleet.kill, member)
+    fleet.start(member)
     async with asyncio.timeout(settings.session_timeout_ms / 1000 + 30):
         await fleet.wait_ready()
-    await asyncio.to_thread(fleet.terminate, streams)
+    await asyncio.to_thread(fleet.terminate, member)
 
 
 async def test_topics_that_are_made_later_are_found(
-    database_settings: Settings, stack: LocalStack, tmp_path: Path
+    server_settings: Settings, clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fleet = Fleet(stack, tmp_path, print)
-    streams = fleet.add("streams", database_settings)
-    await fleet.wait_ready()
-    await ensure_topics(database_settings)
-
-    async def has_all() -> bool:
-        async with aiohttp.ClientSession() as http, http.get(f"{streams.url}/readyz") as response:
-            return bool((await response.json())["partitions"] == PARTITIONS)
-
-    await eventually(has_all, 60)
-    await asyncio.to_thread(fleet.terminate, streams)
+    monkeypatch.setattr(streams, "_METADATA_MAX_AGE_MS", 500)
+    world = World(server_settings, clock, tmp_path)
+    async with world.app:
+        await ensure_topics(server_settings)
+        await eventually(lambda: len(world.app.consumer.assignment()) == PARTITIONS)
 
 
 async def test_a_command_that_is_not_acknowledged_is_given_up_at_the_deadline(
