@@ -307,5 +307,5 @@ async def _answered(call: Callable[..., tuple[int, str]], **fields: Any) -> str:
 def _understood(answer: str, type_: type[T]) -> T:
     try:
         return msgspec.json.decode(answer, type=type_)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise Unavailable(f"WeChat Pay: the answer cannot be read: {error}") from error

@@ -187,7 +187,7 @@ def answer_of(call: _Call[Body], status: int, media_type: str, body: bytes) -> B
         raise _Failed(Why.WRONG, f"status {status}")
     try:
         answer = msgspec.json.decode(body, type=call.answer)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise _Failed(Why.WRONG, str(error)) from error
     if not call.fits(answer):
         raise _Failed(Why.WRONG, f"{answer} is no answer to {call.body or call.path}")

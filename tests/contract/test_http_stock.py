@@ -20,6 +20,7 @@ from tests.stock_server import Fault, Held, Shop, hangs_up, open_shop, says
 OPEN_S = 5.0
 CALLS_MAX = 4
 DEADLINE_S = 1000.0  # passes by turning the clock
+DEEP = b'{"product_id": "sku-1001", "granted": 1, "more": ' + b"[" * 20_000 + b"]" * 20_000 + b"}"
 BAD = {path.stem: path.read_bytes() for path in sorted(examples().glob("stock-source.reserved.bad.*.json"))}
 
 
@@ -120,7 +121,9 @@ async def test_the_examples_are_what_is_said(source: HttpStockSource, shop: Shop
 
 
 @pytest.mark.parametrize(
-    "body", [*BAD.values(), b"\xff\xfe", b" " * ANSWER_BYTES_MAX + b"{}"], ids=[*BAD, "not-text", "endless"]
+    "body",
+    [*BAD.values(), b"\xff\xfe", b" " * ANSWER_BYTES_MAX + b"{}", DEEP],
+    ids=[*BAD, "not-text", "endless", "deep"],
 )
 async def test_an_answer_that_makes_no_sense_is_told_and_counts_as_a_failure(
     source: HttpStockSource, shop: Shop, body: bytes, caplog: pytest.LogCaptureFixture

@@ -332,8 +332,9 @@ async def test_a_clear_no(status: int) -> None:
         Answer(200, b'{"code_url": "weixin://"', cut=True),
         signed(200, {"code_url": "weixin://"}, MERCHANT_KEY),
         signed(200, {"prepay_id": "1"}),
+        signed(200, {"more": orjson.Fragment(b"[" * 20_000 + b"]" * 20_000)}),
     ],
-    ids=["limited", "broken", "unsigned", "cut", "forged", "strange"],
+    ids=["limited", "broken", "unsigned", "cut", "forged", "strange", "deep"],
 )
 async def test_no_clear_answer(given: Answer) -> None:
     async with asking(given) as (provider, _):
