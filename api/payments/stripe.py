@@ -44,6 +44,8 @@ T = TypeVar("T")
 Method = Literal["card", "alipay"]
 _METHODS: dict[str, Method] = {"card": "card", "alipay": "alipay"}
 _RETRIES_MAX = 2
+_REFUNDS_MAX = 100  # of one payment, in one answer
+_FAILED = ("failed", "canceled")
 
 # Where Stripe's minor units are not those of ISO 4217; UGX is documented as having both none and two decimal places.
 _PLACES = {code: n for code, n in PLACES.items() if n <= 3 and code != "UGX"} | {"ISK": 2, "MGA": 0}
@@ -172,19 +174,42 @@ class StripeProvider:
         return Started("client_secret", intent.client_secret)
 
     async def refund(self, charge: Charge, reference: str, reason: str) -> Refunded:
-        refund = await _answered(
-            self._client.v1.refunds.create_async(
-                {
-                    "payment_intent": reference,
-                    "amount": minor_units(charge.amount, _places(charge.currency)),
-                    "metadata": {"order_id": charge.order_id, "reason": reason},
-                },
-                {"idempotency_key": refund_key(reference)},
+        """For a day Stripe answers the same key as it did at first, then it knows the key no more: how a refund stands, and
+        whether there is one, is asked apart.
+        """
+        units = minor_units(charge.amount, _places(charge.currency))
+        refunds = self._client.v1.refunds
+        try:
+            refund = await _answered(
+                refunds.create_async(
+                    {
+                        "payment_intent": reference,
+                        "amount": units,
+                        "metadata": {"order_id": charge.order_id, "reason": reason},
+                    },
+                    {"idempotency_key": refund_key(reference)},
+                )
             )
-        )
-        if refund.status in ("failed", "canceled"):
+        except PaymentRefused:
+            before = await self._given_back(reference, units)
+            if before is None:
+                raise
+            return before
+        if refund.status != "succeeded":
+            refund = await _answered(refunds.retrieve_async(refund.id))
+        if refund.status in _FAILED:
             raise PaymentRefused(f"Stripe: the refund {refund.id} {refund.status}")
         return Refunded(refund.id, final=refund.status == "succeeded")
+
+    async def _given_back(self, reference: str, units: int) -> Refunded | None:
+        """The newest refund of a payment if all of it is given back, by whomever, or on its way."""
+        found = await _answered(
+            self._client.v1.refunds.list_async({"payment_intent": reference, "limit": _REFUNDS_MAX})
+        )
+        good = [refund for refund in found.data if refund.status not in _FAILED]
+        if sum(refund.amount for refund in good) < units:
+            return None
+        return Refunded(good[0].id, final=all(refund.status == "succeeded" for refund in good))
 
     async def close(self) -> None:
         await self._http.close_async()  # type: ignore[no-untyped-call]

@@ -241,17 +241,62 @@ async def test_refund_gives_a_payment_back_once() -> None:
 
 
 async def test_a_refund_that_is_on_its_way_is_not_final() -> None:
-    refund = Answer(200, b'{"id": "re_1", "object": "refund", "status": "pending"}')
-    async with asking(refund) as (provider, _):
+    async with asking(refund_of("pending")) as (provider, _):
         assert await provider.refund(CHARGE, "pi_1", "") == Refunded("re_1", final=False)
 
 
+async def test_a_refund_that_was_on_its_way_is_final_once_it_is_there() -> None:
+    """Stripe repeats the first answer to a key; the refund itself says how it stands."""
+    async with asking(refund_of("pending"), refund_of("succeeded")) as (provider, played):
+        assert await provider.refund(CHARGE, "pi_1", "") == Refunded("re_1")
+    assert [(a.method, a.path) for a in played.asked] == [
+        ("POST", "/v1/refunds"),
+        ("GET", "/v1/refunds/re_1"),
+    ]
+
+
 @pytest.mark.parametrize("status", ["failed", "canceled"])
-async def test_a_refund_that_fails_at_once(status: str) -> None:
-    refund = Answer(200, orjson.dumps({"id": "re_1", "object": "refund", "status": status}))
-    async with asking(refund) as (provider, _):
+@pytest.mark.parametrize("at_first", ["pending", "failed"])
+async def test_a_refund_that_fails(at_first: str, status: str) -> None:
+    async with asking(refund_of(at_first), refund_of(status)) as (provider, _):
         with pytest.raises(PaymentRefused, match=f"re_1 {status}"):
             await provider.refund(CHARGE, "pi_1", "")
+
+
+@pytest.mark.parametrize(
+    ("before", "expected"),
+    [
+        ([("re_2", 25800, "succeeded")], Refunded("re_2")),
+        ([("re_2", 25800, "pending")], Refunded("re_2", final=False)),
+        ([("re_3", 15800, "succeeded"), ("re_2", 10000, "succeeded")], Refunded("re_3")),
+        ([("re_3", 25800, "failed"), ("re_2", 25800, "succeeded")], Refunded("re_2")),
+    ],
+    ids=["whole", "on-its-way", "in-parts", "at-the-second-try"],
+)
+async def test_what_was_given_back_before_counts(
+    before: list[tuple[str, int, str]], expected: Refunded
+) -> None:
+    """By the merchant in the Dashboard, or by a request whose key Stripe has forgotten since."""
+    async with asking(error(400, code="charge_already_refunded"), refunds_of(*before)) as (provider, played):
+        assert await provider.refund(CHARGE, "pi_1", "") == expected
+    assert [(a.method, a.path) for a in played.asked] == [("POST", "/v1/refunds"), ("GET", "/v1/refunds")]
+
+
+@pytest.mark.parametrize("before", [[], [("re_2", 10000, "succeeded")], [("re_2", 25800, "failed")]])
+async def test_a_refund_that_is_refused(before: list[tuple[str, int, str]]) -> None:
+    async with asking(error(400), refunds_of(*before)) as (provider, _):
+        with pytest.raises(PaymentRefused, match="No such thing"):
+            await provider.refund(CHARGE, "pi_1", "")
+
+
+def refund_of(status: str) -> Answer:
+    return Answer(200, orjson.dumps({"id": "re_1", "object": "refund", "status": status}))
+
+
+def refunds_of(*found: tuple[str, int, str]) -> Answer:
+    """The newest first."""
+    of = [{"id": i, "object": "refund", "amount": units, "status": status} for i, units, status in found]
+    return Answer(200, orjson.dumps({"object": "list", "has_more": False, "data": of}))
 
 
 @pytest.mark.parametrize("status", [400, 401, 402, 403, 404])
