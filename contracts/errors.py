@@ -27,6 +27,11 @@ _NOT_TEXT = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _WHY_CHARS_MAX = 500
 
 
+def as_text(why: str, chars_max: int) -> str:
+    """What was said elsewhere, as it can be kept: cut, and what is not text is escaped."""
+    return _NOT_TEXT.sub(lambda found: ascii(found[0])[1:-1], why[:chars_max])[:chars_max]
+
+
 class SluicewayError(Exception):
     """Base of all errors raised on purpose."""
 
@@ -50,8 +55,7 @@ class UndecodableMessage(Invalid):
     """
 
     def __init__(self, why: str) -> None:
-        escaped = _NOT_TEXT.sub(lambda found: ascii(found[0])[1:-1], why[:_WHY_CHARS_MAX])
-        super().__init__(escaped[:_WHY_CHARS_MAX])
+        super().__init__(as_text(why, _WHY_CHARS_MAX))
 
 
 class SoldOut(SluicewayError):

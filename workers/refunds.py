@@ -15,7 +15,7 @@ from purgatory.domain.messages.events import ContextChanged
 from purgatory.domain.model import CLOSED, OpenedState
 from purgatory.service._async.circuitbreaker import AsyncCircuitBreaker
 
-from contracts.errors import Invalid, PaymentRefused, Unavailable
+from contracts.errors import Invalid, PaymentRefused, Unavailable, as_text
 from contracts.payments import Charge, Refunded
 from contracts.settings import Settings
 from stock_ledger.commands.refunds import DueRefund, Refunds, charge_of, given_back, wait_s
@@ -108,7 +108,7 @@ class Refunding:
             return answer
         if not answer.final:
             why = f"{provider.name} has taken it in as {answer.refund_id}; the money is on its way"
-            return Later(why, self._longest_s())
+            return Later(as_text(why, _DETAIL_CHARS_MAX), self._longest_s())
         return provider.name, answer.refund_id
 
     async def _answer_of(self, provider: Refunder, due: DueRefund, until: float) -> Refunded | Later:
@@ -138,11 +138,12 @@ class Refunding:
         return await _counted(breaker, provider, due)
 
     def _later(self, due: DueRefund, why: str, action: str, wait_s: float) -> Later:
+        detail = as_text(why, _DETAIL_CHARS_MAX)
         logger.warning(
-            "payment %s of order %s is still due back: %s", due.reference, due.order_id, why,
+            "payment %s of order %s is still due back: %s", due.reference, due.order_id, detail,
             extra={"action": action},
         )  # fmt: skip
-        return Later(why[:_DETAIL_CHARS_MAX], wait_s)
+        return Later(detail, wait_s)
 
     def _next_s(self, due: DueRefund) -> float:
         return wait_s(due.tries, self._settings.refund_retry_s, self._settings.refund_retry_max_s)

@@ -10,12 +10,14 @@ import asyncpg
 import msgspec
 
 from contracts.commands import Pay
+from contracts.errors import as_text
 from contracts.messages import Money
 from contracts.payments import Charge
 from contracts.times import to_ms
 from stock_ledger.pool import acquired, fetch
 
 _REFUNDS = uuid.UUID("2c5f2a06-6f3d-5b0b-8a52-9e0d3f6a7c18")
+_EVENT_ID_CHARS_MAX = 255
 
 # Whoever takes a refund has it alone until $2. $1 now, $2 until, $3 how many
 TAKE = """
@@ -89,7 +91,7 @@ def given_back(due: DueRefund, provider: str, refund_id: str, now: datetime) -> 
         asked_at_ms=to_ms(now),
         order_id=due.order_id,
         provider=provider,
-        event_id=refund_id[:255] or "none",
+        event_id=as_text(refund_id, _EVENT_ID_CHARS_MAX) or "none",
         reference=due.reference,
         outcome="refunded",
         amount=Money(f"{due.amount:f}", due.currency),

@@ -157,6 +157,32 @@ async def test_a_refusal_is_told_and_asked_again_after_the_longest_wait(
     assert len(await world.ask()) == 1
 
 
+@pytest.mark.parametrize("error", [PaymentRefused, Unavailable, ValueError])
+async def test_what_a_provider_says_that_is_not_text_is_kept_escaped(
+    world: World, error: type[Exception]
+) -> None:
+    """Postgres would refuse it, and with it the whole round."""
+    world.due()
+    world.bank.answers = [
+        error("no\x00 \ud800"),
+        Refunded("r\x00 \ud800", final=False),
+        Refunded("r\x00 \ud800"),
+    ]
+    assert await world.ask() == []
+    assert is_storable(world.refunds.details["pay-1"])
+    world.clock.tick(100)
+    assert await world.ask() == []
+    assert is_storable(world.refunds.details["pay-1"])
+    world.clock.tick(100)
+    (command,) = await world.ask()
+    assert isinstance(command, Pay)
+    assert command.event_id == "r\\x00 \\ud800"
+
+
+def is_storable(text: str) -> bool:
+    return "\\x00" in text and text.isprintable()
+
+
 async def test_a_refund_that_is_on_its_way_stays_due_until_it_is_there(world: World) -> None:
     order = world.due()
     world.bank.answers = [Refunded("refund-1", final=False), Refunded("refund-1")]
