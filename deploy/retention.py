@@ -1,6 +1,6 @@
 """Retention: cuts partitions ahead, archives what is old, and drops it. It may be stopped and started again anywhere."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import datetime
 from pathlib import Path
@@ -123,8 +123,17 @@ class Retention:
     async def drop(self, period: Period) -> None:
         """From totals to gone. Audits wait meanwhile: they read either the rows or what they came to."""
         async with self._without_audits():
-            await retention.begin(self._connection, period)
-            await self.let_go(period)
+            # What goes along lies in tables that others write: it is deleted as it was archived, or not at all.
+            async with self._connection.transaction(isolation="repeatable_read"):
+                is_archived = await self.is_archived(
+                    period, retention.WITH_PERIOD, period.since, period.until
+                )
+                if is_archived:
+                    await retention.begin(self._connection, period)
+            if is_archived:
+                await self.let_go(period)
+            else:
+                self.keep_changed(period)
 
     async def resume(self) -> None:
         """End what an interrupted run began: detach, verify, drop."""
@@ -152,9 +161,7 @@ class Retention:
         there = await retention.tables_of(self._connection, period)
         if len(there) == len(period.leaves) and not await self.verify(period):
             await self.take_back(period)
-            self._done.kept.append(
-                f"{period.name}: changed while it was archived; the next run takes it anew"
-            )
+            self.keep_changed(period)
             return
         await self.cover(period)
         for name in there:
@@ -170,13 +177,21 @@ class Retention:
 
     async def verify(self, period: Period) -> bool:
         """Whether the archive has the rows as they are now that nobody can change them any more."""
+        return await self.is_archived(period, retention.row_queries(period.names()))
+
+    async def is_archived(self, period: Period, queries: Mapping[str, str], *arguments: Any) -> bool:
+        """Whether the archive has what these queries, by table, find now."""
         manifest = archive.read_manifest(self._folder(period.until))
         if manifest is None:
             return False
-        for table, query in retention.row_queries(period.names()).items():
-            if await archive.content_of(self._connection, query) != manifest.tables[table].content_sha256:
+        for table, query in queries.items():
+            content = await archive.content_of(self._connection, query, *arguments)
+            if content != manifest.tables[table].content_sha256:
                 return False
         return True
+
+    def keep_changed(self, period: Period) -> None:
+        self._done.kept.append(f"{period.name}: changed while it was archived; the next run takes it anew")
 
     async def take_back(self, period: Period) -> None:
         """Put the period back as it was before it was to be dropped."""

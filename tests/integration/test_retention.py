@@ -18,6 +18,7 @@ from contracts.times import from_ms, to_ms
 from deploy import archive, retention
 from deploy.retention import retain
 from stock_ledger import partitions
+from stock_ledger.retention import Period
 from tests.harness import line_of, real_writer, running, uuid_of
 from tests.integration.audit_sale import Sale
 from tests.integration.test_audit import told
@@ -250,6 +251,39 @@ async def test_it_goes_on_wherever_it_was_stopped(kept: Sale, monkeypatch: pytes
     assert manifest is not None
     assert manifest.tables["orders"].rows == orders
     assert not [leaf for leaf in await _leaves(kept) if leaf.going]
+
+
+async def test_a_payment_after_the_archive_is_still_given_back(
+    kept: Sale, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An order that ended long ago is paid once more just when its period is to be dropped."""
+    await kept.sell()
+    await end_orders(kept)
+    now = await end_period(kept)
+    order_id = await kept.pool.fetchval("SELECT order_id::text FROM orders WHERE status = 'completed'")
+    total = await kept.pool.fetchval("SELECT total FROM orders WHERE order_id = $1", order_id)
+    again = Pay(
+        command_id=uuid_of("pay again"), **BASE, order_id=order_id, provider="sandbox", event_id="e2", reference="r2",
+        outcome="paid", amount=Money(str(total), "CNY"), occurred_at_ms=1,
+    )  # fmt: skip
+    drop = retention.Retention.drop
+
+    async def late(self: retention.Retention, period: Period) -> None:
+        await kept.ask(again)
+        await kept.decide()
+        await drop(self, period)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(retention.Retention, "drop", late)
+        done = await retain(kept.settings, now)
+    assert not done.dropped
+    assert "changed" in done.kept[0]
+    assert await kept.pool.fetchval("SELECT reference FROM refunds WHERE NOT refunded") == "r2"
+    done = await retain(kept.settings, now)
+    assert not done.dropped
+    assert f"order {order_id}" in done.kept[0]
+    report = await kept.audit()
+    assert report.ok, told(report)
 
 
 class Crashing:
