@@ -13,7 +13,8 @@ from stock_ledger.buyer_fakes import MemoryCarts
 from stock_ledger.commands.book import Counts, Gathering, HoldState, Item, OrderState
 from stock_ledger.commands.whole import whole_answer
 from stock_ledger.ledger import Advance, Claim, Entry, Need
-from stock_ledger.upstream.source import Intended, Reserve
+from stock_ledger.upstream.settle import Short, against_short
+from stock_ledger.upstream.source import GiveBack, Intended, Outstanding, Reserve, rows_of
 
 
 class MemoryLedger:
@@ -125,6 +126,22 @@ class MemoryLedger:
         """Add what is open with the second stock source and not yet there."""
         known = {row[:3] for row in self.open}
         self.open += [row for row in rows if row[:3] not in known]
+
+    def put_returns(self, returns: Sequence[GiveBack]) -> None:
+        """Units that came back: what is short is filled first."""
+        short = [
+            Short(product_id, batch, units)
+            for kind, product_id, batch, units, _ in self.open
+            if kind == "short"
+        ]
+        going, left = against_short(returns, short)
+        of = {("short", one.product_id, one.batch): one.units for one in left}
+        self.open = [
+            row if row[0] != "short" else (*row[:3], of[row[:3]], of[row[:3]])
+            for row in self.open
+            if row[0] != "short" or of[row[:3]]
+        ]
+        self.put_open(rows_of(Outstanding(going, [])))
 
     def _take(self, d: Decision) -> None:
         """Keep the order or the hold of a decision, with the units that it takes."""

@@ -73,10 +73,10 @@ def _wrong_open(row: SourceOpenRow, partition: int | None, book: Book) -> str:
 
 
 def _wrong_return(row: SourceOpenRow, book: Book) -> str:
-    """Of units that a command has brought back."""
+    """Of units that a command has brought back, but for those that were short."""
     place = place_of(row.cause.removeprefix(_COMMAND))
     if place is not None and book.history.obeyed(*place):
         return DROPPED
     entries = [] if place is None else book.command_entries.get(place, [])
     back = sum(entry.delta for entry in entries if entry.product_id == row.product_id)
-    return "" if back == row.units else f"{row.units} units go back, the command brought back {back}"
+    return "" if row.units <= back else f"{row.units} units go back, the command brought back {back}"

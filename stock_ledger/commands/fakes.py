@@ -21,7 +21,6 @@ from stock_ledger.commands.due import Due
 from stock_ledger.commands.refunds import DueRefund
 from stock_ledger.fakes import MemoryLedger
 from stock_ledger.ledger import Advance
-from stock_ledger.upstream.source import Outstanding, rows_of
 
 _FIRST = (Outcome.APPLIED, Outcome.REFUSED)
 
@@ -77,7 +76,7 @@ class MemoryCommandLedger:
         for pair, units in obeyed.bought.items():
             ledger.purchases[pair] = ledger.purchases.get(pair, 0) + units
         ledger.carts.take_out(obeyed.from_carts)
-        ledger.put_open(rows_of(Outstanding(obeyed.give_back, [])))
+        ledger.put_returns(obeyed.give_back)
         if ledger.fail_after_commit:
             ledger.fail_after_commit -= 1
             raise Unavailable("the connection broke after the commit")

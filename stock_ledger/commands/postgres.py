@@ -42,9 +42,7 @@ from stock_ledger.postgres import (
     rows_of,
 )
 from stock_ledger.sql import ITEM_COLUMNS, LEDGER_COLUMNS, ORDER_COLUMNS, PAYMENT_COLUMNS, PRODUCTS
-from stock_ledger.upstream.source import Outstanding
-from stock_ledger.upstream.source import rows_of as rows_to_open
-from stock_ledger.upstream.sql import put_open
+from stock_ledger.upstream.sql import put_returns
 
 _answers = msgspec.json.Decoder(Gathering.__annotations__["answers"])
 _refunds = msgspec.json.Decoder(tuple[Refund, ...])
@@ -102,7 +100,7 @@ class PostgresCommandLedger:
                     if obeyed.from_carts:
                         await clear_bought(connection, obeyed.from_carts)
                     if obeyed.give_back:
-                        await put_open(connection, rows_to_open(Outstanding(obeyed.give_back, [])))
+                        await put_returns(connection, obeyed.give_back)
             except asyncpg.IntegrityConstraintViolationError as error:
                 raise StaleView(f"{error.constraint_name}: {error.detail or error}") from error
 

@@ -1,6 +1,7 @@
 """Making good with the second source what a batch has left open: returns first, then what became of requests."""
 
 from collections import deque
+from collections.abc import Iterable
 
 import msgspec
 
@@ -90,6 +91,24 @@ async def make_good(source: StockSource, outstanding: Outstanding) -> MadeGood:
                 short.append(Short(product_id, head.request.batch.removesuffix(_MORE), settled.missing))
             elif settled.missing:
                 waiting[product_id].append(_more(head.request, settled.missing))
+
+
+def against_short(returns: Iterable[GiveBack], short: Iterable[Short]) -> tuple[list[GiveBack], list[Short]]:
+    """What goes back to the source of units that came back, and what is short from then on: units that were sold and never
+    granted are not the source's.
+    """
+    left = list(short)
+    going = []
+    for back in returns:
+        units = back.units
+        for n, one in enumerate(left):
+            if one.product_id == back.product_id:
+                filled = min(units, one.units)
+                units -= filled
+                left[n] = msgspec.structs.replace(one, units=one.units - filled)
+        if units:
+            going.append(msgspec.structs.replace(back, units=units))
+    return going, left
 
 
 def _more(request: Reserve, missing: int) -> Unsettled:

@@ -6,7 +6,8 @@ from typing import Any
 from contracts.errors import FenceLost
 from stock_ledger.batch import OpenRow
 from stock_ledger.ledger import Advance
-from stock_ledger.upstream.source import Intended, Reserve
+from stock_ledger.upstream.settle import Short, against_short
+from stock_ledger.upstream.source import GiveBack, Intended, Outstanding, Reserve, rows_of
 
 # Locked against a claim, so that whoever claims next finds what is remembered here. $1 partitions, $2 epochs, $3 offsets
 _STILL_OURS = """
@@ -34,6 +35,18 @@ INSERT INTO stock_source_open (kind, product_id, cause, units, sold)
 SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::bigint[])
 ON CONFLICT (kind, product_id, cause) DO NOTHING
 """
+# What is short of these products. $1 products
+_SHORT = """
+SELECT product_id, cause, units FROM stock_source_open WHERE kind = 'short' AND product_id = ANY($1::text[])
+ORDER BY id FOR UPDATE
+"""
+# $1 products, $2 causes, $3 units that are left
+_SET_SHORT = """
+UPDATE stock_source_open AS o SET units = u.units, sold = u.units
+FROM unnest($1::text[], $2::text[], $3::bigint[]) AS u (product_id, cause, units)
+WHERE o.kind = 'short' AND o.product_id = u.product_id AND o.cause = u.cause
+"""
+_FORGET_SHORT = "DELETE FROM stock_source_open WHERE kind = 'short' AND units = 0"
 
 
 async def intend(connection: Any, advances: Sequence[Advance], requests: Sequence[Reserve]) -> Intended:
@@ -67,6 +80,19 @@ async def settle_batch(connection: Any, advances: Sequence[Advance], left_open: 
         _FORGET, [a.partition for a in advances], [a.claim.next_offset for a in advances]
     )
     await put_open(connection, left_open)
+
+
+async def put_returns(connection: Any, returns: Sequence[GiveBack]) -> None:
+    """Units that came back: what is short is filled first, the rest is open to be given back."""
+    products = sorted({back.product_id for back in returns})
+    before = [Short(*row) for row in await connection.fetch(_SHORT, products)]
+    going, left = against_short(returns, before)
+    if filled := [one for one in left if one not in before]:
+        await connection.execute(
+            _SET_SHORT, [s.product_id for s in filled], [s.batch for s in filled], [s.units for s in filled]
+        )
+        await connection.execute(_FORGET_SHORT)
+    await put_open(connection, rows_of(Outstanding(going, [])))
 
 
 async def put_open(connection: Any, rows: Iterable[OpenRow]) -> None:

@@ -120,6 +120,22 @@ async def test_units_of_an_order_that_is_closed_go_back(world: World, open_: Ope
     assert await open_.open(9) == Outstanding([GiveBack(A, f"command-0-{place}", 2)], [])
 
 
+async def test_units_that_come_back_fill_what_is_short_first(world: World, open_: Open) -> None:
+    """The source has never granted them, and must not have them twice."""
+    claim = await opened(world)
+    decided = await persist(world, claim, line_of(1, A, 1), line_of(2, A, 3), line_of(3, A, 2), left_open=[])
+    before = await open_.open(9)
+    await open_.made_good(before, MadeGood(Outstanding([], []), [Short(A, "0-0", 1), Short(A, "0-1", 2)]))
+    ids = [d.order.order_id for d in decided.decisions if d.order is not None]
+    first, second, third = (await world.commands.load(need(orders=ids))).orders.values()
+    await world.obey(await world.claim(), step_of(first, "cancel"))
+    assert await open_.open(9) == Outstanding([], [])
+    await world.obey(await world.claim(), step_of(second, "cancel"), step_of(third, "cancel"))
+    assert await open_.open(9) == Outstanding(
+        [GiveBack(A, "command-0-1", 1), GiveBack(A, "command-0-2", 2)], []
+    )
+
+
 async def test_nothing_is_intended_while_postgres_is_away(offline_settings: Settings) -> None:
     async with postgres_world(offline_settings) as base:
         with pytest.raises(Unavailable):
