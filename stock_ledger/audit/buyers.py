@@ -3,7 +3,9 @@
 from collections import Counter
 from itertools import accumulate
 
-from contracts.commands import Settle
+import msgspec
+
+from contracts.commands import PatchProduct, PutProduct, Settle
 from contracts.slices import others, product_of
 from stock_ledger.audit.book import FIRST, TAKING, Book, by_command, where
 from stock_ledger.audit.catalogue import judge_refusals, unchanged
@@ -16,6 +18,7 @@ from stock_ledger.audit.stock import Places, ledgers
 Buyer = tuple[str, str]  # (product_id, buyer_id)
 Changes = dict[tuple[str, str], list[tuple[int, int]]]  # by stock id and buyer: (index of the entry, units)
 _CHANGED = "limits of products whose catalogue entry changed"
+_GRANTED = "what a second stock source has granted"
 
 
 def refusals(book: Book) -> Law:
@@ -27,6 +30,7 @@ def refusals(book: Book) -> Law:
     places = {product_id: Places(rows) for product_id, rows in ledgers(book).items()}
     products = {row.product_id: row for row in book.facts.postgres.products}
     constant = unchanged(book, "buyer_limit")
+    sourced = _sourced(book)
     bought = _bought(book)
     dropped = {product_of(h.product_id) for h in book.history.stock.values() if h.counted}
     for row in book.facts.postgres.decisions:
@@ -51,11 +55,26 @@ def refusals(book: Book) -> Law:
                     f"buyer {row.buyer_id} had {had}, asked for {row.quantity}, the limit is {limit}",
                 )
         elif row.reason in ("sold_out", "insufficient_stock"):
-            law.checked += 1
             left = [] if at is None else [at.rows[i].available for i in at.before(row.offset)]
-            if not any(_too_little(row, available) for available in left):
+            is_true = any(_too_little(row, available) for available in left)
+            if not is_true and product_of(row.product_id) in sourced:
+                law.skip(1, _GRANTED)
+                continue
+            law.checked += 1
+            if not is_true:
                 _deviate(law, row, f"{row.reason} for {row.quantity}, but available were {left}")
     return law
+
+
+def _sourced(book: Book) -> set[str]:
+    """Products that have, or had, a second stock source: how many units it granted is not kept."""
+    now = {product_of(row.product_id) for row in book.facts.postgres.products if row.stock_source}
+    return now | {
+        row.subject
+        for row in book.facts.postgres.commands
+        if (isinstance(row.command, PutProduct) and row.command.stock_source)
+        or (isinstance(row.command, PatchProduct) and row.command.stock_source is not msgspec.UNSET)
+    }
 
 
 def _bought(book: Book) -> Changes:

@@ -124,6 +124,7 @@ class ProductRow(NamedTuple):
     on_shelf: bool = True
     sale_from: datetime | None = None
     sale_to: datetime | None = None
+    stock_source: str | None = None
 
     def sells_for(self) -> Decimal:
         return self.price if self.sale_price is None else self.sale_price

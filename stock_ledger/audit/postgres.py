@@ -57,7 +57,8 @@ WHERE tableoid <> ALL($1::oid[]) ORDER BY product_id, seq
 """
 STOCK = "SELECT product_id, partition, available, seq, held, pending, paid FROM stock"
 PRODUCTS = """
-SELECT product_id, buyer_limit, version, slices, price, sale_price, currency, on_shelf, sale_from, sale_to FROM products
+SELECT product_id, buyer_limit, version, slices, price, sale_price, currency, on_shelf, sale_from, sale_to,
+       stock_source FROM products
 """
 CATALOGUE = "SELECT * FROM products"
 SLICES = """

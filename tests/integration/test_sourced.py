@@ -62,3 +62,29 @@ async def test_both_sides_agree_after_a_sale_a_fault_and_a_return(sale: Sale) ->
     await sale.decide()
     report = await sale.audit(10.0)
     assert report.ok, report.broken()
+
+
+async def test_what_the_source_does_not_grant_is_refused_for_good_reason(sale: Sale) -> None:
+    """It has sold elsewhere what is still offered here: the audit knows the stock here alone."""
+    await sale.pool.execute("UPDATE products SET stock_source = 'refuse' WHERE product_id = $1", sale.hot)
+    async with open_shop({sale.hot: 1}) as shop:
+        sale.settings = msgspec.structs.replace(
+            sale.settings, stock_source_url=shop.url, stock_source_deadline_s=4.0
+        )
+        async with (
+            connect_stock_source(sale.settings) as source,
+            real_writer(sale.settings, "w", source) as writer,
+            running(writer),
+        ):
+            await sale.send([sale.sent(line_of(n, sale.hot, 1)) for n in range(2)])
+
+            async def done() -> bool:
+                return await sale.decided() == 2
+
+            await eventually(done)
+    reasons = await sale.pool.fetch("SELECT reason FROM decisions ORDER BY 1")
+    assert [row["reason"] for row in reasons] == ["sold_out", None]
+    await sale.decide()
+    report = await sale.audit(10.0)
+    assert report.ok, report.broken()
+    assert report.law("refusals").not_checkable == 1
