@@ -66,7 +66,8 @@ class Loaded(msgspec.Struct):
 
     `decided` maps (checkout_id, stock id) to the offset of its decision, `forwarded` to where it was sent on, `hashes` to
     the payload hash of what was decided or sent on. Of products with a second stock source, `granted` is how many units may
-    be sold, and `down` are those that are refused because it does not answer. Where slices may not have enough, `elsewhere`
+    be sold, and `down` are those that are refused because it does not answer; of those in `half_asked` it was asked for less
+    than the batch wants, and has granted all of it. Where slices may not have enough, `elsewhere`
     is what the others have, as far as is known.
     """
 
@@ -79,6 +80,7 @@ class Loaded(msgspec.Struct):
     forwarded: dict[tuple[str, str], int] = {}
     granted: dict[str, int] = {}
     down: frozenset[str] = frozenset()
+    half_asked: frozenset[str] = frozenset()
     elsewhere: dict[str, int] = {}
 
     def payloads(self) -> dict[str, str]:

@@ -210,7 +210,10 @@ def refusal(  # noqa: C901, PLR0911 - one return per guard, in order of preceden
     available = stock[line.stock_id].available
     is_down = line.product_id in loaded.down
     if product.stock_source is not None and not is_down:
-        available = min(available, loaded.granted.get(line.product_id, 0))
+        granted = loaded.granted.get(line.product_id, 0)
+        is_half_asked = line.product_id in loaded.half_asked
+        is_down = is_half_asked and granted < line.quantity
+        available = available if is_half_asked else min(available, granted)
     if available <= 0:
         return Reason.SOLD_OUT
     if available < line.quantity:

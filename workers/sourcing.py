@@ -12,6 +12,7 @@ from stock_ledger.upstream.source import (
     StockSource,
     WhenDown,
     granted_or_policy,
+    half_asked,
     outstanding,
     requests_of,
     rows_of,
@@ -51,7 +52,8 @@ class Sourcing:
         when_down = {i: WhenDown(p.stock_source) for i, p in loaded.products.items() if p.stock_source}
         if not when_down:
             return None
-        intended = await self._ledger.intend(advances, requests_of(received, loaded, when_down))
+        wanted = requests_of(received, loaded, when_down)
+        intended = await self._ledger.intend(advances, wanted)
         requests = intended.requests
         answers = await self._source.reserve(requests) if requests else {}
         # A product of an earlier try may have no source any more, or not be in the batch: nothing is sold of its grant.
@@ -59,5 +61,6 @@ class Sourcing:
         allowance = granted_or_policy(requests, answers, policies, intended.again)
         loaded.granted = {i: n for i, n in allowance.units.items() if i not in allowance.down}
         loaded.down = allowance.down
+        loaded.half_asked = half_asked(wanted, requests, allowance)
         before = {i: loaded.stock[i].available for i in when_down if i in loaded.stock}
         return Sourced(requests, allowance, before)

@@ -218,6 +218,16 @@ def granted_or_policy(
     return Allowance(units, frozenset(down), unknown)
 
 
+def half_asked(
+    wanted: Iterable[Reserve], requests: Iterable[Reserve], allowance: Allowance
+) -> frozenset[str]:
+    """Products of which an earlier try of the batch asked for less than is wanted now: they may have more than was granted."""
+    asked = {request.product_id: request.units for request in requests}
+    return frozenset(
+        of.product_id for of in wanted if allowance.units[of.product_id] == asked[of.product_id] < of.units
+    )
+
+
 def outstanding(requests: Iterable[Reserve], allowance: Allowance, sold: Mapping[str, int]) -> Outstanding:
     """What is left to do when the batch sold so many units of each product."""
     give_back: list[GiveBack] = []

@@ -100,6 +100,27 @@ async def test_a_writer_that_dies_leaks_nothing(
     assert (sourced.ledger.open, sourced.ledger.intended) == ([], {})
 
 
+async def test_what_came_after_a_crash_is_not_refused_as_sold_out(
+    sourced: Sourced, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The batch was to be of one line, and the source is asked for that again: there is more of it."""
+    source = sourced.source = MemoryStockSource({A: 10})
+    sourced.send(line_of(1, A, 2))
+    left = [True]
+    with monkeypatch.context() as patch:
+        dies(patch, sourced.ledger, "persist", after=False, once=lambda: left.pop() if left else False)
+        writer, log = sourced.writer()
+        async with failing(writer) as task:
+            await sourced.share_out(log)
+            with pytest.raises(Crash):
+                await task
+    sourced.send(line_of(2, A), line_of(3, A, 20))
+    await sourced.decide()
+    assert sourced.reasons() == [None, Reason.STOCK_SOURCE_DOWN, Reason.INSUFFICIENT_STOCK]
+    await sourced.make_good()
+    assert (source.stock[A], sourced.ledger.stock[A].available) == (8, 8)
+
+
 async def test_an_open_circuit_after_a_crash_does_not_forget_what_was_granted_before(
     sourced: Sourced, monkeypatch: pytest.MonkeyPatch
 ) -> None:
