@@ -1,5 +1,7 @@
 """Topics: made with the configured partition count, or found to have it."""
 
+import asyncio
+import time
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer
@@ -15,9 +17,12 @@ from contracts.topics import Topics
 _WEEK_MS = LOG_DAYS * 24 * 3600 * 1000
 RETENTION_MS = {"checkouts": _WEEK_MS, "commands": _WEEK_MS, "events": _WEEK_MS, "dead-letters": -1}
 
+_LOOK_S = 0.05  # between looks whether new topics are known
+_KNOWN_S = 30.0
+
 
 async def ensure_topics(settings: Settings) -> list[str]:
-    """Create the topics that are missing; returns their names.
+    """Create the topics that are missing, and wait until they are known; returns their names.
 
     Raises SettingsError if a topic has another number of partitions: products would change their partition, and with
     it their writer. Raises Unavailable if Kafka does not answer.
@@ -29,8 +34,8 @@ async def ensure_topics(settings: Settings) -> list[str]:
         missing = [name for name, count in found.items() if count == 0]
         if missing:
             await _create(admin, settings, missing)
-            found = await _partition_counts(admin, settings)
-        wrong = {name: count for name, count in found.items() if count not in (0, settings.partitions)}
+            found = await _known(admin, settings)
+        wrong = {name: count for name, count in found.items() if count != settings.partitions}
         if wrong:
             raise SettingsError(
                 f"SLUICEWAY_PARTITIONS is {settings.partitions}, but topics have {wrong}: set it to what they have. "
@@ -54,6 +59,16 @@ async def end_offsets(settings: Settings, topic: str) -> dict[int, int]:
         raise Unavailable(f"Kafka: {error!r}") from error
     finally:
         await consumer.stop()
+
+
+async def _known(admin: AIOKafkaAdminClient, settings: Settings) -> dict[str, int]:
+    """The partition counts as soon as there are some: the controller answers before the brokers have heard of new topics."""
+    deadline = time.monotonic() + _KNOWN_S
+    while not all((found := await _partition_counts(admin, settings)).values()):
+        if time.monotonic() > deadline:
+            raise Unavailable(f"Kafka does not know the topics it has made after {_KNOWN_S:.0f} s: {found}")
+        await asyncio.sleep(_LOOK_S)
+    return found
 
 
 async def _partition_counts(admin: AIOKafkaAdminClient, settings: Settings) -> dict[str, int]:

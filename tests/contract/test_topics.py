@@ -4,13 +4,28 @@ import time
 
 import pytest
 from aiokafka import AIOKafkaProducer
+from aiokafka.admin import AIOKafkaAdminClient
 
 from contracts.kafka import producer_options, send
 from contracts.settings import Settings
 from contracts.topics import Topics
+from deploy.topics import ensure_topics
 from tests.harness import records_of
 
 _YEAR_MS = 365 * 24 * 3600 * 1000
+
+
+async def test_topics_are_known_as_soon_as_they_are_made(server_settings: Settings) -> None:
+    topics = Topics(server_settings).all()
+    admin = AIOKafkaAdminClient(bootstrap_servers=server_settings.kafka_url)
+    await admin.start()
+    try:
+        assert sorted(await ensure_topics(server_settings)) == sorted(topics)
+        told = await admin.describe_topics(topics)
+        assert {len(topic["partitions"]) for topic in told} == {server_settings.partitions}
+    finally:
+        await admin.close()
+    assert await ensure_topics(server_settings) == []
 
 
 @pytest.mark.parametrize("off_ms", [-_YEAR_MS, _YEAR_MS], ids=["behind", "ahead"])

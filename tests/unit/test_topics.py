@@ -1,52 +1,67 @@
-"""Partitions: the same murmur2 as every Kafka client."""
+"""Topics are made, and known before anyone counts on them."""
+
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
-from aiokafka.partitioner import murmur2
-from hypothesis import given
-from hypothesis import strategies as st
 
-from contracts import topics
+from contracts.errors import SettingsError, Unavailable
 from contracts.settings import Settings
-from contracts.topics import Topics, partition_of, remember_partitions
-
-# From the tests of the Java client (UtilsTest.testMurmur2).
-JAVA = [
-    ("21", -973932308),
-    ("foobar", -790332482),
-    ("a-little-bit-long-string", -985981536),
-    ("a-little-bit-longer-string", -1486304829),
-    ("lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8", -58897971),
-    ("abc", 479470107),
-]
+from contracts.topics import Topics
+from deploy import topics
+from deploy.topics import ensure_topics
 
 
-@pytest.mark.parametrize(("text", "expected"), JAVA)
-def test_murmur2_is_javas(text: str, expected: int) -> None:
-    signed = (murmur2(text.encode()) & 0xFFFFFFFF ^ 0x8000_0000) - 0x8000_0000
-    assert signed == expected
+class Admin:
+    """Of a broker that hears of new topics only some looks after they are made, with as many `partitions` as they have."""
+
+    def __init__(self, partitions: int, looks: float = 2) -> None:
+        self._partitions = partitions
+        self._looks = looks
+        self.made: list[str] = []
+        self.closed = False
+
+    async def start(self) -> None: ...
+
+    async def describe_topics(self, names: list[str]) -> list[dict[str, Any]]:
+        self._looks -= bool(self.made)
+        count = self._partitions if self._looks < 0 else 0
+        return [{"topic": name, "partitions": [{}] * count} for name in names]
+
+    async def create_topics(self, wanted: list[Any]) -> Any:
+        self.made = [topic.name for topic in wanted]
+        return SimpleNamespace(topic_errors=[(name, 0) for name in self.made])
+
+    async def close(self) -> None:
+        self.closed = True
 
 
-@pytest.mark.parametrize(("text", "hashed"), JAVA)
-@pytest.mark.parametrize("partitions", [1, 4, 16, 4096])
-def test_a_partition_is_the_positive_hash_modulo_the_count(text: str, hashed: int, partitions: int) -> None:
-    assert partition_of(text, partitions) == (hashed & 0x7FFF_FFFF) % partitions
+def given(monkeypatch: pytest.MonkeyPatch, admin: Admin) -> None:
+    monkeypatch.setattr(topics, "AIOKafkaAdminClient", lambda **_: admin)
+    monkeypatch.setattr(topics, "_LOOK_S", 0)
 
 
-@given(st.text("abcXYZ019_-", min_size=1, max_size=64), st.integers(1, 4096))
-def test_every_product_has_a_partition(product_id: str, partitions: int) -> None:
-    assert 0 <= partition_of(product_id, partitions) < partitions
+async def test_topics_that_are_made_are_waited_for(
+    monkeypatch: pytest.MonkeyPatch, offline_settings: Settings
+) -> None:
+    given(monkeypatch, admin := Admin(offline_settings.partitions))
+    assert sorted(await ensure_topics(offline_settings)) == sorted(Topics(offline_settings).all())
+    assert admin.closed
+    assert await ensure_topics(offline_settings) == []
 
 
-def test_only_so_many_products_are_remembered() -> None:
-    remember_partitions(2)
-    try:
-        assert [partition_of("abc", n) for n in (4, 16, 4096, 4)] == [479470107 % n for n in (4, 16, 4096, 4)]
-        assert topics._remembered.cache_info()[1:] == (4, 2, 2)
-    finally:
-        remember_partitions(Settings().partition_cache_max)
+async def test_those_that_another_has_made_meanwhile_are_counted(
+    monkeypatch: pytest.MonkeyPatch, offline_settings: Settings
+) -> None:
+    given(monkeypatch, Admin(offline_settings.partitions + 1))
+    with pytest.raises(SettingsError, match="must never change"):
+        await ensure_topics(offline_settings)
 
 
-def test_topics_are_named_under_the_prefix() -> None:
-    named = Topics(Settings(topic_prefix="sale"))
-    assert named.all() == [named.checkouts, named.commands, named.events, named.dead_letters]
-    assert named.all() == ["sale.checkouts", "sale.commands", "sale.events", "sale.dead-letters"]
+async def test_topics_that_stay_unknown_are_told(
+    monkeypatch: pytest.MonkeyPatch, offline_settings: Settings
+) -> None:
+    given(monkeypatch, Admin(offline_settings.partitions, float("inf")))
+    monkeypatch.setattr(topics, "_KNOWN_S", 0)
+    with pytest.raises(Unavailable, match="does not know"):
+        await ensure_topics(offline_settings)
