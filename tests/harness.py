@@ -1,21 +1,27 @@
 """What tests share: makers of messages and products, a clock to turn by hand, writers put together and run."""
 
 import asyncio
+import os
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from hashlib import blake2b
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import asyncpg
 import msgspec
 
+from contracts.errors import SettingsError, Unavailable
 from contracts.messages import CheckoutLine, Shipping
 from contracts.settings import Settings
 from contracts.topics import partition_of
 from deploy.records import reading
+from deploy.stack import LocalStack
+from deploy.topics import ensure_topics
 from stock_ledger.batch import Product
 from stock_ledger.commands.ledger import CommandLedger
 from stock_ledger.commands.postgres import PostgresCommandLedger
@@ -125,6 +131,46 @@ async def records_of(settings: Settings, topic: str, partition: int) -> list[Any
     async with reading(settings) as log:
         ends = {partition: (await log.ends(topic))[partition]}
         return [record async for record in log.read(topic, {partition: 0}, ends)]
+
+
+@asynccontextmanager
+async def stalled(stack: LocalStack, settings: Settings) -> AsyncIterator[None]:
+    """Kafka stands still. At the end it goes on, and takes new topics again: a broker that was silent for too long is
+    fenced, until it is heard again.
+    """
+    after = msgspec.structs.replace(settings, topic_prefix=f"{settings.topic_prefix}-after")
+
+    async def takes_topics() -> bool:
+        try:
+            await ensure_topics(after)
+        except (SettingsError, Unavailable):
+            return False
+        return True
+
+    pid = stack.kafka.pid
+    assert pid is not None
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+        await eventually(takes_topics)
+
+
+class Traces:
+    """Tasks and open files that come from now on."""
+
+    def __init__(self) -> None:
+        self._tasks = asyncio.all_tasks()
+        self._files = self._open_files()
+
+    async def are_gone(self) -> None:
+        assert asyncio.all_tasks() <= self._tasks
+        await eventually(lambda: self._open_files() <= self._files)
+
+    @staticmethod
+    def _open_files() -> int:
+        return len(list(Path("/dev/fd").iterdir()))
 
 
 async def insert_product(

@@ -1,10 +1,6 @@
 """What ingest counts on from a producer, in memory and in Kafka."""
 
-import asyncio
-import os
-import signal
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -18,7 +14,7 @@ from contracts.topics import Topics
 from deploy.stack import LocalStack
 from ingest.fakes import MemoryProducer
 from tests.contract.adapters import memory_or
-from tests.harness import eventually, records_of
+from tests.harness import Traces, eventually, records_of, stalled
 from workers.fakes import MemoryBroker
 
 PARTITIONS = 4
@@ -132,10 +128,6 @@ async def test_what_does_not_fit_in_one_batch_goes_in_several(world: World) -> N
     await lie(world, 2, *values)
 
 
-def open_files() -> int:
-    return len(list(Path("/dev/fd").iterdir()))
-
-
 async def delete_topic(settings: Settings, topic: str) -> None:
     admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_url.split(","))
     await admin.start()
@@ -154,15 +146,14 @@ async def test_of_a_producer_that_is_stopped_while_a_partition_takes_nothing_not
     topic_settings: Settings,
 ) -> None:
     topic = Topics(topic_settings).checkouts
-    tasks, files = asyncio.all_tasks(), open_files()
+    traces = Traces()
     producer = await start_producer(topic_settings, "producer")
     await producer.send_and_wait(topic, b"v", b"k", 0)
     await delete_topic(topic_settings, topic)
     ((_, ack),) = await send(producer, topic, 0, [(b"k", b"v", [])], 1_794_394_800_000)
     await stop_producer(producer)
     assert not ack.done()
-    assert asyncio.all_tasks() == tasks
-    await eventually(lambda: open_files() == files)
+    await traces.are_gone()
 
 
 async def test_of_a_producer_that_is_stopped_while_the_broker_is_stalled_nothing_is_left(
@@ -171,15 +162,10 @@ async def test_of_a_producer_that_is_stopped_while_the_broker_is_stalled_nothing
     """Not even what is too much for the buffers of its connections."""
     settings = msgspec.structs.replace(topic_settings, produce_batch_bytes=64 * 1024 * 1024)
     topic = Topics(settings).checkouts
-    tasks, files = asyncio.all_tasks(), open_files()
+    traces = Traces()
     producer = await start_producer(settings, "producer")
     assert (await producer.send_and_wait(topic, b"v", b"k", 0)).offset == 0
-    assert stack.kafka.pid is not None
-    os.kill(stack.kafka.pid, signal.SIGSTOP)
-    try:
+    async with stalled(stack, settings):
         await send(producer, topic, 0, [(b"k", bytes(32 * 1024 * 1024), [])], 1_794_394_800_000)
         await stop_producer(producer)
-        assert asyncio.all_tasks() == tasks
-        await eventually(lambda: open_files() == files)
-    finally:
-        os.kill(stack.kafka.pid, signal.SIGCONT)
+        await traces.are_gone()
