@@ -19,6 +19,7 @@ from contracts.settings import Settings
 logger = logging.getLogger(__name__)
 
 _STOP_S = 1.0
+_LEAVE_S = 3.0  # for the group's answer: with Kafka away it finds out by itself
 _CONNECT_EVERY_S = 1.0
 
 Record = tuple[bytes | None, bytes | None, list[tuple[str, bytes]]]  # key, value, headers
@@ -132,22 +133,33 @@ async def stop_producer(producer: Any) -> None:
             await producer.stop()
     except (KafkaError, TimeoutError) as error:
         logger.warning("producer did not stop cleanly: %r", error, extra={"action": "producer_stop"})
-        await _end(producer)
+        # An idempotent batch does not expire: it would be sent for ever.
+        await _end(producer.client, producer._sender, producer._message_accumulator)  # noqa: SLF001
 
 
-async def _end(producer: AIOKafkaProducer) -> None:
-    """End what its stop leaves when it is cut short. An idempotent batch does not expire: it would be sent for ever.
+async def stop_consumer(consumer: Any) -> None:
+    """Stop a member of a group, which is not waited for beyond a limit. Nothing of it is left."""
+    try:
+        async with asyncio.timeout(_LEAVE_S):
+            await consumer.stop()
+    except (KafkaError, TimeoutError) as error:
+        logger.warning("left without the group's answer: %r", error, extra={"action": "consumer_stop"})
+        # It would go on to fetch, and connect anew for it.
+        await _end(consumer._client, consumer._coordinator, consumer._fetcher)  # noqa: SLF001
+
+
+async def _end(client: Any, *parts: object) -> None:
+    """End what a stop leaves when it is cut short: the tasks of these parts, and the client.
 
     Connections are aborted: a stalled broker does not take what a close would send first.
     """
-    parts = (producer._sender, producer._message_accumulator)  # noqa: SLF001
-    left = {task for task in asyncio.all_tasks() if any(_owner_of(task) is part for part in parts)}
+    left = {task for task in asyncio.all_tasks() if any(_owner_of(task) is part for part in parts if part)}
     for task in left:
         task.cancel()
-    for connection in producer.client._conns.values():  # noqa: SLF001
+    for connection in client._conns.values():  # noqa: SLF001
         if connection._writer is not None:  # noqa: SLF001
             connection._writer.transport.abort()  # noqa: SLF001
-    await asyncio.wait({*left, asyncio.create_task(producer.client.close())}, timeout=_STOP_S)
+    await asyncio.wait({*left, asyncio.create_task(client.close())}, timeout=_STOP_S)
 
 
 def _owner_of(task: "asyncio.Task[Any]") -> object:

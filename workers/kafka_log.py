@@ -12,14 +12,12 @@ from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 from aiokafka.structs import TopicPartition
 
 from contracts.errors import FenceLost, NotAcknowledged, Unavailable
-from contracts.kafka import Record, SharedProducer, consumer_options, send, start_producer, tp
+from contracts.kafka import Record, SharedProducer, consumer_options, send, start_producer, stop_consumer, tp
 from contracts.settings import Settings
 from contracts.topics import Stream, Topics
 from workers.log import Batch, Revoked
 
 logger = logging.getLogger(__name__)
-
-_LEAVE_S = 3.0  # for the group's answer: with Kafka away it finds out by itself
 
 
 class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]
@@ -66,18 +64,15 @@ class KafkaLog:
         try:
             await self._consumer.start()
         except KafkaError as error:
-            await self._consumer.stop()
+            await stop_consumer(self._consumer)
             raise Unavailable(f"Kafka: {error!r}") from error
 
     async def stop(self) -> None:
-        if self._consumer is not None:
-            try:
-                async with asyncio.timeout(_LEAVE_S):
-                    await self._consumer.stop()
-            except TimeoutError:
-                logger.warning("left without the group's answer", extra={"action": "consumer_stop"})
-                await self._consumer._client.close()  # noqa: SLF001 - its stop() did not get so far
-        await self._producer.stop()
+        try:
+            if self._consumer is not None:
+                await stop_consumer(self._consumer)
+        finally:
+            await self._producer.stop()
 
     def assigned(self) -> tuple[int, frozenset[int]]:
         if self._listener is None:

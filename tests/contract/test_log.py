@@ -1,8 +1,6 @@
 """What every log must do, in memory and in Kafka."""
 
 import asyncio
-import os
-import signal
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any, Protocol
 from unittest import mock
@@ -19,7 +17,7 @@ from contracts.settings import Settings
 from contracts.topics import Stream, Topics
 from deploy.stack import LocalStack
 from tests.contract.adapters import memory_or
-from tests.harness import eventually, records_of
+from tests.harness import Traces, eventually, records_of, stalled
 from workers import kafka_log
 from workers.fakes import MemoryBroker, MemoryLog
 from workers.kafka_log import KafkaLog
@@ -380,32 +378,25 @@ async def test_kafka_that_does_not_answer_is_unavailable(topic_settings: Setting
     log = KafkaLog(settings, "patient")
     await log.start(Member().revoked)
     await eventually(lambda: len(log.assigned()[1]) == PARTITIONS)
-    assert stack.kafka.pid is not None
-    os.kill(stack.kafka.pid, signal.SIGSTOP)
-    try:
+    async with stalled(stack, settings):
         # Its threads stop one after the other, and may answer meanwhile.
         await eventually(lambda: _fails(log.first_offsets(Stream.CHECKOUTS, [0])))
         await assert_unavailable(log)
-    finally:
-        os.kill(stack.kafka.pid, signal.SIGCONT)
     await eventually(_answers(log.commit, Stream.CHECKOUTS, {0: 0}))
     await eventually(_answers(log.publish, {0: [(b"k", b"v", [])]}, 0))
     await log.stop()
 
 
-async def test_a_group_that_does_not_answer_is_left_all_the_same(
+async def test_a_group_that_does_not_answer_is_left_all_the_same_and_nothing_of_it_remains(
     topic_settings: Settings, stack: LocalStack
 ) -> None:
+    traces = Traces()
     log = KafkaLog(topic_settings, "leaving")
     await log.start(Member().revoked)
     await eventually(lambda: len(log.assigned()[1]) == PARTITIONS)
-    assert stack.kafka.pid is not None
-    os.kill(stack.kafka.pid, signal.SIGSTOP)
-    try:
-        async with asyncio.timeout(8):
-            await log.stop()
-    finally:
-        os.kill(stack.kafka.pid, signal.SIGCONT)
+    async with stalled(stack, topic_settings), asyncio.timeout(20):
+        await log.stop()
+        await traces.are_gone()
 
 
 async def _fails(call: Coroutine[Any, Any, object]) -> bool:
