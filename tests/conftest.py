@@ -1,7 +1,8 @@
 """Real servers, started once when the first test needs them; settings of its own for every test."""
 
+import asyncio
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from itertools import count
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
@@ -44,6 +45,18 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> _Files:
 @pytest.fixture
 def clock() -> Clock:
     return Clock()
+
+
+@pytest.fixture
+def turn_on(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Turns the event loop's clock on by so many seconds."""
+
+    def turn(seconds: float) -> None:
+        loop = asyncio.get_running_loop()
+        time = loop.time
+        monkeypatch.setattr(loop, "time", lambda: time() + seconds)
+
+    return turn
 
 
 @pytest.fixture

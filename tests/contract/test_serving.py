@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import msgspec
@@ -23,6 +23,8 @@ from tests.harness import eventually
 from tests.unit.ingest_fakes import Edge
 
 BODY_MAX = 1000
+SOON_S = 30.0
+DRAIN_S = 10.0  # passes by turning the clock
 
 
 class Echo:
@@ -63,7 +65,7 @@ class Served:
     async def ask(self, raw: bytes) -> tuple[int, bytes, bytes]:
         """Status, head in lower case and body of the one response."""
         reader, writer = await self.send(raw)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(SOON_S):
             head = (await reader.readuntil(b"\r\n\r\n")).lower()
             length = int(head.split(b"content-length: ", 1)[1].split(b"\r", 1)[0])
             body = b"" if raw.startswith(b"HEAD") else await reader.readexactly(length)
@@ -168,7 +170,7 @@ async def test_head_has_the_head_of_get(offline_settings: Settings) -> None:
             request(method=b"HEAD", path=b"/livez")
             + request(method=b"GET", path=b"/livez", headers=b"connection: close\r\n")
         )
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(SOON_S):
             both = await reader.read()
         writer.close()
         assert got[0] == 200
@@ -214,7 +216,7 @@ async def test_what_is_under_way_at_the_end_is_answered_and_nothing_new_is_taken
         assert not server.serving.done()
         echo.gate.set()
         assert (await asking)[::2] == (200, b"abc")
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(SOON_S):
             await server.serving
         idle.close()
 
@@ -234,7 +236,7 @@ async def test_a_client_that_is_turned_away_keeps_its_connection(offline_setting
         reader, writer = await server.send(whole[:-50])
         for rest in (whole[-50:], whole):
             writer.write(rest)
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(SOON_S):
                 assert b" 503 " in await reader.readline()
                 await reader.readuntil(b'"overloaded"}')
         edge.producer.acknowledge()
@@ -255,16 +257,16 @@ async def leave(server: Served) -> None:
 
 @pytest.mark.parametrize("interface", list(Interface))
 async def test_a_process_that_leaves_sends_its_clients_away_before_it_closes(
-    offline_settings: Settings, interface: Interface
+    offline_settings: Settings, interface: Interface, turn_on: Callable[[float], None]
 ) -> None:
     async def ready() -> tuple[bool, dict[str, object]]:
         return True, {}
 
     pages = Pages(health(ready)) if interface is Interface.RSGI else application([], ready)
     ask = request(method=b"GET", path=b"/livez")
-    async with served(pages, offline_settings, interface, drain_s=2.0) as server:
+    async with served(pages, offline_settings, interface, DRAIN_S) as server:
         reader, writer = await server.send(ask)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(SOON_S):
             assert b"connection: close" not in (await reader.readuntil(b'"alive"}')).lower()
             await leave(server)
             writer.write(ask)
@@ -273,17 +275,21 @@ async def test_a_process_that_leaves_sends_its_clients_away_before_it_closes(
         assert last.count(b"connection: close") == 1
         assert (await server.ask(ask))[0] == 200, "who comes now is answered too"
         writer.close()
+        turn_on(DRAIN_S)
 
 
-async def test_what_waits_for_an_answer_while_a_process_leaves_gets_it(offline_settings: Settings) -> None:
+async def test_what_waits_for_an_answer_while_a_process_leaves_gets_it(
+    offline_settings: Settings, turn_on: Callable[[float], None]
+) -> None:
     echo = Echo()
     echo.gate.clear()
-    async with served(echo, offline_settings, drain_s=0.5) as server:
+    async with served(echo, offline_settings, drain_s=DRAIN_S) as server:
         early = asyncio.create_task(server.ask(request(b"early")))
         await eventually(lambda: echo.reading == 1)
         await leave(server)
         late = asyncio.create_task(server.ask(request(b"late")))
         await eventually(lambda: echo.reading == 2)
+        turn_on(DRAIN_S)
         await eventually(lambda: _refuses(server.port))
         echo.gate.set()
         assert [(await task)[::2] for task in (early, late)] == [(200, b"early"), (200, b"late")]
@@ -297,7 +303,7 @@ async def test_the_end_does_not_wait_for_ever(offline_settings: Settings) -> Non
         _, writer = await server.send(request(b"abc"))
         await eventually(lambda: echo.reading == 1)
         server.stop.set()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(SOON_S):
             await server.serving
         assert echo.ended == 0, "it did not wait for what is under way"
         writer.close()
@@ -345,7 +351,7 @@ async def test_what_is_refused_for_its_head_keeps_its_connection(
         await begun.wait()
         for rest, told in ((wrong[-200:], status), (request(method=b"GET", path=b"/livez"), b" 200 ")):
             writer.write(rest)
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(SOON_S):
                 head = await reader.readuntil(b"\r\n\r\n")
                 assert told in head.split(b"\r\n", 1)[0]
                 await reader.readexactly(
@@ -389,7 +395,7 @@ async def test_a_body_of_another_type_is_refused_and_the_connection_kept(offline
         await begun.wait()
         for rest, status in ((wrong[-200:], b" 415 "), (request(b"abc", method=b"PUT"), b" 200 ")):
             writer.write(rest)
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(SOON_S):
                 head = await reader.readuntil(b"\r\n\r\n")
                 assert status in head.split(b"\r\n", 1)[0]
                 length = int(head.lower().split(b"content-length: ", 1)[1].split(b"\r", 1)[0])
@@ -455,7 +461,7 @@ async def test_a_client_of_the_read_side_that_leaves_in_mid_body_is_no_error(
 async def test_a_request_that_is_not_http_is_400(offline_settings: Settings) -> None:
     async with served(Echo(), offline_settings) as server:
         reader, writer = await server.send(b"\x16\x03\x01garbage\r\n\r\n")
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(SOON_S):
             assert b" 400 " in await reader.readline()
         writer.close()
 
