@@ -409,12 +409,11 @@ async def test_postgres_is_unavailable_when_nothing_listens(offline_settings: Se
 async def test_a_transaction_that_is_left_alone_does_not_keep_a_partition_for_ever(
     database_settings: Settings,
 ) -> None:
-    settings = msgspec.structs.replace(database_settings, session_timeout_ms=200, postgres_timeout_s=5.0)
-    async with postgres_world(settings) as world, postgres_world(settings) as zombie:
+    settings = msgspec.structs.replace(database_settings, session_timeout_ms=200)
+    async with postgres_world(database_settings) as world, postgres_world(settings) as zombie:
         await world.ledger.claim([0], "a", NOON)
         async with zombie.pool.acquire() as connection:
-            await connection.execute("BEGIN")
-            await connection.execute("UPDATE partition_state SET next_offset = 7")
+            await connection.execute("BEGIN; UPDATE partition_state SET next_offset = 7")
             assert await world.ledger.claim([0], "b", NOON) == {0: Claim(2, 0)}
             # The second, if the connection is being closed at that very moment.
             with pytest.raises((asyncpg.InterfaceError, asyncpg.InternalClientError)):
