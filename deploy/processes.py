@@ -122,8 +122,9 @@ async def ingest(settings: Settings, stop: asyncio.Event) -> None:
                     task.cancel()
     except BaseExceptionGroup as group:
         raise group.exceptions[0] from group
-    await publisher.stop()
-    await redis.aclose()
+    finally:
+        await publisher.stop()
+        await redis.aclose()
 
 
 async def api(settings: Settings, stop: asyncio.Event) -> None:

@@ -84,12 +84,14 @@ async def serve(
     server = _Server(leavable, interface, listener, settings)
     serving = asyncio.create_task(server.serve())
     stopping = asyncio.create_task(stop.wait())
-    await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
-    stopping.cancel()
-    leavable.leaving = True
-    await asyncio.wait({serving}, timeout=drain_s)
-    server.stop()  # type: ignore[no-untyped-call]
-    done, _ = await asyncio.wait({serving}, timeout=settings.shutdown_grace_s)
+    try:
+        await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        leavable.leaving = True
+        await asyncio.wait({serving}, timeout=drain_s)
+    finally:  # also when it is cancelled: it would listen on
+        stopping.cancel()
+        server.stop()  # type: ignore[no-untyped-call]
+        done, _ = await asyncio.wait({serving}, timeout=settings.shutdown_grace_s)
     if not done:
         logger.warning("requests were still under way at the end", extra={"action": "shutdown"})
     for task in done:

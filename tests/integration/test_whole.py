@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from contracts.decisions import number_of
+from contracts.errors import SettingsError
 from contracts.requests import CheckoutStatus, CreatedLine, OrderPage, RefusedLine
 from contracts.settings import Settings
 from deploy.local import token
@@ -91,6 +92,19 @@ async def serving(settings: Settings) -> AsyncIterator[None]:
     finally:
         stop.set()
         await asyncio.gather(*tasks)
+
+
+async def test_of_an_ingest_that_cannot_serve_nothing_is_left(topic_settings: Settings) -> None:
+    """Its server listens and its producer is started by then: both have tasks."""
+    settings = msgspec.structs.replace(
+        topic_settings, partitions=topic_settings.partitions + 1, ingest_port=find_free(set())
+    )
+    tasks = asyncio.all_tasks()
+    with pytest.raises(SettingsError, match="has 4"):
+        await ingest(settings, asyncio.Event())
+    assert asyncio.all_tasks() == tasks
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.open_connection("127.0.0.1", settings.ingest_port)
 
 
 @pytest.fixture
