@@ -5,11 +5,13 @@ import os
 import shutil
 import signal
 import threading
+from contextlib import suppress
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import ClassVar
 
 import asyncpg
+from asyncpg.connect_utils import SessionAttribute
 
 from deploy.stack import account, pg_wheel
 from deploy.stack.process import StackError
@@ -102,18 +104,17 @@ class PostgresServer(Server):
         lines = (self.data_path / "postmaster.pid").read_text().split("\n")
         if len(lines) < 8 or lines[0] != str(pid) or lines[7].strip() != "ready":
             return False
-        problem: list[BaseException] = []
+        answered = threading.Event()
 
         def ask() -> None:
-            try:
+            with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
                 asyncio.run(_make_database(self.port))
-            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-                problem.append(error)
+                answered.set()
 
         asking = threading.Thread(target=ask, name="postgres-ready")  # the caller's thread may run a loop
         asking.start()
         asking.join()
-        return not problem
+        return answered.is_set()
 
     def stop_at_once(self) -> None:
         """An immediate shutdown: no checkpoint, sessions are cut; the next start recovers from the log. Idempotent."""
@@ -208,7 +209,13 @@ def _environment() -> dict[str, str]:
 async def _make_database(port: int) -> None:
     """Create the database unless it exists; proves on the way that statements are served."""
     connection = await asyncpg.connect(
-        host="127.0.0.1", port=port, user="postgres", database="postgres", ssl=False, timeout=5
+        host="127.0.0.1",
+        port=port,
+        user="postgres",
+        database="postgres",
+        ssl=False,
+        timeout=5,
+        target_session_attrs=SessionAttribute.any,  # as ssl: what PG* variables say is about other servers
     )
     try:
         known = await connection.fetchval("SELECT 1 FROM pg_database WHERE datname = $1", DATABASE)

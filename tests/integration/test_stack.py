@@ -14,6 +14,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from asyncpg.connect_utils import SessionAttribute
 from redis.asyncio import Redis
 
 from deploy.stack import LocalStack, Reaper, Server, StackError, end, spawn
@@ -36,7 +37,11 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
     """In a folder, and with variables, that have made trouble."""
     found = LocalStack(tmp_path_factory.mktemp("a stack, größer 文"), say=print)
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in (("LC_ALL", "C"), ("PGSSLMODE", "require")):
+        for name, value in (
+            ("LC_ALL", "C"),
+            ("PGSSLMODE", "require"),
+            ("PGTARGETSESSIONATTRS", "standby"),
+        ):
             patch.setenv(name, value)
         with found:
             yield found
@@ -73,7 +78,7 @@ async def _topics(stack: LocalStack, *, create: str = "") -> set[str]:
 
 
 async def _sql(stack: LocalStack, *statements: str) -> object:
-    connection = await asyncpg.connect(stack.urls.postgres)
+    connection = await asyncpg.connect(stack.urls.postgres, target_session_attrs=SessionAttribute.any)
     try:
         for statement in statements[:-1]:
             await connection.execute(statement)
