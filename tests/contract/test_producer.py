@@ -1,5 +1,6 @@
 """What ingest counts on from a producer, in memory and in Kafka."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
