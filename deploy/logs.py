@@ -26,7 +26,10 @@ class JsonLines(logging.Formatter):
         line |= _extra(record)
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return orjson.dumps(line, default=str).decode()
+        try:
+            return orjson.dumps(line, default=str).decode()
+        except TypeError:  # what somebody else said may be no text, as half a surrogate pair is none
+            return orjson.dumps({name: _escaped(value) for name, value in line.items()}).decode()
 
 
 class Repeats(logging.Filter):
@@ -59,6 +62,10 @@ class Repeats(logging.Filter):
 
 def _extra(record: logging.LogRecord) -> dict[str, object]:
     return {name: value for name, value in vars(record).items() if name not in _STANDARD}
+
+
+def _escaped(value: object) -> str:
+    return str(value).encode(errors="backslashreplace").decode()
 
 
 def set_up(level: str) -> None:

@@ -78,3 +78,13 @@ def test_texts_that_never_come_again_are_forgotten(clock: Clock, logger: logging
     for number in range(5000):
         assert repeats.filter(logging.LogRecord("n", logging.ERROR, "", 0, str(number), (), None))
     assert len(repeats._told) <= 1000
+
+
+def test_what_is_no_text_is_escaped() -> None:
+    """It is somebody else's answer, and the line would be lost."""
+    error = ValueError("\ud800")
+    said = {"msg": "they said %s", "args": ("\ud800",), "action": "refund_failed", "levelname": "ERROR"}
+    record = logging.makeLogRecord(said | {"exc_info": (ValueError, error, None)})
+    line = orjson.loads(JsonLines().format(record))
+    assert (line["message"], line["action"]) == ("they said \\ud800", "refund_failed")
+    assert line["exception"] == "ValueError: \\ud800"
