@@ -71,8 +71,9 @@ class Refunding:
             exclude=[PaymentRefused, Invalid],  # answers
         )
         self._breakers.add_listener(_tell_circuit)
-        self._calls = asyncio.Semaphore(settings.refund_calls_max)
-        self._trying = asyncio.Lock()
+        # Of each provider: one that does not answer keeps no other one waiting.
+        self._calls = {p.name: asyncio.Semaphore(settings.refund_calls_max) for p in providers}
+        self._trying = {p.name: asyncio.Lock() for p in providers}
 
     async def ask(self, send: Send) -> None:
         """One round. Returns when what came of it is in the log, and noted. What could not be put there is asked for again,
@@ -113,7 +114,7 @@ class Refunding:
 
     async def _answer_of(self, provider: Refunder, due: DueRefund, until: float) -> Refunded | Later:
         try:
-            async with asyncio.timeout_at(until), self._calls:
+            async with asyncio.timeout_at(until), self._calls[provider.name]:
                 return await self._through_circuit(provider, due)
         except OpenedState as error:
             error.__traceback__ = None  # the same error is raised each time, and would grow each time
@@ -132,7 +133,7 @@ class Refunding:
         """While the circuit is not closed, one at a time: of many, only the first that may try does."""
         breaker = await self._breakers.get_breaker(provider.name)
         while breaker.context.state != CLOSED:
-            async with self._trying:
+            async with self._trying[provider.name]:
                 if breaker.context.state != CLOSED:
                     return await _counted(breaker, provider, due)
         return await _counted(breaker, provider, due)

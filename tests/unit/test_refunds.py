@@ -62,10 +62,10 @@ class World:
     def configure(self, *providers: Any) -> None:
         self.refunding = Refunding(self.refunds, providers, self.settings, self.clock.now)
 
-    def due(self, number: int = 1) -> OrderState:
+    def due(self, number: int = 1, provider: str = "wechat") -> OrderState:
         """An order that was paid and then cancelled."""
         order = order_from(self.desk, line_of(number, A))
-        paid = notice_of(order, reference=f"pay-{number}")
+        paid = notice_of(order, reference=f"pay-{number}", provider=provider)
         self.desk.obey(paid, step_of(order, "cancel"))
         return self.desk.order(order.order_id)
 
@@ -222,17 +222,23 @@ async def test_where_it_is_not_known_who_took_it_the_methods_provider_is_asked(w
     assert len(await world.ask()) == len(other.asked) == 1
 
 
-async def test_a_provider_that_fails_is_left_alone_then_one_call_tries(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Wall:
-        now_s = 1_000_000.0
+class Wall:
+    """What circuits go by."""
 
-        def time(self) -> float:
-            return self.now_s
+    now_s = 1_000_000.0
 
-    wall = Wall()
-    monkeypatch.setattr(breaker_model, "time", wall)
+    def time(self) -> float:
+        return self.now_s
+
+
+@pytest.fixture
+def wall(monkeypatch: pytest.MonkeyPatch) -> Wall:
+    made = Wall()
+    monkeypatch.setattr(breaker_model, "time", made)
+    return made
+
+
+async def test_a_provider_that_fails_is_left_alone_then_one_call_tries(world: World, wall: Wall) -> None:
     for number in range(5):
         world.due(number)
     world.bank.answers = [Unavailable("away")]
@@ -281,6 +287,39 @@ async def test_a_provider_that_hangs_is_given_up_at_the_deadline(
     world.configure(Hanging())
     assert await world.ask() == []
     assert world.refunds.details == {"pay-1": "no answer within 30 s"}
+
+
+@pytest.mark.parametrize("has_failed", [False, True])
+async def test_a_provider_that_hangs_keeps_no_other_one_waiting(
+    world: World, wall: Wall, has_failed: bool
+) -> None:
+    """Nor when both have failed, and are tried again."""
+    other_asked = asyncio.Event()
+
+    class Hanging(Bank):
+        async def refund(self, charge: Charge, reference: str, reason: str) -> Refunded:
+            await other_asked.wait()
+            return await super().refund(charge, reference, reason)
+
+    class Other(Bank):
+        async def refund(self, charge: Charge, reference: str, reason: str) -> Refunded:
+            other_asked.set()
+            return await super().refund(charge, reference, reason)
+
+    hanging, other = Hanging(), Other("other")
+    world.settings = msgspec.structs.replace(world.settings, refund_calls_max=1, refund_failures_max=1)
+    world.configure(hanging, other)
+    world.due(1)
+    world.due(2, "other")
+    if has_failed:
+        for bank in (hanging, other):
+            bank.answers.insert(0, Unavailable("away"))
+        assert await world.ask() == []
+        wall.now_s += 41
+        world.clock.tick(41)
+        other_asked.clear()
+    async with asyncio.timeout(5):
+        assert len(await world.ask()) == 2
 
 
 async def test_the_sandbox_gives_back(world: World) -> None:
