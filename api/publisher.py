@@ -9,7 +9,7 @@ from aiokafka.errors import KafkaError
 
 from contracts.commands import Command, encode_command
 from contracts.errors import NotAcknowledged
-from contracts.kafka import SharedProducer, keep_connected
+from contracts.kafka_clients import SharedProducer, keep_connected
 from contracts.settings import Settings
 from contracts.topics import Topics
 

@@ -14,7 +14,7 @@ from api.publisher import KafkaCommands
 from contracts.asks import ProductLine
 from contracts.commands import PutProduct
 from contracts.errors import Invalid
-from contracts.kafka import start_producer
+from contracts.kafka_clients import start_producer
 from contracts.outcomes import Outcome, Refusal
 from contracts.problems import Problem
 from contracts.settings import Settings

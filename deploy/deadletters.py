@@ -11,7 +11,8 @@ from aiokafka.errors import KafkaError
 
 from contracts.commands import read_command
 from contracts.errors import Invalid, NotAcknowledged, Unavailable, UndecodableMessage
-from contracts.kafka import Record, send, start_producer, stop_producer
+from contracts.kafka import Record, send
+from contracts.kafka_clients import start_producer, stop_producer
 from contracts.messages import decode_checkout_line, read_checkout_line
 from contracts.settings import Settings
 from contracts.topics import Stream, Topics, partition_of

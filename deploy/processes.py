@@ -27,7 +27,7 @@ from contracts.auth import BearerVerifier
 from contracts.errors import Unavailable
 from contracts.http import Pages
 from contracts.http import health as health_pages
-from contracts.kafka import start_producer
+from contracts.kafka_clients import start_producer
 from contracts.receipts import ReceiptSigner
 from contracts.settings import PREFIX, Settings
 from contracts.times import from_ms

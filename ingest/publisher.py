@@ -16,7 +16,8 @@ from contracts.errors import (
     SluicewayError,
     SoldOut,
 )
-from contracts.kafka import Record, SharedProducer, keep_connected, send
+from contracts.kafka import Record, send
+from contracts.kafka_clients import SharedProducer, keep_connected
 from contracts.settings import Settings
 from ingest.backpressure import Backpressure
 from ingest.gate import PayloadMemory

@@ -12,7 +12,8 @@ from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 from aiokafka.structs import TopicPartition
 
 from contracts.errors import FenceLost, NotAcknowledged, Unavailable
-from contracts.kafka import Record, SharedProducer, consumer_options, send, start_producer, stop_consumer, tp
+from contracts.kafka import Record, consumer_options, send, tp
+from contracts.kafka_clients import SharedProducer, start_producer, stop_consumer
 from contracts.settings import Settings
 from contracts.topics import Stream, Topics
 from workers.log import Batch, Revoked

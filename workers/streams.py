@@ -14,7 +14,7 @@ import faust
 from faust.exceptions import ProducerSendError
 
 from contracts.errors import NotAcknowledged, Unavailable
-from contracts.kafka import pace
+from contracts.kafka_clients import pace
 from contracts.settings import Settings
 from contracts.topics import Topics
 from stock_ledger.commands.due import DueReads

@@ -9,7 +9,8 @@ from itertools import accumulate
 
 import msgspec
 
-from contracts.kafka import Record, send, start_producer
+from contracts.kafka import Record, send
+from contracts.kafka_clients import start_producer
 from contracts.messages import CheckoutLine
 from contracts.settings import Settings
 from contracts.slices import slice_of_buyer

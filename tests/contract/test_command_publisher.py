@@ -7,7 +7,7 @@ import pytest
 from api.publisher import CommandPublisher, KafkaCommands, MemoryCommands
 from contracts.commands import Cancel, Command, Restock, decode_command
 from contracts.decisions import order_id_of
-from contracts.kafka import start_producer
+from contracts.kafka_clients import start_producer
 from contracts.settings import Settings
 from contracts.topics import Topics
 from tests.contract.adapters import memory_or

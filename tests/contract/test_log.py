@@ -12,7 +12,8 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.records_to_delete import RecordsToDelete
 
 from contracts.errors import FenceLost, NotAcknowledged, Unavailable
-from contracts.kafka import Record, producer_options, start_producer, tp
+from contracts.kafka import Record, producer_options, tp
+from contracts.kafka_clients import start_producer
 from contracts.settings import Settings
 from contracts.topics import Stream, Topics
 from deploy.stack import LocalStack

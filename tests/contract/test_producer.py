@@ -9,7 +9,8 @@ import pytest
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.client import AIOKafkaClient
 
-from contracts.kafka import Record, send, start_producer, stop_producer
+from contracts.kafka import Record, send
+from contracts.kafka_clients import start_producer, stop_producer
 from contracts.settings import Settings
 from contracts.topics import Topics
 from deploy.stack import LocalStack

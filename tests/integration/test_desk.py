@@ -16,7 +16,8 @@ from api.payments import sandbox
 from api.payments.providers import build as build_providers
 from api.publisher import KafkaCommands
 from contracts.auth import BearerVerifier
-from contracts.kafka import Record, producer_options, send, start_producer
+from contracts.kafka import Record, producer_options, send
+from contracts.kafka_clients import start_producer
 from contracts.receipts import ReceiptSigner
 from contracts.settings import Settings
 from contracts.topics import Topics, partition_of

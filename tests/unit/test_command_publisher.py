@@ -9,7 +9,7 @@ import pytest
 from aiokafka.errors import KafkaConnectionError, KafkaError, OutOfOrderSequenceNumber
 
 from api.publisher import KafkaCommands
-from contracts import kafka
+from contracts import kafka_clients
 from contracts.commands import Pick
 from contracts.decisions import order_id_of
 from contracts.errors import NotAcknowledged
@@ -84,7 +84,7 @@ async def test_a_broker_that_is_away_is_tried_again_with_the_next_command(settin
 async def test_a_broker_that_is_back_is_told_of_without_a_command(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kafka, "_CONNECT_EVERY_S", 0.0)
+    monkeypatch.setattr(kafka_clients, "_CONNECT_EVERY_S", 0.0)
     commands = KafkaCommands(
         starting(Producer(KafkaConnectionError()), KafkaConnectionError(), Producer(5)), settings
     )

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from contracts import kafka
+from contracts import kafka_clients
 from contracts.errors import SettingsError
 from contracts.messages import decode_checkout_line
 from contracts.settings import Settings
@@ -399,7 +399,7 @@ async def test_who_is_given_no_checkouts_is_ready_once_kafka_is_back(
     edge: Edge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A load balancer gives none to a process that is not ready."""
-    monkeypatch.setattr(kafka, "_CONNECT_EVERY_S", 0.0)
+    monkeypatch.setattr(kafka_clients, "_CONNECT_EVERY_S", 0.0)
     running = asyncio.create_task(edge.publisher.run())
     await eventually(lambda: is_ready(edge))
     edge.producer.broken = edge.away = True
@@ -415,7 +415,7 @@ async def test_who_connects_by_a_producer_that_is_replaced_meanwhile_is_ready_on
     edge: Edge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It asks for a topic that is not there yet, and a checkout that fails has the producer stopped: no answer comes."""
-    monkeypatch.setattr(kafka, "_CONNECT_EVERY_S", 0.0)
+    monkeypatch.setattr(kafka_clients, "_CONNECT_EVERY_S", 0.0)
     edge.make_broken = edge.silent = True
     running = asyncio.create_task(edge.publisher.run())
     await eventually(lambda: bool(edge.producers))

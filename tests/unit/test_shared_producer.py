@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from contracts.errors import NotAcknowledged
-from contracts.kafka import SharedProducer
+from contracts.kafka_clients import SharedProducer
 
 
 class Producer:
