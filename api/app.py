@@ -144,22 +144,14 @@ class _Endpoints:
 async def _state(answer: Coroutine[Any, Any, object], within_s: float) -> str:
     """Never later than `within_s`: to give a connection back to a server that stands still takes longer."""
     asking = asyncio.create_task(answer)
-    asking.add_done_callback(_heard)
-    done, _ = await asyncio.wait({asking}, timeout=within_s)
-    if not done:
-        asking.cancel()
-        return _AWAY
     try:
-        asking.result()
-    except Unavailable:
+        async with asyncio.timeout(within_s):
+            await asyncio.shield(asking)
+    except (Unavailable, TimeoutError):
         return _AWAY
     except SettingsError as error:
         logger.warning("not ready: %s", error, extra={"action": "misconfigured"})
         return _MISCONFIGURED
+    finally:
+        asking.cancel()
     return "ok"
-
-
-def _heard(asking: "asyncio.Task[object]") -> None:
-    """Its error may find nobody waiting for it any more."""
-    if not asking.cancelled():
-        asking.exception()

@@ -11,6 +11,7 @@ import asyncpg
 import hypothesis
 import msgspec
 import pytest
+from purgatory.domain import model as breaker_model
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
@@ -18,7 +19,7 @@ from contracts.settings import Settings
 from deploy.stack import LocalStack, Urls
 from deploy.topics import ensure_topics
 from stock_ledger.schema import migrate
-from tests.harness import Clock
+from tests.harness import Clock, Wall
 
 # How long an example takes depends on what else the machine does.
 hypothesis.settings.register_profile("untimed", deadline=None)
@@ -45,6 +46,14 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> _Files:
 @pytest.fixture
 def clock() -> Clock:
     return Clock()
+
+
+@pytest.fixture
+def wall(monkeypatch: pytest.MonkeyPatch) -> Wall:
+    """What circuits go by."""
+    made = Wall()
+    monkeypatch.setattr(breaker_model, "time", made)
+    return made
 
 
 @pytest.fixture

@@ -111,6 +111,16 @@ def product_in(partition: int, partitions: int, number: int = 0) -> str:
     return next(fitting)
 
 
+class Wall:
+    """The clock that the circuit breakers' library reads."""
+
+    def __init__(self) -> None:
+        self.now_s = 1_000_000.0
+
+    def time(self) -> float:
+        return self.now_s
+
+
 async def eventually(condition: Callable[[], bool | Awaitable[bool]], timeout_s: float = 20.0) -> None:
     """Return as soon as the condition holds; fail when it does not within the time."""
     pause = asyncio.Event()

@@ -56,28 +56,7 @@ def build(
     twice is harmless. Health tells that its loop goes round, as long as the rounds of timers and refunds end. Nothing is
     kept in `data_dir`, which Faust wants to have.
     """
-    session_s = min(settings.session_timeout_ms / 1000, _SESSION_MAX_S)
-    app = faust.App(
-        id=f"{settings.topic_prefix}-streams",
-        datadir=str(data_dir),
-        broker=[f"kafka://{server}" for server in settings.kafka_url.split(",")],
-        web_enabled=False,  # it would listen on every interface
-        topic_disable_leader=True,
-        topic_allow_declare=False,  # topics are made by `sluiceway topics`, which asserts their partition counts
-        autodiscover=False,
-        consumer_auto_offset_reset="earliest",
-        consumer_metadata_max_age_ms=_METADATA_MAX_AGE_MS,
-        consumer_max_fetch_size=settings.fetch_bytes_max,  # of each partition
-        stream_buffer_maxsize=settings.batch_rows_max,
-        broker_commit_interval=1.0,
-        broker_session_timeout=session_s,
-        broker_heartbeat_interval=session_s / 12,
-        producer_request_timeout=settings.produce_ack_deadline_s,  # for so long it tries to send a batch
-        producer_max_batch_size=settings.produce_batch_bytes,
-        stream_wait_empty=False,
-        stream_ack_exceptions=False,
-        stream_ack_cancelled_tasks=False,
-    )
+    app = _application(settings, data_dir)
     raw: dict[str, Any] = {
         "key_type": bytes,
         "value_type": bytes,
@@ -119,6 +98,32 @@ def build(
         health.progressed(len(app.consumer.assignment()) if app.consumer is not None else 0)
 
     return app
+
+
+def _application(settings: Settings, data_dir: Path) -> faust.App:
+    """With nothing in it yet."""
+    session_s = min(settings.session_timeout_ms / 1000, _SESSION_MAX_S)
+    return faust.App(
+        id=f"{settings.topic_prefix}-streams",
+        datadir=str(data_dir),
+        broker=[f"kafka://{server}" for server in settings.kafka_url.split(",")],
+        web_enabled=False,  # it would listen on every interface
+        topic_disable_leader=True,
+        topic_allow_declare=False,  # topics are made by `sluiceway topics`, which asserts their partition counts
+        autodiscover=False,
+        consumer_auto_offset_reset="earliest",
+        consumer_metadata_max_age_ms=_METADATA_MAX_AGE_MS,
+        consumer_max_fetch_size=settings.fetch_bytes_max,  # of each partition
+        stream_buffer_maxsize=settings.batch_rows_max,
+        broker_commit_interval=1.0,
+        broker_session_timeout=session_s,
+        broker_heartbeat_interval=session_s / 12,
+        producer_request_timeout=settings.produce_ack_deadline_s,  # for so long it tries to send a batch
+        producer_max_batch_size=settings.produce_batch_bytes,
+        stream_wait_empty=False,
+        stream_ack_exceptions=False,
+        stream_ack_cancelled_tasks=False,
+    )
 
 
 async def keep(

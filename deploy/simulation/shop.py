@@ -1,6 +1,6 @@
 """A simulated shop, its buyers' second thoughts and their banks: what becomes of orders and stock, as commands."""
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterator
 from random import Random
 from typing import Any
 from uuid import UUID
@@ -25,7 +25,7 @@ from contracts.messages import Money
 from contracts.outcomes import OrderStatus
 from deploy.simulation.node import current_node
 from deploy.simulation.world import World
-from stock_ledger.commands.book import OrderState
+from stock_ledger.commands.book import Gathering, OrderState
 from workers.timers import Timers
 
 _AGAIN_S = 0.1
@@ -84,18 +84,19 @@ class Shop:
 
     def is_done(self) -> bool:
         """Every errand is run, and every order has come to where it may stay."""
-        world = self._world
-        return (
-            self._open == 0
-            and world.auditor.of_commands.is_drained()
-            and all(o.status is not OrderStatus.PENDING_PAYMENT for o in world.truth.orders.values())
-            and all(g.decided_at is not None for g in world.commanded.gatherings.values())
-        )
+        is_drained = self._open == 0 and self._world.auditor.of_commands.is_drained()
+        return is_drained and not any(self._unpaid()) and not any(self._undecided())
 
     def waits_for(self) -> str:
-        waiting = [o for o in self._world.truth.orders.values() if o.status is OrderStatus.PENDING_PAYMENT]
-        open_ones = [g for g in self._world.commanded.gatherings.values() if g.decided_at is None]
-        return f"{len(waiting)} orders, {len(open_ones)} checkouts, {self._open} errands"
+        return f"{len(list(self._unpaid()))} orders, {len(list(self._undecided()))} checkouts, {self._open} errands"
+
+    def _unpaid(self) -> Iterator[OrderState]:
+        orders = self._world.truth.orders.values()
+        return (order for order in orders if order.status is OrderStatus.PENDING_PAYMENT)
+
+    def _undecided(self) -> Iterator[Gathering]:
+        gatherings = self._world.commanded.gatherings.values()
+        return (gathering for gathering in gatherings if gathering.decided_at is None)
 
     async def _run(self, one: Errand) -> None:
         await self._world.loop.after(one.at_s)

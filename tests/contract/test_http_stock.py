@@ -14,7 +14,7 @@ from contracts.settings import Settings
 from stock_ledger.upstream.http import ANSWER_BYTES_MAX, HttpStockSource, connect_stock_source
 from stock_ledger.upstream.source import Answer, GiveBack, Granted, Reserve, Unanswered, Why
 from tests.conftest import examples
-from tests.harness import eventually
+from tests.harness import Wall, eventually
 from tests.stock_server import Fault, Held, Shop, hangs_up, open_shop, says
 
 OPEN_S = 5.0
@@ -22,23 +22,6 @@ CALLS_MAX = 4
 DEADLINE_S = 1000.0  # passes by turning the clock
 DEEP = b'{"product_id": "sku-1001", "granted": 1, "more": ' + b"[" * 20_000 + b"]" * 20_000 + b"}"
 BAD = {path.stem: path.read_bytes() for path in sorted(examples().glob("stock-source.reserved.bad.*.json"))}
-
-
-class Wall:
-    """The clock that the circuit breaker's library reads."""
-
-    def __init__(self) -> None:
-        self.now_s = 1_000_000.0
-
-    def time(self) -> float:
-        return self.now_s
-
-
-@pytest.fixture
-def wall(monkeypatch: pytest.MonkeyPatch) -> Wall:
-    made = Wall()
-    monkeypatch.setattr(breaker_model, "time", made)
-    return made
 
 
 @pytest.fixture

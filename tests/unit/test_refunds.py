@@ -7,7 +7,6 @@ from typing import Any
 
 import msgspec
 import pytest
-from purgatory.domain import model as breaker_model
 
 from api.payments.provider import refund_key
 from api.payments.sandbox import SandboxProvider
@@ -21,7 +20,7 @@ from stock_ledger.commands.book import OrderState
 from stock_ledger.commands.fakes import MemoryRefunds
 from stock_ledger.commands.refunds import wait_s
 from tests.desk import PARTITIONS, Desk, notice_of, order_from, step_of
-from tests.harness import Clock, line_of, product_in, product_of
+from tests.harness import Clock, Wall, line_of, product_in, product_of
 from workers.refunds import Refunding
 
 A = product_in(0, PARTITIONS)
@@ -222,22 +221,6 @@ async def test_where_it_is_not_known_who_took_it_the_methods_provider_is_asked(w
     assert len(await world.ask()) == len(other.asked) == 1
 
 
-class Wall:
-    """What circuits go by."""
-
-    now_s = 1_000_000.0
-
-    def time(self) -> float:
-        return self.now_s
-
-
-@pytest.fixture
-def wall(monkeypatch: pytest.MonkeyPatch) -> Wall:
-    made = Wall()
-    monkeypatch.setattr(breaker_model, "time", made)
-    return made
-
-
 async def test_a_provider_that_fails_is_left_alone_then_one_call_tries(world: World, wall: Wall) -> None:
     for number in range(5):
         world.due(number)
@@ -273,13 +256,11 @@ async def test_a_plug_in_that_breaks_does_not_keep_the_others(world: World) -> N
 
 
 async def test_a_provider_that_hangs_is_given_up_at_the_deadline(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    world: World, turn_on: Callable[[float], None]
 ) -> None:
     class Hanging(Bank):
         async def refund(self, charge: Charge, reference: str, reason: str) -> Refunded:
-            loop = asyncio.get_running_loop()
-            time: Callable[[], float] = loop.time
-            monkeypatch.setattr(loop, "time", lambda: time() + 1000)
+            turn_on(1000)
             await asyncio.Event().wait()
             raise AssertionError
 

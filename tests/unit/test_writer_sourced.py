@@ -53,6 +53,18 @@ def sourced(world: World) -> Sourced:
     return made
 
 
+async def crash_before_it_persists(sourced: Sourced, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The source was asked by then."""
+    left = [True]
+    with monkeypatch.context() as patch:
+        dies(patch, sourced.ledger, "persist", after=False, once=lambda: left.pop() if left else False)
+        writer, log = sourced.writer()
+        async with failing(writer) as task:
+            await sourced.share_out(log)
+            with pytest.raises(Crash):
+                await task
+
+
 async def test_a_plain_batch_asks_nobody(sourced: Sourced) -> None:
     sourced.source = None
     sourced.send(line_of(1, B), partition=1)
@@ -106,14 +118,7 @@ async def test_what_came_after_a_crash_is_not_refused_as_sold_out(
     """The batch was to be of one line, and the source is asked for that again: there is more of it."""
     source = sourced.source = MemoryStockSource({A: 10})
     sourced.send(line_of(1, A, 2))
-    left = [True]
-    with monkeypatch.context() as patch:
-        dies(patch, sourced.ledger, "persist", after=False, once=lambda: left.pop() if left else False)
-        writer, log = sourced.writer()
-        async with failing(writer) as task:
-            await sourced.share_out(log)
-            with pytest.raises(Crash):
-                await task
+    await crash_before_it_persists(sourced, monkeypatch)
     sourced.send(line_of(2, A), line_of(3, A, 20))
     await sourced.decide()
     assert sourced.reasons() == [None, Reason.STOCK_SOURCE_DOWN, Reason.INSUFFICIENT_STOCK]
@@ -126,14 +131,7 @@ async def test_an_open_circuit_after_a_crash_does_not_forget_what_was_granted_be
 ) -> None:
     source = sourced.source = MemoryStockSource({A: 10})
     sourced.send(line_of(1, A, 2))
-    left = [True]
-    with monkeypatch.context() as patch:
-        dies(patch, sourced.ledger, "persist", after=False, once=lambda: left.pop() if left else False)
-        writer, log = sourced.writer()
-        async with failing(writer) as task:
-            await sourced.share_out(log)
-            with pytest.raises(Crash):
-                await task
+    await crash_before_it_persists(sourced, monkeypatch)
     assert source.stock[A] == 8
     source.lost_before = lambda _: Unanswered(Why.CIRCUIT_OPEN)
     await sourced.decide()
